@@ -1,0 +1,1 @@
+//! sliverfs runs many LXC containers ("slivers") on one shared read-only base image.
