@@ -1,0 +1,70 @@
+//! Records: small JSON documents with a version, replaced as a whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Context, Error, Result};
+
+/// The version that this program writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// Reads the record at `path`.
+///
+/// A record of a newer version is [`crate::error::Class::Unsupported`], one that does not parse is
+/// [`crate::error::Class::Damaged`]. A missing one is the open's ENOENT.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read(path).at("read", path)?;
+    #[derive(serde::Deserialize)]
+    struct Head {
+        version: u32,
+    }
+    let damaged = |err: serde_json::Error| {
+        Error::damaged(format!("the record {} is damaged ({err})", path.display()))
+            .way_out("nothing was changed; put back a copy of the file, or repair it by hand")
+    };
+    let head: Head = serde_json::from_slice(&text).map_err(damaged)?;
+    if head.version > VERSION {
+        return Err(Error::unsupported(format!(
+            "the record {} has version {}, this program knows up to {VERSION}",
+            path.display(),
+            head.version
+        ))
+        .way_out("use the newer sliverfs that wrote it"));
+    }
+    serde_json::from_slice(&text).map_err(damaged)
+}
+
+/// Writes the record `file` into the folder `dir`: a temporary file, fsync, rename, fsync of the folder.
+pub fn write<T: Serialize>(dir: &Path, file: &str, record: &T) -> Result<()> {
+    let temporary = dir.join(format!(".{file}.new"));
+    let path = dir.join(file);
+    write_synced(&temporary, record)?;
+    fs::rename(&temporary, &path).at("rename the new record to", &path)?;
+    sync_dir(dir)
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).at("write to the disk the folder", dir)
+}
+
+fn write_synced<T: Serialize>(path: &Path, record: &T) -> Result<()> {
+    let mut text = serde_json::to_vec(record)
+        .map_err(|err| Error::failed(format!("write {} as JSON: {err}", path.display())))?;
+    text.push(b'\n');
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .at("create the record", path)?;
+    file.write_all(&text).and_then(|()| file.sync_all()).at("write the record", path).inspect_err(|_| {
+        let _gone = fs::remove_file(path);
+    })
+}

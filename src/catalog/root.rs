@@ -1,0 +1,156 @@
+//! LXCPATH and its folders, and the run folder that belongs to it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::lock::Lock;
+use super::record;
+use crate::error::{Context, Error, Result};
+use crate::name::Name;
+
+/// The marker's name: it says that this is the disk that carries the slivers, and not its empty mount point.
+pub const MARKER: &str = ".sliverfs";
+
+/// Where the state of this boot lives: a tmpfs, so that nothing here wears flash.
+pub const RUN: &str = "/var/run/sliverfs";
+
+/// LXCPATH: where the bases, the stores and the views of a node lie.
+pub struct Root {
+    path: PathBuf,
+    run: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    version: u32,
+}
+
+impl Root {
+    /// Opens an LXCPATH that carries the marker.
+    pub fn open(path: &Path) -> Result<Self> {
+        let root = Self::locate(path)?;
+        let marker = root.path.join(MARKER);
+        match record::read::<Marker>(&marker) {
+            Ok(_) => Ok(root),
+            Err(err) if err.errno() == Some(nix::errno::Errno::ENOENT) => {
+                Err(Error::failed(format!("{} does not carry slivers", path.display())).way_out(format!(
+                    "if its disk is not mounted yet, mount it; else `sliverfs --lxcpath {} init` once",
+                    path.display()
+                )))
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Puts the marker and the folders in place where they are missing.
+    pub fn init(path: &Path) -> Result<Self> {
+        let root = Self::locate(path)?;
+        for dir in [root.bases(), root.stores()] {
+            create_dir(&dir)?;
+        }
+        if !root.path.join(MARKER).exists() {
+            record::write(&root.path, MARKER, &Marker { version: record::VERSION })?;
+        }
+        Self::open(path)
+    }
+
+    /// Finds the folder and its run folder, marker or not.
+    pub fn locate(path: &Path) -> Result<Self> {
+        let real = fs::canonicalize(path)
+            .at("open LXCPATH", path)
+            .map_err(|err| err.way_out("create it, mount its disk, or name another one with --lxcpath"))?;
+        let meta = fs::metadata(&real).at("look at LXCPATH", &real)?;
+        if !meta.is_dir() {
+            return Err(Error::usage(format!("LXCPATH {} is not a folder", path.display())));
+        }
+        // The same folder reached by another path (a bind mount, a link) has the same key.
+        let run = PathBuf::from(format!("{RUN}/{:x}-{:x}", meta.dev(), meta.ino()));
+        Ok(Self { path: real, run })
+    }
+
+    /// Makes the run folder with its sub-folders, where it is missing.
+    pub fn make_run(&self) -> Result<()> {
+        for sub in ["base", "lock", "mounted"] {
+            let dir = self.run.join(sub);
+            if !dir.is_dir() {
+                fs::create_dir_all(&dir)
+                    .at("create the run folder", &dir)
+                    .map_err(|err| err.way_out("run it as root"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// LXCPATH itself, without links in it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of this boot's state.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// `.base`: the folder of all bases.
+    pub fn bases(&self) -> PathBuf {
+        self.path.join(".base")
+    }
+
+    /// The folder of one base.
+    pub fn base(&self, name: &Name) -> PathBuf {
+        self.bases().join(name)
+    }
+
+    /// Where an image base is mounted, once for all its slivers.
+    pub fn base_mount(&self, name: &Name) -> PathBuf {
+        self.run.join("base").join(name)
+    }
+
+    /// `.store`: the folder of all stores.
+    pub fn stores(&self) -> PathBuf {
+        self.path.join(".store")
+    }
+
+    /// The folder of one sliver's store.
+    pub fn store(&self, name: &Name) -> PathBuf {
+        self.stores().join(name)
+    }
+
+    /// `NAME`: LXC's folder of the sliver, with its configuration and the view's mount point.
+    pub fn container(&self, name: &Name) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The view's mount point.
+    pub fn view(&self, name: &Name) -> PathBuf {
+        self.container(name).join("rootfs")
+    }
+
+    /// What is known of the sliver's mount in this boot.
+    pub fn mounted(&self, name: &Name) -> PathBuf {
+        self.run.join("mounted").join(name)
+    }
+
+    /// The lock of what changes the catalog. Taken after a sliver's lock, never before it.
+    pub fn lock_catalog(&self) -> Result<Lock> {
+        self.make_run()?;
+        Lock::take(&self.run.join("catalog.lock"))
+    }
+
+    /// The lock of one sliver.
+    pub fn lock_sliver(&self, name: &Name) -> Result<Lock> {
+        self.make_run()?;
+        Lock::take(&self.run.join("lock").join(name))
+    }
+}
+
+/// Creates a folder, and takes one that is there already.
+pub fn create_dir(dir: &Path) -> Result<()> {
+    match fs::create_dir(dir) {
+        Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.at("create", dir),
+    }
+}

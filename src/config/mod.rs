@@ -1,0 +1,1 @@
+//! What the operator wants: UCI text, sections, typed configuration.

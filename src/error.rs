@@ -1,0 +1,151 @@
+//! One error type: what was tried, on which path, why it failed, and the way out.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
+
+/// What a failure means to the caller: the exit code of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Class {
+    /// It was tried and failed; nothing was changed.
+    Failed = 1,
+    /// The command line or the configuration asks for something impossible.
+    Usage = 2,
+    /// This kernel or this disk does not offer it.
+    Unsupported = 3,
+    /// A store or a base is in use.
+    InUse = 4,
+    /// A record, a store or a base is not what it should be.
+    Damaged = 5,
+}
+
+/// A failure, worded once, here; the log and the terminal show the same words.
+#[derive(Debug)]
+pub struct Error {
+    class: Class,
+    what: String,
+    errno: Option<Errno>,
+    way_out: Option<String>,
+}
+
+/// The result of everything in this program that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A failure of the given class; `what` names the step and the path.
+    pub fn new(class: Class, what: impl Into<String>) -> Self {
+        Self { class, what: what.into(), errno: None, way_out: None }
+    }
+
+    /// Something was tried and failed ([`Class::Failed`]).
+    pub fn failed(what: impl Into<String>) -> Self {
+        Self::new(Class::Failed, what)
+    }
+
+    /// The user asked for something that cannot be ([`Class::Usage`]).
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(Class::Usage, what)
+    }
+
+    /// The kernel, the disk or an installed tool does not offer it ([`Class::Unsupported`]).
+    pub fn unsupported(what: impl Into<String>) -> Self {
+        Self::new(Class::Unsupported, what)
+    }
+
+    /// It is alive somewhere ([`Class::InUse`]).
+    pub fn in_use(what: impl Into<String>) -> Self {
+        Self::new(Class::InUse, what)
+    }
+
+    /// What lies on the disk is not what was written there ([`Class::Damaged`]).
+    pub fn damaged(what: impl Into<String>) -> Self {
+        Self::new(Class::Damaged, what)
+    }
+
+    /// A system call that failed: `op` reads as the step ("mount overlay on").
+    pub fn sys(op: &str, path: &Path, errno: Errno) -> Self {
+        Self {
+            class: Class::Failed,
+            what: format!("{op} {}", path.display()),
+            errno: Some(errno),
+            way_out: None,
+        }
+    }
+
+    /// Adds what the operator can do about it.
+    #[must_use]
+    pub fn way_out(mut self, text: impl Into<String>) -> Self {
+        self.way_out = Some(text.into());
+        self
+    }
+
+    /// The errno behind the failure, where a system call gave one.
+    pub fn errno(&self) -> Option<Errno> {
+        self.errno
+    }
+
+    /// The class, which is also the exit code.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(errno) = self.errno {
+            write!(f, ": {}", errno.desc())?;
+        }
+        if let Some(way_out) = &self.way_out {
+            write!(f, "; {way_out}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Gives a bare error of the system its step and its path.
+pub trait Context<T> {
+    /// `op` is the step as a verb phrase that reads before a path: "open", "rename to".
+    fn at(self, op: &str, path: &Path) -> Result<T>;
+}
+
+impl<T> Context<T> for nix::Result<T> {
+    fn at(self, op: &str, path: &Path) -> Result<T> {
+        self.map_err(|errno| Error::sys(op, path, errno))
+    }
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn at(self, op: &str, path: &Path) -> Result<T> {
+        self.map_err(|err| match err.raw_os_error() {
+            Some(code) => Error::sys(op, path, Errno::from_raw(code)),
+            None => Error::failed(format!("{op} {}: {err}", path.display())),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_with_step_path_reason_and_way_out() {
+        let err = Error::sys("mount overlay on", Path::new("/srv/lxc/a/rootfs"), Errno::EINVAL)
+            .way_out("run `sliverfs probe`");
+        assert_eq!(
+            err.to_string(),
+            "mount overlay on /srv/lxc/a/rootfs: Invalid argument; run `sliverfs probe`"
+        );
+    }
+
+    #[test]
+    fn an_io_error_keeps_its_errno() {
+        let err = Err::<(), _>(io::Error::from_raw_os_error(28)).at("write", Path::new("/x"));
+        assert_eq!(err.err().and_then(|e| e.errno()), Some(Errno::ENOSPC));
+    }
+}

@@ -1,0 +1,67 @@
+//! Sizes as a person reads and writes them. Integers only: router cores have no floating point.
+
+use std::fmt;
+
+/// A number of bytes that prints as a person reads it: `0 B`, `32 KiB`, `1.4 MiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        let mut unit = 0u64;
+        let mut shift = 0u32;
+        // One step earlier than 1024, so that rounding never shows "1024 KiB".
+        while unit < 6 && rounded(self.0, shift) >= 1024 {
+            unit += 1;
+            shift += 10;
+        }
+        let name = usize::try_from(unit).ok().and_then(|u| UNITS.get(u)).unwrap_or(&"B");
+        let whole = self.0 >> shift;
+        let text = if shift == 0 || whole >= 10 {
+            format!("{} {name}", rounded(self.0, shift))
+        } else {
+            let tenths = tenths(self.0, shift);
+            match tenths % 10 {
+                0 => format!("{} {name}", tenths / 10),
+                part => format!("{}.{part} {name}", tenths / 10),
+            }
+        };
+        f.pad(&text)
+    }
+}
+
+/// `bytes / 2^shift`, rounded to the nearest.
+fn rounded(bytes: u64, shift: u32) -> u64 {
+    let half = (1u128 << shift) / 2;
+    u64::try_from((u128::from(bytes) + half) >> shift).unwrap_or(u64::MAX)
+}
+
+/// `bytes * 10 / 2^shift`, rounded; only called where the quotient is below 100.
+fn tenths(bytes: u64, shift: u32) -> u64 {
+    let unit = 1u128 << shift;
+    let value = (u128::from(bytes) * 10 + unit / 2) / unit;
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_like_a_person_would() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (32 * 1024, "32 KiB"),
+            (1024 * 1024 - 1, "1 MiB"),
+            (10 * 1024 * 1024 + 600 * 1024, "11 MiB"),
+            (5 << 30, "5 GiB"),
+            (u64::MAX, "16 EiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! A forked child that does one thing and answers in bytes: what a private mount namespace needs, since a process that
+//! left its namespace comes back only on kernels with setns(2) for mount namespaces (3.8).
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, pipe};
+
+use crate::error::{Context, Error, Result};
+
+/// Runs `work` in a child process and returns the bytes that it answers.
+///
+/// The child ends with the answer, whatever it opened or mounted in a namespace of its own ends with it. Fails when the child
+/// cannot be made or dies before it answered.
+pub fn answer(work: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>> {
+    let this = Path::new("a child process");
+    let (from, to) = pipe().at("open a pipe to", this)?;
+    // SAFETY: this program has one thread, so the child may allocate and lock as if it had been started anew.
+    match unsafe { fork() }.at("fork", this)? {
+        ForkResult::Child => {
+            drop(from);
+            let done = File::from(to).write_all(&work()).is_ok();
+            // SAFETY: _exit(2) ends the child at once: the parent's buffers and exit handlers are not run twice.
+            unsafe { nix::libc::_exit(if done { 0 } else { 1 }) }
+        }
+        ForkResult::Parent { child } => {
+            drop(to);
+            let mut bytes = Vec::new();
+            let read = File::from(from).read_to_end(&mut bytes);
+            let status = waitpid(child, None).at("wait for", this)?;
+            read.at("read the answer of", this)?;
+            match status {
+                WaitStatus::Exited(_, 0) => Ok(bytes),
+                other => Err(Error::failed(format!("the child process died: {other:?}"))),
+            }
+        }
+    }
+}

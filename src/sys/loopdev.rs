@@ -1,0 +1,127 @@
+//! Loop devices over read-only images (loop(4), linux/loop.h).
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::error::{Context, Error, Result};
+
+const LOOP_SET_FD: u32 = 0x4C00;
+const LOOP_CLR_FD: u32 = 0x4C01;
+const LOOP_SET_STATUS64: u32 = 0x4C04;
+const LOOP_CONFIGURE: u32 = 0x4C0A; // since 5.8
+const LOOP_CTL_GET_FREE: u32 = 0x4C82; // since 3.1
+
+const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+
+/// `struct loop_info64`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Info64 {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    sizelimit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct Config {
+    fd: u32,
+    block_size: u32,
+    info: Info64,
+    reserved: [u64; 8],
+}
+
+/// A loop device bound to an image. The kernel frees it when the last user closes or unmounts it (autoclear).
+pub struct Loop {
+    /// The device's path, to be mounted.
+    pub path: PathBuf,
+    _open: File,
+}
+
+/// Binds a free loop device read-only to `image`.
+///
+/// Another process may take the free device between the question and the answer; then the next one is tried.
+pub fn bind_read_only(image: &Path) -> Result<Loop> {
+    let backing = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(image)
+        .at("open the image", image)?;
+    for attempt in 0..64u32 {
+        let path = free_device(attempt)?;
+        let device = match OpenOptions::new().read(true).open(&path) {
+            Ok(device) => device,
+            Err(err) if err.raw_os_error() == Some(libc::ENOENT) => continue,
+            Err(err) => return Err(err).at("open the loop device", &path),
+        };
+        match configure(&device, &backing) {
+            Ok(()) => return Ok(Loop { path, _open: device }),
+            Err(Errno::EBUSY) => continue,
+            Err(errno) => return Err(errno).at("bind a loop device to", image),
+        }
+    }
+    Err(Error::failed(format!("no loop device is free for {}", image.display()))
+        .way_out("raise `max_loop` of the loop module, or unmount what you do not need"))
+}
+
+/// The next free device: asked from /dev/loop-control, or before Linux 3.1 tried one by one.
+fn free_device(attempt: u32) -> Result<PathBuf> {
+    let control = Path::new("/dev/loop-control");
+    let number = match OpenOptions::new().read(true).write(true).open(control) {
+        Ok(file) => ioctl(file.as_raw_fd(), LOOP_CTL_GET_FREE, 0)
+            .at("ask for a free loop device from", control)?
+            .to_string(),
+        Err(_) => attempt.to_string(),
+    };
+    Ok(PathBuf::from(format!("/dev/loop{number}")))
+}
+
+/// One call where the kernel has LOOP_CONFIGURE, else two, undone when the second fails.
+fn configure(device: &File, backing: &File) -> nix::Result<()> {
+    // SAFETY: `struct loop_config` is plain integers, for which all zeros is a legal value.
+    let mut config: Config = unsafe { std::mem::zeroed() };
+    config.fd = u32::try_from(backing.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+    config.info.flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
+    match ioctl_ptr(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) {
+        // Kernels before 5.8 answer EINVAL to an unknown command, and never with a half-done binding.
+        Err(Errno::EINVAL | Errno::ENOTTY) => {}
+        done => return done,
+    }
+    let fd = libc::c_ulong::from(config.fd);
+    ioctl(device.as_raw_fd(), LOOP_SET_FD, fd)?;
+    ioctl_ptr(device.as_raw_fd(), LOOP_SET_STATUS64, &raw const config.info).inspect_err(|_| {
+        let _unbound = ioctl(device.as_raw_fd(), LOOP_CLR_FD, 0);
+    })
+}
+
+fn ioctl(fd: RawFd, command: u32, argument: libc::c_ulong) -> nix::Result<i32> {
+    // SAFETY: the commands used here take an integer, never a pointer.
+    Errno::result(unsafe { libc::ioctl(fd, request(command), argument) })
+}
+
+fn ioctl_ptr<T>(fd: RawFd, command: u32, argument: *const T) -> nix::Result<()> {
+    // SAFETY: each caller passes the structure that the command reads, alive for the call.
+    Errno::result(unsafe { libc::ioctl(fd, request(command), argument) }).map(drop)
+}
+
+/// The request as the C library wants it: an int in musl, an unsigned long in glibc.
+#[allow(clippy::useless_conversion, clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+fn request(command: u32) -> libc::Ioctl {
+    command as libc::Ioctl
+}

@@ -1,0 +1,42 @@
+//! What statfs(2) tells of a disk, with the file-system id that nix keeps closed.
+
+use std::ffi::CString;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::error::{Context, Error, Result};
+
+/// A disk as statfs(2) answers for a path on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The file system's magic number (linux/magic.h).
+    pub magic: u32,
+    /// The file system's id, the same for as long as it is the same file system.
+    pub id: u64,
+    /// Bytes that are free to an unprivileged user.
+    pub available: u64,
+}
+
+/// Asks for the disk that `path` lies on.
+pub fn of(path: &Path) -> Result<Disk> {
+    const OP: &str = "look at the disk of";
+    let name = CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::usage(format!("`{}` holds a NUL", path.display())))?;
+    let mut answer = MaybeUninit::<libc::statfs64>::zeroed();
+    // SAFETY: `name` ends in NUL and outlives the call; `answer` has the size that the call writes.
+    let code = unsafe { libc::statfs64(name.as_ptr(), answer.as_mut_ptr()) };
+    Errno::result(code).at(OP, path)?;
+    // SAFETY: every bit pattern is a legal statfs64, and it was zeroed before the kernel filled it.
+    let answer = unsafe { answer.assume_init() };
+    // SAFETY: fsid_t is two plain C ints on every Linux (posix_types.h), whose fields the libc crate hides.
+    let id: [u8; 8] = unsafe { std::mem::transmute(answer.f_fsid) };
+    let block = u64::try_from(answer.f_bsize).unwrap_or(0);
+    // The magic is 32 bits wide; the field's sign and width are the architecture's.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let magic = answer.f_type as u32;
+    Ok(Disk { magic, id: u64::from_ne_bytes(id), available: block.saturating_mul(answer.f_bavail) })
+}

@@ -1,0 +1,67 @@
+//! Extended attributes (xattr(7)), by path without following a final link.
+
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// The longest value (XATTR_SIZE_MAX) and the longest list of names (XATTR_LIST_MAX), in bytes.
+const MAX: usize = 65536;
+
+/// The value of an attribute. ENODATA where it is not set, EOPNOTSUPP where the disk has none.
+pub fn get(path: &Path, name: &CStr) -> nix::Result<Vec<u8>> {
+    let path = c_path(path)?;
+    read_whole(|buffer, size| {
+        // SAFETY: both names end in NUL; `buffer` has `size` writable bytes.
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.cast(), size) }
+    })
+}
+
+/// The names of all attributes that are visible to the caller, in the kernel's order.
+pub fn list(path: &Path) -> nix::Result<Vec<CString>> {
+    let path = c_path(path)?;
+    let bytes = read_whole(|buffer, size| {
+        // SAFETY: `path` ends in NUL; `buffer` has `size` writable bytes.
+        unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), size) }
+    })?;
+    Ok(bytes
+        .split(|b| *b == 0)
+        .filter(|name| !name.is_empty())
+        .filter_map(|name| CString::new(name).ok())
+        .collect())
+}
+
+/// Sets an attribute, new or not.
+pub fn set(path: &Path, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: both names end in NUL; `value` has the length passed.
+    let code =
+        unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(code).map(drop)
+}
+
+fn c_path(path: &Path) -> nix::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+/// Asks for the length, then for the bytes; asks again when the value grew in between.
+fn read_whole(mut call: impl FnMut(*mut u8, libc::size_t) -> libc::ssize_t) -> nix::Result<Vec<u8>> {
+    loop {
+        let wanted = Errno::result(call(std::ptr::null_mut(), 0))?;
+        let wanted = usize::try_from(wanted).unwrap_or(0).min(MAX);
+        if wanted == 0 {
+            return Ok(Vec::new());
+        }
+        let mut bytes = vec![0; wanted];
+        match Errno::result(call(bytes.as_mut_ptr(), wanted)) {
+            Ok(got) => {
+                bytes.truncate(usize::try_from(got).unwrap_or(0));
+                return Ok(bytes);
+            }
+            Err(Errno::ERANGE) => continue,
+            Err(errno) => return Err(errno),
+        }
+    }
+}
