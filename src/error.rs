@@ -32,7 +32,7 @@ pub struct Error {
 }
 
 /// The result of everything in this program that can fail.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// A failure of the given class; `what` names the step and the path.

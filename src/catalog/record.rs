@@ -48,15 +48,21 @@ pub fn write<T: Serialize>(dir: &Path, file: &str, record: &T) -> Result<()> {
     sync_dir(dir)
 }
 
+/// Writes a record that need not outlive the boot: replaced as a whole, but not forced to the disk.
+pub fn write_volatile<T: Serialize>(dir: &Path, file: &str, record: &T) -> Result<()> {
+    let temporary = dir.join(format!(".{file}.new"));
+    let path = dir.join(file);
+    fs::write(&temporary, to_text(&path, record)?).at("write", &temporary)?;
+    fs::rename(&temporary, &path).at("rename the new record to", &path)
+}
+
 /// Makes the names in a folder durable.
 pub fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).at("write to the disk the folder", dir)
 }
 
 fn write_synced<T: Serialize>(path: &Path, record: &T) -> Result<()> {
-    let mut text = serde_json::to_vec(record)
-        .map_err(|err| Error::failed(format!("write {} as JSON: {err}", path.display())))?;
-    text.push(b'\n');
+    let text = to_text(path, record)?;
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -67,4 +73,11 @@ fn write_synced<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     file.write_all(&text).and_then(|()| file.sync_all()).at("write the record", path).inspect_err(|_| {
         let _gone = fs::remove_file(path);
     })
+}
+
+fn to_text<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(record)
+        .map_err(|err| Error::failed(format!("write {} as JSON: {err}", path.display())))?;
+    text.push(b'\n');
+    Ok(text)
 }

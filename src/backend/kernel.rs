@@ -1,0 +1,162 @@
+//! The running kernel, for trials: everything happens below one folder, in the caller's private mount namespace.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+
+use super::Kind;
+use super::trial::{DiskName, Edit, Kernel, lists};
+use crate::catalog::root::create_dir;
+use crate::error::{Context, Error, Result};
+use crate::mount::exec;
+use crate::mount::mountinfo::MountInfo;
+use crate::mount::options::Options;
+use crate::mount::plan::MountCall;
+use crate::sys::xattr;
+
+/// mini_fo's record of a folder (its source: META_FILENAME).
+const META: &str = "META_dAfFgHE39ktF3HD2sr";
+
+/// The kernel that runs this program, and a folder to try things in.
+pub struct Running {
+    dir: PathBuf,
+    disk: DiskName,
+}
+
+impl Running {
+    /// Lays a small base, an empty store and a mount point out below `dir`, for one kind.
+    pub fn lay_out(dir: &Path, disk: DiskName) -> Result<Self> {
+        for sub in ["", "upper", "work", "view", "lower", "lower/folder"] {
+            create_dir(&dir.join(sub))?;
+        }
+        for file in ["lower/changed", "lower/gone", "lower/old", "lower/folder/inner"] {
+            let path = dir.join(file);
+            fs::write(&path, b"base\n").at("write", &path)?;
+        }
+        Ok(Self { dir: dir.to_owned(), disk })
+    }
+
+    fn view(&self, name: &str) -> PathBuf {
+        self.dir.join("view").join(name)
+    }
+}
+
+impl Kernel for Running {
+    fn filesystems(&mut self) -> Result<String> {
+        filesystems()
+    }
+
+    fn load_module(&mut self, fstype: &str) {
+        load_module(fstype);
+    }
+
+    fn ask(&mut self, fstype: &str, options: &Options) -> nix::Result<()> {
+        ask(fstype, options)
+    }
+
+    fn mount(&mut self, fstype: &'static str, options: &Options) -> Result<(), Errno> {
+        let call = MountCall {
+            fstype,
+            source: "sliverfs:probe".to_owned(),
+            options: options.clone(),
+            from: self.dir.clone(),
+            target: self.dir.join("view"),
+        };
+        exec::mount_union(&call).map_err(|err| err.errno().unwrap_or(Errno::EIO))
+    }
+
+    fn read_only(&mut self) -> Result<bool, Errno> {
+        let info = MountInfo::of_self().map_err(|err| err.errno().unwrap_or(Errno::EIO))?;
+        let read_only = info.at(&self.dir.join("view")).map(|mount| mount.read_only());
+        read_only.ok_or(Errno::EINVAL)
+    }
+
+    fn edit(&mut self, edit: Edit) -> Result<(), Errno> {
+        let done: io::Result<()> = match edit {
+            Edit::Create => fs::write(self.view("new"), b"new\n"),
+            Edit::Modify => fs::OpenOptions::new()
+                .append(true)
+                .open(self.view("changed"))
+                .and_then(|mut file| file.write_all(b"changed\n")),
+            Edit::List => fs::read_dir(self.dir.join("view")).and_then(|mut entries| {
+                entries.try_for_each(|entry| entry.map(drop))
+            }),
+            Edit::Delete => fs::remove_file(self.view("gone")),
+            Edit::Rename => fs::rename(self.view("old"), self.view("renamed")),
+            Edit::ReplaceFolder => fs::remove_file(self.view("folder/inner"))
+                .and_then(|()| fs::remove_dir(self.view("folder")))
+                .and_then(|()| fs::create_dir(self.view("folder"))),
+        };
+        done.map_err(|err| err.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    }
+
+    fn unmount(&mut self) -> Result<(), Errno> {
+        exec::unmount(&self.dir.join("view")).map_err(|err| err.errno().unwrap_or(Errno::EBUSY))
+    }
+
+    fn holds_deletion(&mut self, kind: Kind) -> bool {
+        let upper = self.dir.join("upper");
+        let gone = upper.join("gone");
+        match kind {
+            Kind::Overlay => fs::symlink_metadata(&gone)
+                .is_ok_and(|meta| meta.file_type().is_char_device() && meta.rdev() == 0),
+            Kind::Overlayfs => {
+                fs::symlink_metadata(&gone).is_ok_and(|meta| meta.is_symlink())
+                    && xattr::get(&gone, c"trusted.overlay.whiteout").is_ok_and(|value| value == b"y")
+            }
+            Kind::MiniFo => fs::read(upper.join(META))
+                .is_ok_and(|text| text.split(|b| *b == b'\n').any(|line| line == b"D gone")),
+            Kind::Aufs => upper.join(".wh.gone").exists(),
+        }
+    }
+
+    fn disk(&self) -> &DiskName {
+        &self.disk
+    }
+}
+
+/// The text of /proc/filesystems.
+pub fn filesystems() -> Result<String> {
+    let path = Path::new("/proc/filesystems");
+    fs::read_to_string(path).at("read", path)
+}
+
+/// Loads a file system's module, under either name that kernels look for. Failure is no news: the caller looks at
+/// /proc/filesystems, and a kernel without modules has no modprobe.
+pub fn load_module(fstype: &str) {
+    for name in [format!("fs-{fstype}"), fstype.to_owned()] {
+        let status = Command::new("modprobe")
+            .args(["-q", &name])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if status.is_ok_and(|status| status.success()) {
+            return;
+        }
+    }
+}
+
+/// Tries a mount that cannot succeed, since its layers do not exist; the mount point is never reached.
+pub fn ask(fstype: &str, options: &Options) -> nix::Result<()> {
+    mount(Some("sliverfs:ask"), Path::new("/proc"), Some(fstype), MsFlags::empty(), Some(options.as_str()))
+}
+
+/// Makes sure that the kernel offers a kind's file system, loading its module where it must.
+pub fn need(kind: Kind) -> Result<()> {
+    let fstype = kind.caps().fstype;
+    if lists(&filesystems()?, fstype) {
+        return Ok(());
+    }
+    load_module(fstype);
+    if lists(&filesystems()?, fstype) {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("this kernel does not offer {kind}"))
+        .way_out("boot the kernel that the sliver was made on, or load its module"))
+}

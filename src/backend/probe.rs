@@ -1,0 +1,157 @@
+//! What works on a node's disk, tried once and remembered for this boot and this disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use serde::{Deserialize, Serialize};
+
+use super::features::Features;
+use super::kernel::{self, Running};
+use super::trial::{self, DiskName, Verdict};
+use super::{Choice, Kind};
+use crate::catalog::{Root, record};
+use crate::error::{Context, Error, Result};
+use crate::hash::fnv64a;
+use crate::mount::disk;
+use crate::mount::mountinfo::MountInfo;
+use crate::sys::{child, statfs};
+
+/// What is remembered in the run folder.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    version: u32,
+    /// /proc/sys/kernel/random/boot_id: a run folder that outlives a boot (no tmpfs) is not believed.
+    boot: String,
+    /// The disk: another one can be mounted on the same folder, with the same device and inode.
+    disk: (u32, u64),
+    /// The hash of /proc/filesystems: a "no" is proved again when it has changed.
+    filesystems: u64,
+    verdicts: Vec<Verdict>,
+}
+
+const FILE: &str = "probe.json";
+
+/// What works on the disk of the node's stores: remembered verdicts where there are, trials for the rest.
+pub fn probe(root: &Root, fresh: bool) -> Result<Vec<Verdict>> {
+    let _lock = root.lock_catalog()?;
+    let filesystems = fnv64a(kernel::filesystems()?.as_bytes());
+    let mut known = if fresh { Vec::new() } else { recall(root, Some(filesystems))? };
+    let mut verdicts = Vec::new();
+    for kind in Kind::ALL {
+        let verdict = match known.iter().position(|verdict| verdict.kind == kind) {
+            Some(at) => known.swap_remove(at),
+            None => try_kind(root, kind)?,
+        };
+        verdicts.push(verdict);
+    }
+    let keep = Remembered {
+        version: record::VERSION,
+        boot: boot_id()?,
+        disk: disk_id(root)?,
+        // A module that the trials loaded is no reason to try again.
+        filesystems: fnv64a(kernel::filesystems()?.as_bytes()),
+        verdicts: verdicts.iter().filter(|verdict| verdict.lasting).cloned().collect(),
+    };
+    record::write_volatile(root.run(), FILE, &keep)?;
+    Ok(verdicts)
+}
+
+/// The kind to use: the named one where it works, or the first that does.
+pub fn choose(root: &Root, choice: Choice) -> Result<Kind> {
+    let verdicts = probe(root, false)?;
+    let mut reasons = Vec::new();
+    for verdict in &verdicts {
+        let asked = match choice {
+            Choice::Auto => true,
+            Choice::Named(kind) => kind == verdict.kind,
+        };
+        if asked && verdict.works {
+            return Ok(verdict.kind);
+        }
+        if asked && (verdict.offered || choice != Choice::Auto) {
+            reasons.extend(verdict.reason.as_deref());
+        }
+    }
+    if reasons.is_empty() {
+        reasons.push("this kernel offers none of the union file systems");
+    }
+    Err(Error::unsupported(format!("no backend for {}: {}", root.path().display(), reasons.join("; ")))
+        .way_out("`sliverfs probe` shows what was tried"))
+}
+
+/// The mount options that the kernel knows for a kind. Remembered, or asked without touching a disk.
+pub fn features(root: &Root, kind: Kind) -> Result<Features> {
+    let known = recall(root, None)?.into_iter().find(|verdict| verdict.kind == kind && verdict.works);
+    match known {
+        Some(verdict) => Ok(verdict.features),
+        None => {
+            kernel::need(kind)?;
+            Features::ask(kind, &mut |options| kernel::ask(kind.caps().fstype, options))
+        }
+    }
+}
+
+/// The verdicts that still hold. With `filesystems`, a "no" holds only while that list is the same.
+fn recall(root: &Root, filesystems: Option<u64>) -> Result<Vec<Verdict>> {
+    let Ok(known) = record::read::<Remembered>(&root.run().join(FILE)) else {
+        return Ok(Vec::new()); // Missing or unreadable: what is remembered can be found out again.
+    };
+    if known.boot != boot_id()? || known.disk != disk_id(root)? {
+        return Ok(Vec::new());
+    }
+    let same = filesystems.is_none_or(|now| now == known.filesystems);
+    Ok(known.verdicts.into_iter().filter(|verdict| verdict.works || same).collect())
+}
+
+fn boot_id() -> Result<String> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    Ok(fs::read_to_string(path).at("read", path)?.trim().to_owned())
+}
+
+fn disk_id(root: &Root) -> Result<(u32, u64)> {
+    let disk = statfs::of(&root.stores())?;
+    Ok((disk.magic, disk.id))
+}
+
+/// One trial, in a child with a mount namespace of its own: whatever happens, no trial mount stays.
+fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
+    let stores = root.stores();
+    sweep(&stores)?;
+    let disk = disk::of(&MountInfo::of_self()?, &fs::canonicalize(&stores).at("open", &stores)?);
+    let disk = DiskName {
+        path: root.path().display().to_string(),
+        fstype: disk.map_or_else(|| "an unknown file system".to_owned(), |disk| disk.fstype),
+    };
+    let dir = stores.join(format!("{TRIAL}{}", std::process::id()));
+    let answer = child::answer(|| {
+        let verdict = trial(&dir, kind, disk).unwrap_or_else(|err| Verdict::untried(kind, err.to_string()));
+        serde_json::to_vec(&verdict).unwrap_or_default()
+    });
+    sweep(&stores)?;
+    serde_json::from_slice(&answer?)
+        .map_err(|err| Error::failed(format!("the trial of {kind} gave no answer: {err}")))
+}
+
+fn trial(dir: &PathBuf, kind: Kind, disk: DiskName) -> Result<Verdict> {
+    unshare(CloneFlags::CLONE_NEWNS).at("make a mount namespace for", dir)?;
+    let slash = Path::new("/");
+    mount(None::<&str>, slash, None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .at("make private", slash)?;
+    trial::run(&mut Running::lay_out(dir, disk)?, kind)
+}
+
+/// The start of a trial folder's name. No sliver's name starts with a dot.
+const TRIAL: &str = ".probe.";
+
+/// Removes trial folders, also those that a crash left: who probes holds the catalog's lock, so none is in use.
+fn sweep(stores: &Path) -> Result<()> {
+    for entry in fs::read_dir(stores).at("list", stores)? {
+        let entry = entry.at("list", stores)?;
+        if entry.file_name().as_encoded_bytes().starts_with(TRIAL.as_bytes()) {
+            fs::remove_dir_all(entry.path()).at("remove the trial folder", &entry.path())?;
+        }
+    }
+    Ok(())
+}

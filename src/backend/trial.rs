@@ -1,0 +1,229 @@
+//! Does a kind really work on this disk? A trial view is mounted and edited, and the store is looked at.
+//!
+//! What it needs of the system is a trait, so that kernels which are not at hand are tried from their recorded answers.
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::features::Features;
+use super::union::{self, Layers};
+use super::{Caps, Kind};
+use crate::error::Result;
+use crate::mount::options::Options;
+
+/// An edit of the trial view, in the order in which they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Create a file.
+    Create,
+    /// Append to a file of the base: copy-up.
+    Modify,
+    /// List the view's root.
+    List,
+    /// Delete a file of the base: a whiteout. A store on a disk without xattrs mounts, and fails only here.
+    Delete,
+    /// Rename a file of the base: on overlay it needs RENAME_WHITEOUT from the disk.
+    Rename,
+    /// Remove a folder of the base and make it anew: an opaque folder.
+    ReplaceFolder,
+}
+
+const EDITS: [Edit; 6] =
+    [Edit::Create, Edit::Modify, Edit::List, Edit::Delete, Edit::Rename, Edit::ReplaceFolder];
+
+impl Edit {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Create => "creating a file",
+            Self::Modify => "changing a file of the base",
+            Self::List => "listing a folder",
+            Self::Delete => "deleting a file of the base",
+            Self::Rename => "a rename of a file of the base",
+            Self::ReplaceFolder => "replacing a folder of the base",
+        }
+    }
+
+    /// Does the kind promise it?
+    const fn wanted(self, caps: Caps) -> bool {
+        !matches!(self, Self::ReplaceFolder) || caps.replaces_folders
+    }
+}
+
+/// What a trial asks of the system. The store and the base of the trial are `upper`, `work` and `lower`.
+pub trait Kernel {
+    /// The text of /proc/filesystems.
+    fn filesystems(&mut self) -> Result<String>;
+    /// Tries to load a file system's module; whether that helped is seen in [`Kernel::filesystems`].
+    fn load_module(&mut self, fstype: &str);
+    /// Tries a mount whose layers do not exist.
+    fn ask(&mut self, fstype: &str, options: &Options) -> nix::Result<()>;
+    /// Mounts the trial view.
+    fn mount(&mut self, fstype: &'static str, options: &Options) -> Result<(), Errno>;
+    /// Did the trial view come up read-only?
+    fn read_only(&mut self) -> Result<bool, Errno>;
+    /// Makes one edit in the trial view.
+    fn edit(&mut self, edit: Edit) -> Result<(), Errno>;
+    /// Unmounts the trial view.
+    fn unmount(&mut self) -> Result<(), Errno>;
+    /// Does the store hold the kind's mark for the deleted file?
+    fn holds_deletion(&mut self, kind: Kind) -> bool;
+    /// The disk that the store lies on, as a person names it, and its type.
+    fn disk(&self) -> &DiskName;
+}
+
+/// The disk of a trial.
+#[derive(Clone, Debug)]
+pub struct DiskName {
+    /// The path that was tried.
+    pub path: String,
+    /// The file system's type.
+    pub fstype: String,
+}
+
+/// What is known of a kind on this kernel and disk. Printed by `probe --json`: see docs/json.md.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The kind.
+    pub kind: Kind,
+    /// The kernel lists its file system.
+    pub offered: bool,
+    /// A trial on this disk succeeded.
+    pub works: bool,
+    /// Why not, in a sentence.
+    pub reason: Option<String>,
+    /// False where the reason can pass by itself (a full disk, missing rights): such a verdict is not remembered.
+    pub lasting: bool,
+    /// The optional mount options that the driver knows.
+    pub features: Features,
+}
+
+impl Verdict {
+    fn no(kind: Kind, offered: bool, features: Features, reason: String, lasting: bool) -> Self {
+        Self { kind, offered, works: false, reason: Some(reason), lasting, features }
+    }
+
+    /// The verdict where the trial itself could not be made.
+    pub fn untried(kind: Kind, reason: String) -> Self {
+        Self::no(kind, true, Features::default(), reason, false)
+    }
+}
+
+/// Is `fstype` a whole word of /proc/filesystems? 2.6.3x lists `overlayfs`, and "overlay" is in it.
+pub fn lists(filesystems: &str, fstype: &str) -> bool {
+    filesystems.split_whitespace().any(|word| word == fstype)
+}
+
+/// Tries a kind.
+pub fn run(kernel: &mut dyn Kernel, kind: Kind) -> Result<Verdict> {
+    let caps = kind.caps();
+    if !lists(&kernel.filesystems()?, caps.fstype) {
+        kernel.load_module(caps.fstype);
+        if !lists(&kernel.filesystems()?, caps.fstype) {
+            let reason = format!("this kernel does not list {kind}, and no module of that name could be loaded");
+            return Ok(Verdict::no(kind, false, Features::default(), reason, true));
+        }
+    }
+    let features = Features::ask(kind, &mut |options| kernel.ask(caps.fstype, options))?;
+    let layers = Layers { lower: "lower".into(), upper: "upper".into(), work: "work".into() };
+    let options = union::options(kind, &layers, features)?;
+    let done = view(kernel, kind, &options);
+    Ok(match done {
+        Ok(()) => Verdict { kind, offered: true, works: true, reason: None, lasting: true, features },
+        Err((step, errno)) => {
+            let (reason, lasting) = explain(kind, step, errno, kernel.disk());
+            Verdict::no(kind, true, features, reason, lasting)
+        }
+    })
+}
+
+/// Where a trial failed.
+#[derive(Clone, Copy, Debug)]
+enum Failed {
+    Mount,
+    ReadOnly,
+    Edit(Edit),
+    Unmount,
+    NoMark,
+}
+
+fn view(kernel: &mut dyn Kernel, kind: Kind, options: &Options) -> Result<(), (Failed, Errno)> {
+    let caps = kind.caps();
+    kernel.mount(caps.fstype, options).map_err(|errno| (Failed::Mount, errno))?;
+    let edited = edit(kernel, caps);
+    kernel.unmount().map_err(|errno| (Failed::Unmount, errno))?;
+    edited?;
+    if kernel.holds_deletion(kind) { Ok(()) } else { Err((Failed::NoMark, Errno::UnknownErrno)) }
+}
+
+fn edit(kernel: &mut dyn Kernel, caps: Caps) -> Result<(), (Failed, Errno)> {
+    match kernel.read_only() {
+        Ok(false) => {}
+        Ok(true) => return Err((Failed::ReadOnly, Errno::EROFS)),
+        Err(errno) => return Err((Failed::ReadOnly, errno)),
+    }
+    for step in EDITS.into_iter().filter(|step| step.wanted(caps)) {
+        kernel.edit(step).map_err(|errno| (Failed::Edit(step), errno))?;
+    }
+    Ok(())
+}
+
+/// The sentence for an operator, and whether the reason lasts.
+fn explain(kind: Kind, failed: Failed, errno: Errno, disk: &DiskName) -> (String, bool) {
+    let DiskName { path, fstype } = disk;
+    let good = "ext4, f2fs, UBIFS, Btrfs or XFS";
+    match (failed, errno) {
+        (_, Errno::ENOSPC | Errno::EDQUOT) => (format!("the disk of `{path}` is full: free some space and try again"), false),
+        (_, Errno::EPERM | Errno::EACCES) => {
+            (format!("{kind} was not permitted ({}): run it as root, outside a container", errno.desc()), false)
+        }
+        (Failed::Mount | Failed::ReadOnly, _) if is_union(fstype) => (
+            format!("`{path}` lies on an {fstype}, which cannot carry the stores of another: use the raw /overlay or another disk"),
+            true,
+        ),
+        (Failed::ReadOnly, _) => (
+            format!(
+                "{kind} on `{path}` comes up read-only: its disk ({fstype}) lacks what {kind} needs for writing (the \
+                 kernel's log says what): use a disk with {good}"
+            ),
+            true,
+        ),
+        (Failed::Edit(_) | Failed::Mount, Errno::EOPNOTSUPP) if kind.caps().trusted_xattrs => (
+            format!(
+                "`{path}` lies on {fstype}, which keeps no trusted extended attributes on this kernel: use a disk with {good}"
+            ),
+            true,
+        ),
+        (Failed::Edit(edit @ (Edit::Delete | Edit::Rename | Edit::ReplaceFolder)), Errno::EINVAL) => (
+            format!(
+                "{} fails in a view on `{path}`: {fstype} on this kernel has no RENAME_WHITEOUT, which {kind} needs for \
+                 rename and rmdir: use a disk with {good}",
+                edit.words()
+            ),
+            true,
+        ),
+        (Failed::Edit(edit), _) => {
+            (format!("{} fails in a view on `{path}` ({fstype}): {}", edit.words(), errno.desc()), true)
+        }
+        (Failed::NoMark, _) => (
+            format!(
+                "deleting a file of the base left no mark of {kind} in the store on `{path}` ({fstype}): this driver \
+                 writes another format than this program reads"
+            ),
+            true,
+        ),
+        (Failed::Mount, _) => (
+            format!("{kind} does not mount with its store on `{path}` ({fstype}): {} (the kernel's log may say more)", errno.desc()),
+            true,
+        ),
+        (Failed::Unmount, _) => (format!("a trial view on `{path}` does not unmount: {}", errno.desc()), false),
+    }
+}
+
+/// A union of its own: an upper cannot lie on it.
+fn is_union(fstype: &str) -> bool {
+    Kind::ALL.iter().any(|kind| kind.caps().fstype == fstype)
+}
+
+#[cfg(test)]
+#[path = "trial_tests.rs"]
+mod tests;

@@ -1,0 +1,100 @@
+//! The option dialects of the union file systems: the only place that spells them.
+
+use super::Kind;
+use super::features::Features;
+use crate::error::Result;
+use crate::mount::options::Options;
+
+/// The layers of one view, as names that this program made: relative to LXCPATH, or below the run folder.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    /// The read-only base.
+    pub lower: String,
+    /// The sliver's changes.
+    pub upper: String,
+    /// The folder that overlay prepares changes in; on the upper's disk, outside the upper.
+    pub work: String,
+}
+
+impl Layers {
+    /// The layers of a store folder (`.store/NAME`) over a base's tree.
+    pub fn new(lower: &str, store: &str) -> Self {
+        Self { lower: lower.to_owned(), upper: format!("{store}/upper"), work: format!("{store}/work") }
+    }
+}
+
+/// The option string of a view.
+pub fn options(kind: Kind, layers: &Layers, features: Features) -> Result<Options> {
+    let mut options = Options::new();
+    match kind {
+        Kind::Overlay => {
+            options.add("lowerdir", &layers.lower)?;
+            options.add("upperdir", &layers.upper)?;
+            options.add("workdir", &layers.work)?;
+            features.pass_off(&mut options)?;
+        }
+        // v22 and older take exactly these two; v23 and later want a third.
+        Kind::Overlayfs => {
+            options.add("lowerdir", &layers.lower)?;
+            options.add("upperdir", &layers.upper)?;
+            if features.workdir {
+                options.add("workdir", &layers.work)?;
+            }
+        }
+        Kind::MiniFo => {
+            options.add("base", &layers.lower)?;
+            options.add("sto", &layers.upper)?;
+        }
+        Kind::Aufs => options.add_branches(&layers.upper, &layers.lower)?,
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn each_dialect_to_the_letter() {
+        let layers = Layers::new(".base/b/tree", ".store/a");
+        let all = Features {
+            redirect_dir: true,
+            redirect_nofollow: true,
+            metacopy: true,
+            index: true,
+            xino: true,
+            userxattr: true,
+            workdir: true,
+        };
+        let old = Features::default();
+        for (kind, features, text) in [
+            (
+                Kind::Overlay,
+                all,
+                "lowerdir=.base/b/tree,upperdir=.store/a/upper,workdir=.store/a/work,\
+                 redirect_dir=nofollow,metacopy=off,index=off,xino=off",
+            ),
+            (
+                Kind::Overlay,
+                Features { redirect_dir: true, ..old },
+                "lowerdir=.base/b/tree,upperdir=.store/a/upper,workdir=.store/a/work,redirect_dir=off",
+            ),
+            (Kind::Overlayfs, old, "lowerdir=.base/b/tree,upperdir=.store/a/upper"),
+            (Kind::Overlayfs, all, "lowerdir=.base/b/tree,upperdir=.store/a/upper,workdir=.store/a/work"),
+            (Kind::MiniFo, old, "base=.base/b/tree,sto=.store/a/upper"),
+            (Kind::Aufs, old, "br=.store/a/upper=rw:.base/b/tree=ro"),
+        ] {
+            assert_eq!(options(kind, &layers, features).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn a_layer_with_a_separator_is_refused() {
+        for bad in ["/srv/a,b", "/srv/a:b", "/srv/a\\b", "/srv/a\nb"] {
+            for kind in Kind::ALL {
+                assert!(options(kind, &Layers::new(bad, ".store/a"), Features::default()).is_err(), "{bad:?}");
+            }
+        }
+    }
+}

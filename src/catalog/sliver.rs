@@ -1,0 +1,97 @@
+//! Slivers: the records of the stores.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::record;
+use super::root::Root;
+use crate::backend::Kind;
+use crate::error::{Class, Context, Error, Result};
+use crate::name::Name;
+
+/// The record's file name, in the store's folder.
+pub const FILE: &str = "sliver.json";
+
+/// What is recorded of a sliver, in its store: move the folder, and the sliver moves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sliver {
+    /// The record's format.
+    pub version: u32,
+    /// The name.
+    pub name: Name,
+    /// The base that the store belongs to. Over another one its contents mean nothing.
+    pub base: Name,
+    /// The base's digest when the sliver was made.
+    pub digest: String,
+    /// The backend that writes the store.
+    pub backend: Kind,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+impl Sliver {
+    /// Loads a sliver's record.
+    pub fn load(root: &Root, name: &Name) -> Result<Self> {
+        let path = root.store(name).join(FILE);
+        let sliver: Self = record::read(&path).map_err(|err| match err.errno() {
+            Some(nix::errno::Errno::ENOENT) if !root.store(name).exists() => {
+                Error::failed(format!("there is no sliver `{name}` in {}", root.path().display()))
+                    .way_out("`sliverfs list` shows what there is")
+            }
+            Some(nix::errno::Errno::ENOENT) => {
+                Error::damaged(format!("the store {} has no record {FILE}", root.store(name).display()))
+                    .way_out("put its record back, or move the folder out of the way")
+            }
+            _ => err,
+        })?;
+        if sliver.name != *name {
+            return Err(Error::damaged(format!("{} is the record of `{}`", path.display(), sliver.name))
+                .way_out("a store's folder has the sliver's name: rename the folder back"));
+        }
+        Ok(sliver)
+    }
+
+    /// Loads the record where there is one.
+    pub fn find(root: &Root, name: &Name) -> Result<Option<Self>> {
+        if root.store(name).exists() { Self::load(root, name).map(Some) } else { Ok(None) }
+    }
+
+    /// Writes the record into a store's folder.
+    pub fn write(&self, store: &Path) -> Result<()> {
+        record::write(store, FILE, self)
+    }
+
+    /// The names of all slivers with a store, sorted.
+    pub fn names(root: &Root) -> Result<Vec<Name>> {
+        names_in(&root.stores())
+    }
+
+    /// Do any slivers use the base? A record that cannot be read counts as one that does.
+    pub fn users(root: &Root, base: &Name) -> Result<Vec<Name>> {
+        let mut users = Vec::new();
+        for name in Self::names(root)? {
+            match Self::load(root, &name) {
+                Ok(sliver) if sliver.base == *base => users.push(name),
+                Ok(_) => {}
+                Err(err) if matches!(err.class(), Class::Damaged | Class::Unsupported) => users.push(name),
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(users)
+    }
+}
+
+/// The entries of a folder whose names are names of ours, sorted. Staging folders start with a dot and are none.
+pub fn names_in(dir: &Path) -> Result<Vec<Name>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        let entry = entry.at("list", dir)?;
+        if let Some(name) = entry.file_name().to_str().and_then(|name| Name::parse(name).ok()) {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}

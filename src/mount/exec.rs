@@ -1,0 +1,159 @@
+//! Carries a plan out, step by step, and takes it back when a step fails.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::image;
+use super::plan::{MountCall, Step};
+use crate::catalog::record::sync_dir;
+use crate::error::{Context, Error, Result};
+
+/// What takes a done step back.
+enum Undo {
+    RemoveDir(PathBuf),
+    RemoveFile(PathBuf),
+    Unmount(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+/// Carries out all steps, or none: when one fails, the done ones are taken back in reverse order.
+pub fn run(steps: &[Step]) -> Result<()> {
+    let mut undo = Vec::new();
+    for step in steps {
+        log::debug!("{step}");
+        if let Err(err) = perform(step, &mut undo) {
+            take_back(undo);
+            return Err(err);
+        }
+    }
+    Ok(())
+}
+
+fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
+    match step {
+        Step::CreateDir(dir) => match fs::create_dir(dir) {
+            Ok(()) => undo.push(Undo::RemoveDir(dir.clone())),
+            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            Err(err) => return Err(err).at("create", dir),
+        },
+        Step::WriteFile(file, text) => {
+            undo.push(Undo::RemoveFile(file.clone()));
+            write_file(file, text)?;
+        }
+        Step::Mount(call) => {
+            mount_union(call)?;
+            undo.push(Undo::Unmount(call.target.clone()));
+        }
+        Step::MountImage { fstype, image, target } => {
+            image::mount_read_only(fstype, image, target)?;
+            undo.push(Undo::Unmount(target.clone()));
+        }
+        Step::Unmount(target) => unmount(target)?,
+        Step::SyncDisk(dir) => sync_disk(dir)?,
+        Step::Rename(from, to) => {
+            fs::rename(from, to).at("rename to", to)?;
+            undo.push(Undo::Rename(to.clone(), from.clone()));
+            for folder in [from.parent(), to.parent()].into_iter().flatten() {
+                sync_dir(folder)?;
+            }
+        }
+        Step::RemoveTree(dir) => remove_tree(dir)?,
+        Step::RemoveDir(dir) => fs::remove_dir(dir).at("remove", dir)?,
+        Step::RemoveFile(file) => match fs::remove_file(file) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
+            done => done.at("remove", file)?,
+        },
+    }
+    Ok(())
+}
+
+/// Takes steps back, newest first. A failure here is told and passed over: the rest must be taken back all the same.
+fn take_back(undo: Vec<Undo>) {
+    for step in undo.into_iter().rev() {
+        let done = match &step {
+            Undo::RemoveDir(dir) => fs::remove_dir(dir).at("take back: remove", dir),
+            Undo::RemoveFile(file) => match fs::remove_file(file) {
+                Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                done => done.at("take back: remove", file),
+            },
+            Undo::Unmount(target) => unmount(target),
+            Undo::Rename(from, to) => fs::rename(from, to).at("take back: rename to", to),
+        };
+        if let Err(err) = done {
+            log::warn!("{err}");
+        }
+    }
+}
+
+/// Mounts a union with its layers as names relative to a folder, and comes back to where it stood.
+pub fn mount_union(call: &MountCall) -> Result<()> {
+    let here = fs::File::open(".").at("open", Path::new("."))?;
+    nix::unistd::chdir(&call.from).at("change into", &call.from)?;
+    let done = mount(
+        Some(call.source.as_str()),
+        &call.target,
+        Some(call.fstype),
+        MsFlags::MS_NOATIME,
+        Some(call.options.as_str()),
+    );
+    nix::unistd::fchdir(&here).at("change back from", &call.from)?;
+    done.map_err(|errno| refused(call, errno))
+}
+
+/// A refused mount, with the errnos that lie translated (kernel: Documentation/filesystems/overlayfs.rst).
+fn refused(call: &MountCall, errno: Errno) -> Error {
+    let err = Error::sys(&format!("mount {} on", call.fstype), &call.target, errno);
+    match errno {
+        Errno::ENODEV => err.way_out("this kernel does not offer it; `sliverfs probe` shows what it does"),
+        Errno::ELOOP => err.way_out("base and store overlap: one lies inside the other"),
+        Errno::EPERM | Errno::EACCES => err.way_out("run it as root, outside a user namespace"),
+        Errno::ESTALE => err.way_out("the store was used with another base; `sliverfs show` names its base"),
+        _ => err.way_out("the kernel's log (dmesg) may say more; `sliverfs probe --fresh` tries it on this disk"),
+    }
+}
+
+/// Unmounts a folder; never lazily and never by force, so that what was unmounted is really free.
+pub fn unmount(target: &Path) -> Result<()> {
+    // Kernels before 2.6.34 do not know the flag.
+    let done = match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+        Err(Errno::EINVAL) => umount2(target, MntFlags::empty()),
+        done => done,
+    };
+    match done {
+        Err(Errno::EBUSY) => Err(Error::in_use(format!("{} is in use", target.display()))
+            .way_out("stop the container, or the processes that stand in it or hold files of it open")),
+        done => done.at("unmount", target),
+    }
+}
+
+/// syncfs(2) where the kernel has it (2.6.39), else sync(2).
+pub fn sync_disk(dir: &Path) -> Result<()> {
+    let open = fs::File::open(dir).at("open", dir)?;
+    match nix::unistd::syncfs(&open) {
+        Err(Errno::ENOSYS) => {
+            nix::unistd::sync();
+            Ok(())
+        }
+        done => done.at("write to the disk of", dir),
+    }
+}
+
+fn write_file(path: &Path, text: &[u8]) -> Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)
+        .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
+        .at("write", path)
+}
+
+/// Removes a tree by descriptors, without following links and without crossing into another mount.
+fn remove_tree(dir: &Path) -> Result<()> {
+    fs::remove_dir_all(dir).at("remove", dir)
+}

@@ -1,0 +1,9 @@
+//! Mounts: option strings, what is mounted where, and the one executor of plans.
+
+pub mod alive;
+pub mod disk;
+pub mod exec;
+pub mod image;
+pub mod mountinfo;
+pub mod options;
+pub mod plan;

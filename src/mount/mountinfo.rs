@@ -1,0 +1,138 @@
+//! /proc/PID/mountinfo (proc(5)): what is mounted where, in one mount namespace.
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::error::{Context, Result};
+use crate::hash::fnv64a;
+
+/// The text of one mountinfo file.
+pub struct MountInfo(Vec<u8>);
+
+/// One mount. The fields are as the kernel wrote them: blanks and backslashes stand in octal.
+#[derive(Clone, Copy, Debug)]
+pub struct Mount<'a> {
+    /// `major:minor` of the mounted file system: the st_dev of what is seen in it.
+    pub device: &'a [u8],
+    target: &'a [u8],
+    options: &'a [u8],
+    /// The file-system type.
+    pub fstype: &'a [u8],
+    source: &'a [u8],
+    super_options: &'a [u8],
+}
+
+impl MountInfo {
+    /// Reads the mounts of this process's namespace.
+    pub fn of_self() -> Result<Self> {
+        Self::read(Path::new("/proc/self/mountinfo"))
+    }
+
+    /// Reads the mounts that a mountinfo file lists.
+    pub fn read(path: &Path) -> Result<Self> {
+        fs::read(path).map(Self).at("read", path)
+    }
+
+    /// The mounts, in the order in which they were made.
+    pub fn mounts(&self) -> impl DoubleEndedIterator<Item = Mount<'_>> {
+        self.0.split(|b| *b == b'\n').filter_map(parse)
+    }
+
+    /// A number that stands for the whole text.
+    pub fn hash(&self) -> u64 {
+        fnv64a(&self.0)
+    }
+
+    /// What is mounted on `target`: the topmost, where several lie on one another.
+    pub fn at(&self, target: &Path) -> Option<Mount<'_>> {
+        self.mounts().rev().find(|mount| *mount.target() == *target)
+    }
+}
+
+impl<'a> Mount<'a> {
+    /// The mount point.
+    pub fn target(&self) -> Cow<'a, Path> {
+        match unescape(self.target) {
+            Cow::Borrowed(bytes) => Cow::Borrowed(Path::new(OsStr::from_bytes(bytes))),
+            Cow::Owned(bytes) => Cow::Owned(OsStr::from_bytes(&bytes).into()),
+        }
+    }
+
+    /// The source string.
+    pub fn source(&self) -> Cow<'a, [u8]> {
+        unescape(self.source)
+    }
+
+    /// Is the mount, or the file system below it, read-only?
+    pub fn read_only(&self) -> bool {
+        [self.options, self.super_options]
+            .iter()
+            .any(|options| options.split(|b| *b == b',').any(|option| option == b"ro"))
+    }
+}
+
+/// A line: `ID PARENT MAJ:MIN ROOT TARGET OPTIONS [TAGS…] - TYPE SOURCE SUPER_OPTIONS`.
+fn parse(line: &[u8]) -> Option<Mount<'_>> {
+    let mut fields = line.split(|b| *b == b' ');
+    let device = fields.nth(2)?;
+    let target = fields.nth(1)?;
+    let options = fields.next()?;
+    fields.by_ref().find(|field| *field == b"-")?;
+    let fstype = fields.next()?;
+    let source = fields.next()?;
+    let super_options = fields.next().unwrap_or_default();
+    Some(Mount { device, target, options, fstype, source, super_options })
+}
+
+/// Undoes the kernel's `\ooo` (seq_path, mangle: blank, tab, newline, backslash, `#`).
+fn unescape(field: &[u8]) -> Cow<'_, [u8]> {
+    if !field.contains(&b'\\') {
+        return Cow::Borrowed(field);
+    }
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        match (byte, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => out.push(byte),
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const TEXT: &[u8] = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+        40 22 0:45 / /srv/l\\040x/a/rootfs rw,noatime - overlay sliverfs:/srv/l\\040x/.store/a rw,lowerdir=x\n\
+        41 22 0:46 / /b rw shared:2 master:1 - overlay sliverfs:/srv/.store/b ro\n\
+        garbage\n";
+
+    #[test]
+    fn fields_and_escapes() {
+        let info = MountInfo(TEXT.to_vec());
+        assert_eq!(info.mounts().count(), 3);
+        let a = info.at(Path::new("/srv/l x/a/rootfs")).unwrap();
+        assert_eq!(a.device, b"0:45");
+        assert_eq!(a.fstype, b"overlay");
+        assert_eq!(&*a.source(), b"sliverfs:/srv/l x/.store/a");
+        assert!(!a.read_only());
+        assert!(info.at(Path::new("/b")).unwrap().read_only(), "the file system itself is read-only");
+    }
+
+    #[test]
+    fn octal() {
+        for (field, plain) in [("a\\012b", "a\nb"), ("\\134", "\\"), ("\\13", "\\13"), ("\\777", "\\777")] {
+            assert_eq!(&*unescape(field.as_bytes()), plain.as_bytes());
+        }
+    }
+}

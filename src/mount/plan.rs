@@ -1,0 +1,83 @@
+//! What a command is going to do, as data: printed by `--dry-run`, carried out by [`super::exec`].
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::options::Options;
+use crate::shell::{path, quote};
+
+/// One call of mount(2).
+#[derive(Clone, Debug)]
+pub struct MountCall {
+    /// The file-system type.
+    pub fstype: &'static str,
+    /// What mountinfo will show as the source: it carries the identity, since layers may stand there as relative names.
+    pub source: String,
+    /// The options, with layers as names relative to `from`.
+    pub options: Options,
+    /// The folder to stand in while mounting.
+    pub from: PathBuf,
+    /// The mount point.
+    pub target: PathBuf,
+}
+
+/// One step. Each is undone when a later one fails.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Create a folder; one that is there is taken as it is.
+    CreateDir(PathBuf),
+    /// Write a file whose folder is private to the plan or that is not there yet.
+    WriteFile(PathBuf, Vec<u8>),
+    /// Mount a union.
+    Mount(MountCall),
+    /// Mount an image read-only through a loop device.
+    MountImage {
+        /// The image's file-system type.
+        fstype: &'static str,
+        /// The image.
+        image: PathBuf,
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// Unmount what is mounted on a folder; undone by nothing, so it comes last.
+    Unmount(PathBuf),
+    /// Write everything of the folder's disk to the disk.
+    SyncDisk(PathBuf),
+    /// Make a finished folder visible, or hide one that is to be removed, by renaming it.
+    Rename(PathBuf, PathBuf),
+    /// Remove a folder with all that is in it; undone by nothing, so it comes last.
+    RemoveTree(PathBuf),
+    /// Remove a folder when nothing is in it.
+    RemoveDir(PathBuf),
+    /// Remove a file.
+    RemoveFile(PathBuf),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateDir(dir) => write!(f, "mkdir -p {}", path(dir)),
+            Self::WriteFile(file, text) => {
+                write!(f, "printf %s {} > {}", quote(&String::from_utf8_lossy(text)), path(file))
+            }
+            Self::Mount(call) => write!(
+                f,
+                "cd {} && mount -i -t {} -o noatime,{} {} {}",
+                path(&call.from),
+                call.fstype,
+                quote(call.options.as_str()),
+                quote(&call.source),
+                path(&call.target)
+            ),
+            Self::MountImage { fstype, image, target } => {
+                write!(f, "mount -t {fstype} -o loop,ro {} {}", path(image), path(target))
+            }
+            Self::Unmount(target) => write!(f, "umount {}", path(target)),
+            Self::SyncDisk(dir) => write!(f, "sync -f {}", path(dir)),
+            Self::Rename(from, to) => write!(f, "mv -T {} {}", path(from), path(to)),
+            Self::RemoveTree(dir) => write!(f, "rm -rf {}", path(dir)),
+            Self::RemoveDir(dir) => write!(f, "rmdir {}", path(dir)),
+            Self::RemoveFile(file) => write!(f, "rm -f {}", path(file)),
+        }
+    }
+}
