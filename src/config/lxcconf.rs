@@ -78,6 +78,7 @@ mod tests {
             (" # lxc.lxcpath = /no\n#\n", None),
             ("x lxc.lxcpath = /no\nlxc.lxcpath2 = /no\nlxc.lxcpath /no\nlxc.lxcpath : = /no", None),
             ("lxc.lxcpath = /my disk # really", Some("/my disk # really")),
+            ("lxc.lxcpath = /a \r\n", Some("/a \r")),
             ("lxc.lxcpath = \"/srv\"", Some("\"/srv\"")),
             ("lxc.lxcpath =\n", Some("")),
             ("lxc.lxcpath = /\n", Some("")),

@@ -36,7 +36,7 @@ pub struct Config {
     pub bases: Vec<BaseWanted>,
     /// `config sliver`, in the order of the file, each name once; disabled ones too.
     pub slivers: Vec<SliverWanted>,
-    /// What is wrong, section by section, in the order of the file.
+    /// What is wrong, section by section.
     pub problems: Vec<Problem>,
     /// Why `main` cannot be relied on.
     main_problem: Option<Problem>,

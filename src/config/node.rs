@@ -54,25 +54,32 @@ pub struct SliverWanted {
     pub place: Place,
 }
 
+impl Section {
+    fn is_main(&self) -> bool {
+        self.kind == "sliverfs" && self.name.as_deref() == Some("main")
+    }
+}
+
 /// Takes the sections of a package one by one.
 pub(super) fn read(package: &Package, file: &str) -> Config {
     let mut config = Config { file: file.to_owned(), ..Config::default() };
     // First of all, since its backend is the default of each sliver, also of those before it.
-    for section in package.sections.iter().filter(|section| section.kind == "sliverfs") {
-        let mut fields = Fields::new(section, file);
-        if section.name.as_deref() == Some("main") {
-            config.main = fields.main();
-        } else {
-            let what = "the section that is read is `config sliverfs 'main'`: move these options there";
-            fields.fatal(section.line, what);
-        }
-        config.main_problem = config.main_problem.or_else(|| fields.first_fatal().cloned());
-        config.problems.append(&mut fields.problems);
+    if let Some(section) = package.sections.iter().find(|section| section.is_main()) {
+        config.main = Fields::new(section, file).main();
     }
     for section in &package.sections {
         let mut fields = Fields::new(section, file);
         match section.kind.as_str() {
-            "sliverfs" => {}
+            "sliverfs" => {
+                if section.is_main() {
+                    fields.main();
+                } else {
+                    let what =
+                        "the section that is read is `config sliverfs 'main'`: move these options there";
+                    fields.fatal(section.line, what);
+                }
+                config.main_problem = config.main_problem.or_else(|| fields.first_fatal().cloned());
+            }
             "base" => {
                 let known = config.bases.iter().map(|base| (&base.name, &base.place));
                 if let Some(base) = fields.base(known) {
@@ -89,7 +96,6 @@ pub(super) fn read(package: &Package, file: &str) -> Config {
         }
         config.problems.append(&mut fields.problems);
     }
-    config.problems.sort_by_key(|problem| problem.line);
     config
 }
 

@@ -1,9 +1,10 @@
 //! UCI text to sections and options, with the same verdict and the same values as OpenWrt's libuci.
 //!
 //! libuci refuses a whole file for one syntax error, and so does this: a half-read file could name half of the slivers.
-//! Two differences are meant. A file with a NUL byte is refused: libuci reads on and drops a piece of text whose length
-//! depends on its buffer, and NULs are what a power cut leaves in a file. And the names that libuci makes up for
+//! Three differences are meant. A file with a NUL byte is refused: libuci reads on and drops a piece of text whose
+//! length depends on its buffer, and NULs are what a power cut leaves in a file. The names that libuci makes up for
 //! unnamed sections (`cfg02ab34`) are not made up here, so that a later section cannot merge into one by such a name.
+//! And a section may be opened a third time, which libuci of 2021 (not today's) answers with a parse error.
 //!
 //! Values stay bytes. UCI does not say in which encoding a value is, and a Latin-1 byte in one option must not take the
 //! whole node down: who needs text asks for it option by option, and can name the section that has none.

@@ -123,8 +123,8 @@ config slivers 'x'
         [
             "2 sliver 'no_base'!: a sliver wants a base: option base 'NAME'",
             "3 @sliver[1]!: the section has no name: add option name 'NAME'",
-            "7 sliver 'wrong'!: mount `maybe` is neither 1, true, on, yes, enabled nor 0, false, off, no, disabled",
             "8 sliver 'wrong'!: data `data.tgz` is no path on this node: one starts with /",
+            "7 sliver 'wrong'!: mount `maybe` is neither 1, true, on, yes, enabled nor 0, false, off, no, disabled",
             "9 sliver '_a'!: `_a` is not a name; a name is 1 to 63 of A-Z a-z 0-9 . _ -, and starts with a letter or a digit",
             "12 sliver 'twice'!: base is a list: write one `option base` in its place",
             "15 sliver 'latin'!: data is not UTF-8: write it again",
