@@ -71,7 +71,7 @@ impl Error {
             class: Class::Failed,
             what: format!("{op} {}", path.display()),
             errno: Some(errno),
-            way_out: None,
+            way_out: usual_way_out(errno).map(str::to_owned),
         }
     }
 
@@ -90,6 +90,17 @@ impl Error {
     /// The class, which is also the exit code.
     pub fn class(&self) -> Class {
         self.class
+    }
+}
+
+/// What helps against an errno wherever it comes up.
+fn usual_way_out(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::ENOSPC => Some("the disk is full (df and df -i tell): free some space on it"),
+        Errno::EROFS => Some("the disk is mounted read-only: remount it, or check it with fsck"),
+        Errno::EACCES | Errno::EPERM => Some("run it as root"),
+        Errno::EIO => Some("the disk has a fault: the kernel's log tells more"),
+        _ => None,
     }
 }
 

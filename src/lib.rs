@@ -1,12 +1,22 @@
 //! sliverfs runs many LXC containers ("slivers") on one shared read-only base image.
 
+pub mod archive;
 pub mod backend;
 pub mod catalog;
+pub mod cli;
+pub mod cmd;
 pub mod config;
 pub mod error;
 pub mod hash;
+pub mod image;
+pub mod logger;
+pub mod lxc;
 pub mod mount;
 pub mod name;
+pub mod out;
 pub mod shell;
 pub mod size;
+pub mod state;
 pub mod sys;
+pub mod tree;
+pub mod view;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 
 /// A held lock, let go when dropped or when the process ends in any way.
 pub struct Lock {
@@ -67,15 +67,6 @@ fn open(path: &Path) -> Result<File> {
         .truncate(false)
         .open(path)
         .at("open the lock", path)
-        .map_err(|err| match err.errno() {
-            Some(Errno::EACCES | Errno::EPERM) => denied(err),
-            _ => err,
-        })
-}
-
-/// Almost always the user forgot to be root.
-fn denied(err: Error) -> Error {
-    err.way_out("run it as root")
 }
 
 #[cfg(test)]

@@ -75,7 +75,8 @@ fn write_synced<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     })
 }
 
-fn to_text<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>> {
+/// A record's text; `path` names it in errors.
+pub fn to_text<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec(record)
         .map_err(|err| Error::failed(format!("write {} as JSON: {err}", path.display())))?;
     text.push(b'\n');

@@ -62,6 +62,11 @@ impl Root {
         let real = fs::canonicalize(path)
             .at("open LXCPATH", path)
             .map_err(|err| err.way_out("create it, mount its disk, or name another one with --lxcpath"))?;
+        // It goes into mount sources, LXC's configuration and messages.
+        if real.to_str().is_none_or(|text| text.contains(|c: char| c.is_ascii_control())) {
+            return Err(Error::usage(format!("LXCPATH {real:?} is not UTF-8, or holds a control character"))
+                .way_out("use another folder"));
+        }
         let meta = fs::metadata(&real).at("look at LXCPATH", &real)?;
         if !meta.is_dir() {
             return Err(Error::usage(format!("LXCPATH {} is not a folder", path.display())));
@@ -76,9 +81,7 @@ impl Root {
         for sub in ["base", "lock", "mounted"] {
             let dir = self.run.join(sub);
             if !dir.is_dir() {
-                fs::create_dir_all(&dir)
-                    .at("create the run folder", &dir)
-                    .map_err(|err| err.way_out("run it as root"))?;
+                fs::create_dir_all(&dir).at("create the run folder", &dir)?;
             }
         }
         Ok(())

@@ -37,7 +37,7 @@ impl Sliver {
         let path = root.store(name).join(FILE);
         let sliver: Self = record::read(&path).map_err(|err| match err.errno() {
             Some(nix::errno::Errno::ENOENT) if !root.store(name).exists() => {
-                Error::failed(format!("there is no sliver `{name}` in {}", root.path().display()))
+                Error::usage(format!("there is no sliver `{name}` in {}", root.path().display()))
                     .way_out("`sliverfs list` shows what there is")
             }
             Some(nix::errno::Errno::ENOENT) => {

@@ -8,20 +8,20 @@ use std::path::Path;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Class, Context, Error, Result};
 
-/// Runs `work` in a child process and returns the bytes that it answers.
+/// Runs `work` in a child process and returns the bytes that it answers, or its error.
 ///
-/// The child ends with the answer, whatever it opened or mounted in a namespace of its own ends with it. Fails when the child
-/// cannot be made or dies before it answered.
-pub fn answer(work: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>> {
+/// Whatever the child opened or mounted in a namespace of its own ends with it. Fails when the child cannot be made or dies
+/// before it answered.
+pub fn answer(work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
     let this = Path::new("a child process");
     let (from, to) = pipe().at("open a pipe to", this)?;
     // SAFETY: this program has one thread, so the child may allocate and lock as if it had been started anew.
     match unsafe { fork() }.at("fork", this)? {
         ForkResult::Child => {
             drop(from);
-            let done = File::from(to).write_all(&work()).is_ok();
+            let done = File::from(to).write_all(&pack(work())).is_ok();
             // SAFETY: _exit(2) ends the child at once: the parent's buffers and exit handlers are not run twice.
             unsafe { nix::libc::_exit(if done { 0 } else { 1 }) }
         }
@@ -32,9 +32,31 @@ pub fn answer(work: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>> {
             let status = waitpid(child, None).at("wait for", this)?;
             read.at("read the answer of", this)?;
             match status {
-                WaitStatus::Exited(_, 0) => Ok(bytes),
+                WaitStatus::Exited(_, 0) => unpack(&bytes),
                 other => Err(Error::failed(format!("the child process died: {other:?}"))),
             }
         }
+    }
+}
+
+/// The answer on the pipe: 0 and the bytes, or the error's class and its words.
+fn pack(answer: Result<Vec<u8>>) -> Vec<u8> {
+    let (class, body) = match answer {
+        Ok(body) => (0, body),
+        Err(err) => (err.class() as u8, err.to_string().into_bytes()),
+    };
+    let mut bytes = vec![class];
+    bytes.extend(body);
+    bytes
+}
+
+fn unpack(bytes: &[u8]) -> Result<Vec<u8>> {
+    let Some((class, body)) = bytes.split_first() else {
+        return Err(Error::failed("the child process gave no answer"));
+    };
+    let classes = [Class::Failed, Class::Usage, Class::Unsupported, Class::InUse, Class::Damaged];
+    match classes.into_iter().find(|known| *known as u8 == *class) {
+        None => Ok(body.to_vec()),
+        Some(class) => Err(Error::new(class, String::from_utf8_lossy(body))),
     }
 }

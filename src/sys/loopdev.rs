@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -78,6 +79,16 @@ pub fn bind_read_only(image: &Path) -> Result<Loop> {
     }
     Err(Error::failed(format!("no loop device is free for {}", image.display()))
         .way_out("raise `max_loop` of the loop module, or unmount what you do not need"))
+}
+
+/// The loop device that stands on the image, wherever it is mounted. Kernels before 2.6.37 do not tell.
+pub fn bound_to(image: &Path) -> Option<PathBuf> {
+    let blocks = std::fs::read_dir("/sys/block").ok()?;
+    blocks.filter_map(|entry| Some(entry.ok()?.path())).find_map(|block| {
+        let file = std::fs::read(block.join("loop/backing_file")).ok()?;
+        let ours = file.strip_suffix(b"\n").unwrap_or(&file) == image.as_os_str().as_bytes();
+        ours.then(|| Path::new("/dev").join(block.file_name().unwrap_or_default()))
+    })
 }
 
 /// The next free device: asked from /dev/loop-control, or before Linux 3.1 tried one by one.

@@ -4,4 +4,5 @@
 pub mod child;
 pub mod loopdev;
 pub mod statfs;
+pub mod tool;
 pub mod xattr;

@@ -42,6 +42,13 @@ pub fn set(path: &Path, name: &CStr, value: &[u8]) -> nix::Result<()> {
     Errno::result(code).map(drop)
 }
 
+/// Removes an attribute. ENODATA where it is not set, EOPNOTSUPP where the disk has none.
+pub fn remove(path: &Path, name: &CStr) -> nix::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: both names end in NUL.
+    Errno::result(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) }).map(drop)
+}
+
 fn c_path(path: &Path) -> nix::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
 }

@@ -1,0 +1,102 @@
+//! Opens a source and finds out by its first bytes what it is.
+
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::path::Path;
+use std::rc::Rc;
+
+use super::gzip::Gzip;
+use super::header::Block;
+use super::tool::Filter;
+use crate::catalog::base::Form;
+use crate::error::{Context, Error, Result};
+use crate::image;
+use crate::out::Progress;
+
+/// What a source holds, behind whatever compression.
+pub enum Content {
+    /// A tar stream.
+    Tar(Box<dyn Read>),
+    /// A file-system image.
+    Image(Form, Box<dyn Read>),
+}
+
+enum Format {
+    Tar,
+    Gzip,
+    /// A compression that an installed program undoes.
+    Tool(&'static super::tool::Tool),
+    Image(Form),
+}
+
+/// Enough to see a tar header (512 bytes) and the superblock of an erofs image (at 1,024).
+const HEAD: usize = 2048;
+
+/// Does the path mean standard input?
+pub fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-") || path == Path::new("/dev/stdin")
+}
+
+/// Opens the archive or image at `path`; `-` is standard input. `progress` counts the bytes as they come in.
+pub fn open(path: &Path, progress: &Rc<Progress>) -> Result<Content> {
+    let stdin = is_stdin(path);
+    let path = if stdin { Path::new("standard input") } else { path };
+    let raw: Box<dyn Read> =
+        if stdin { Box::new(io::stdin()) } else { Box::new(File::open(path).at("open", path)?) };
+    let counted = Box::new(Counted { from: raw, progress: Rc::clone(progress) });
+    let (format, stream) = look(counted, path)?;
+    let unpacked: Box<dyn Read> = match format {
+        Format::Tar => return Ok(Content::Tar(stream)),
+        Format::Image(form) => return Ok(Content::Image(form, stream)),
+        Format::Gzip => Box::new(Gzip::new(stream)),
+        Format::Tool(tool) => Box::new(Filter::start(tool, stream)?),
+    };
+    match look(unpacked, path)? {
+        (Format::Tar, stream) => Ok(Content::Tar(stream)),
+        (Format::Image(form), stream) => Ok(Content::Image(form, stream)),
+        (Format::Gzip | Format::Tool(_), _) => {
+            Err(Error::usage(format!("{} is compressed twice", path.display()))
+                .way_out("undo one of them first"))
+        }
+    }
+}
+
+/// Reads the head of a stream, and gives the stream back with its head.
+fn look(mut stream: Box<dyn Read>, path: &Path) -> Result<(Format, Box<dyn Read>)> {
+    let mut head = Vec::with_capacity(HEAD);
+    stream.by_ref().take(HEAD as u64).read_to_end(&mut head).at("read", path)?;
+    let format = sniff(&head).ok_or_else(|| {
+        let empty = if head.is_empty() { " (it is empty)" } else { "" };
+        Error::usage(format!("{} is no archive or image that this program knows{empty}", path.display()))
+            .way_out("it takes tar, plain or with gzip, xz, zstd, bzip2, and squashfs and erofs images")
+    })?;
+    Ok((format, Box::new(Cursor::new(head).chain(stream))))
+}
+
+fn sniff(head: &[u8]) -> Option<Format> {
+    if head.starts_with(&[0x1f, 0x8b]) {
+        return Some(Format::Gzip);
+    }
+    if let Some(tool) = super::tool::TOOLS.iter().find(|tool| head.starts_with(tool.magic)) {
+        return Some(Format::Tool(tool));
+    }
+    if let Some(form) = image::detect(head) {
+        return Some(Format::Image(form));
+    }
+    let block = Block::new(head.first_chunk()?);
+    (block.is_zero() || block.checksum_fits()).then_some(Format::Tar)
+}
+
+/// Counts what is read.
+struct Counted {
+    from: Box<dyn Read>,
+    progress: Rc<Progress>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.from.read(buffer)?;
+        self.progress.add(got as u64);
+        Ok(got)
+    }
+}

@@ -1,0 +1,155 @@
+//! Where an entry of an archive goes: its path taken apart, and its folder found by open directories only.
+
+use std::ffi::CString;
+
+use nix::errno::Errno;
+
+use super::{Policy, refuse};
+use crate::error::Result;
+use crate::tree::{Chain, Dir, Kind, SELF, Time, c_name, sys};
+
+/// How many symbolic links one path may lead through, as in the kernel (MAXSYMLINKS).
+const MAX_LINKS: u32 = 40;
+
+/// Takes a path from an archive apart. `./` in front and doubled slashes mean nothing; an empty list is the root.
+///
+/// `entry` is the entry to name in the refusal of a path that is empty, absolute, holds a NUL or climbs with `..`.
+pub fn components(path: &[u8], entry: &[u8], role: &str) -> Result<Vec<CString>> {
+    let why = |what: &str| refuse(entry, format!("{role} {what}"));
+    if path.is_empty() {
+        return Err(why("is empty"));
+    }
+    if path.starts_with(b"/") {
+        return Err(why("is absolute"));
+    }
+    let mut parts = Vec::new();
+    for part in path.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return Err(why("climbs with `..`")),
+            _ => parts.push(c_name(part).map_err(|_| why("holds a NUL"))?),
+        }
+    }
+    Ok(parts)
+}
+
+/// Finds the folder `parts` below `root`; `create` makes what is missing, for root only to write, with the time 0.
+pub fn folder(root: &Dir, policy: Policy, parts: &[CString], create: bool, entry: &[u8]) -> Result<Dir> {
+    match policy {
+        Policy::NewTree => plain(root, parts, create, entry),
+        Policy::Beneath => beneath(root, parts, create, entry),
+    }
+}
+
+/// Down through directories only: a link is refused, whoever made it.
+fn plain(root: &Dir, parts: &[CString], create: bool, entry: &[u8]) -> Result<Dir> {
+    let mut here = root.again().map_err(sys("open", entry))?;
+    for part in parts {
+        here = match here.child(part) {
+            Ok(child) => child,
+            Err(Errno::ENOENT) if create => make(&here, part, entry)?,
+            Err(errno) => return Err(blocked(&here, part, errno, entry)),
+        };
+    }
+    Ok(here)
+}
+
+/// Down through directories and symbolic links, as in a chroot to the root: absolute targets start there, and `..` ends there.
+fn beneath(root: &Dir, parts: &[CString], create: bool, entry: &[u8]) -> Result<Dir> {
+    let open = || sys("open the folder of", entry);
+    let start = || Chain::new(root.again().map_err(open())?).map_err(open());
+    let mut chain = start()?;
+    let mut todo: Vec<CString> = parts.iter().rev().cloned().collect();
+    let mut links = 0;
+    while let Some(part) = todo.pop() {
+        if part.as_c_str() == c".." {
+            chain.up().map_err(open())?;
+            continue;
+        }
+        let here = chain.here();
+        match here.stat_at(&part) {
+            Ok(stat) if stat.kind == Kind::Link => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(refuse(entry, "lies behind too many links"));
+                }
+                let target = here.read_link(&part).map_err(open())?;
+                if target.starts_with(b"/") {
+                    chain = start()?;
+                }
+                let names = target.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b"."));
+                let names: Result<Vec<CString>> = names.map(c_name).collect();
+                todo.extend(names?.into_iter().rev());
+            }
+            Ok(stat) if stat.kind == Kind::Dir => {
+                let child = here.child(&part).map_err(open())?;
+                chain.down(child).map_err(open())?;
+            }
+            Err(Errno::ENOENT) if create => {
+                let child = make(here, &part, entry)?;
+                chain.down(child).map_err(open())?;
+            }
+            Ok(_) => return Err(blocked(here, &part, Errno::ENOTDIR, entry)),
+            Err(errno) => return Err(blocked(here, &part, errno, entry)),
+        }
+    }
+    Ok(chain.into_here())
+}
+
+/// A folder that the archive puts something into without naming it: for everybody to read, with no time of its own, so that
+/// the same archive makes the same tree.
+fn make(here: &Dir, name: &CString, entry: &[u8]) -> Result<Dir> {
+    let failed = || sys("make the folder of", entry);
+    let before = here.stat().map_err(failed())?.mtime;
+    here.make_dir(name).map_err(failed())?;
+    here.chown(name, 0, 0).map_err(failed())?;
+    here.chmod(name, 0o755).map_err(failed())?;
+    here.set_mtime(name, Time::default()).map_err(failed())?;
+    here.set_mtime(SELF, before).map_err(failed())?;
+    here.child(name).map_err(failed())
+}
+
+/// Why the way to an entry's folder ends at `part`.
+fn blocked(here: &Dir, part: &CString, errno: Errno, entry: &[u8]) -> crate::error::Error {
+    let part_shown = crate::out::escape(part.to_bytes());
+    match (errno, here.stat_at(part)) {
+        (Errno::ENOTDIR | Errno::ELOOP, Ok(stat)) if stat.kind == Kind::Link => {
+            refuse(entry, format!("leads through the link `{part_shown}`"))
+        }
+        (Errno::ENOTDIR | Errno::ELOOP, _) => {
+            refuse(entry, format!("lies below `{part_shown}`, which is no directory"))
+        }
+        (Errno::ENOENT, _) => refuse(entry, format!("needs `{part_shown}`, which is not there")),
+        (errno, _) => sys("open the folder of", entry)(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn paths_taken_apart() {
+        let parts = |path: &[u8]| components(path, path, "path").map(|parts| parts.len()).ok();
+        for (path, count) in [
+            (&b"a"[..], Some(1)),
+            (b"./a/b/", Some(2)),
+            (b"./", Some(0)),
+            (b".", Some(0)),
+            (b"a//b", Some(2)),
+            (b"a/./b", Some(2)),
+            (b"..a/...", Some(2)),
+            (b"\xff\n", Some(1)),
+            (b"", None),
+            (b"/", None),
+            (b"/a", None),
+            (b"..", None),
+            (b"a/../b", None),
+            (b"a/..", None),
+            (b"a\0b", None),
+        ] {
+            assert_eq!(parts(path), count, "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Compressions that are left to an installed program.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+/// A compression and the programs that undo it.
+pub struct Tool {
+    /// The compression's name.
+    name: &'static str,
+    /// The first bytes of its files.
+    pub magic: &'static [u8],
+    /// Program and arguments, the first that is installed is taken.
+    commands: &'static [(&'static str, &'static [&'static str])],
+    /// What to install.
+    package: &'static str,
+}
+
+/// All of them.
+pub const TOOLS: &[Tool] = &[
+    Tool {
+        name: "xz",
+        magic: b"\xfd7zXZ\0",
+        commands: &[("xz", &["-dc"]), ("unxz", &["-c"]), ("xzcat", &[])],
+        package: "xz-utils, on OpenWrt xz",
+    },
+    Tool {
+        name: "zstd",
+        magic: b"\x28\xb5\x2f\xfd",
+        commands: &[("zstd", &["-dcq"]), ("unzstd", &["-cq"]), ("zstdcat", &[])],
+        package: "zstd",
+    },
+    Tool {
+        name: "bzip2",
+        magic: b"BZh",
+        commands: &[("bzip2", &["-dc"]), ("bunzip2", &["-c"]), ("bzcat", &[])],
+        package: "bzip2",
+    },
+];
+
+/// A program that unpacks what it is fed. Read to its end, it tells whether the program was content.
+pub struct Filter {
+    tool: &'static Tool,
+    child: Child,
+    to: Option<ChildStdin>,
+    from: ChildStdout,
+    source: Box<dyn Read>,
+    buffer: Vec<u8>,
+    /// The part of the buffer that is not written yet.
+    pending: std::ops::Range<usize>,
+    ended: bool,
+}
+
+impl Filter {
+    /// Starts the first program of the tool that is installed.
+    pub fn start(tool: &'static Tool, source: Box<dyn Read>) -> Result<Self> {
+        for (program, arguments) in tool.commands {
+            let mut command = sys::tool::command(program);
+            match command.args(*arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() {
+                Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+                Err(err) => return Err(err).at("start", program.as_ref()),
+                Ok(mut child) => {
+                    let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else { continue };
+                    // One thread feeds and reads: a full pipe must not stop it.
+                    fcntl(&to, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+                        .at("set up the pipe to", program.as_ref())?;
+                    let buffer = vec![0; 1 << 16];
+                    return Ok(Self {
+                        tool,
+                        child,
+                        to: Some(to),
+                        from,
+                        source,
+                        buffer,
+                        pending: 0..0,
+                        ended: false,
+                    });
+                }
+            }
+        }
+        Err(Error::unsupported(format!("no program that undoes {} is installed", tool.name)).way_out(
+            format!(
+                "install it (package {}), or compress the archive with gzip, which needs nothing",
+                tool.package
+            ),
+        ))
+    }
+
+    /// Hands on what the program takes now; reads the source when all of the last part was handed on.
+    fn feed(&mut self) -> io::Result<()> {
+        let Some(to) = &mut self.to else { return Ok(()) };
+        let part = self.buffer.get(self.pending.clone()).unwrap_or_default();
+        match to.write(part) {
+            Ok(written) => self.pending.start += written,
+            Err(err) if matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            // It wants no more; whether that was right, its exit status says.
+            Err(err) if err.kind() == io::ErrorKind::BrokenPipe => self.to = None,
+            Err(err) => return Err(err),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<usize> {
+        self.to = None;
+        let status = self.child.wait()?;
+        self.ended = true;
+        if status.success() {
+            return Ok(0);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} did not unpack it: {status}", self.tool.name),
+        ))
+    }
+}
+
+impl Read for Filter {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ended || buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if self.to.is_some() && self.pending.is_empty() {
+                self.pending = 0..self.source.read(&mut self.buffer)?;
+                if self.pending.is_empty() {
+                    self.to = None;
+                }
+            }
+            let (readable, writable) = wait(&self.from, self.to.as_ref())?;
+            if writable {
+                self.feed()?;
+            }
+            if readable {
+                match self.from.read(buffer) {
+                    Ok(0) => return self.finish(),
+                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                    done => return done,
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the program has something for us, or takes something from us.
+fn wait(from: &ChildStdout, to: Option<&ChildStdin>) -> io::Result<(bool, bool)> {
+    let mut fds = vec![PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+    fds.extend(to.map(|to| PollFd::new(to.as_fd(), PollFlags::POLLOUT)));
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => break,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let ready = |n: usize| fds.get(n).and_then(PollFd::any).unwrap_or(false);
+    Ok((ready(0), ready(1)))
+}
+
+impl Drop for Filter {
+    fn drop(&mut self) {
+        if !self.ended {
+            // The import was refused half way: what the program still has to say is of no use.
+            let _already_dead = self.child.kill();
+            let _reaped = self.child.wait();
+        }
+    }
+}

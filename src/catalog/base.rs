@@ -1,0 +1,150 @@
+//! Bases: their records, and where what they describe lies.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use super::import::{Added, add, plan};
+use super::record;
+use super::root::Root;
+use super::sliver::names_in;
+use crate::error::{Error, Result};
+use crate::name::Name;
+
+/// The record's file name, in the base's folder.
+pub const FILE: &str = "base.json";
+
+/// What a base's tree is kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// Plain files below `tree/`.
+    Directory,
+    /// A squashfs image.
+    Squashfs,
+    /// An erofs image.
+    Erofs,
+}
+
+impl Form {
+    /// The form's name, which is also the file-system type of an image.
+    pub fn name(self) -> &'static str {
+        match self {
+            Form::Directory => "directory",
+            Form::Squashfs => "squashfs",
+            Form::Erofs => "erofs",
+        }
+    }
+
+    /// The file or folder of the tree, in the base's folder.
+    pub fn file(self) -> &'static str {
+        match self {
+            Form::Directory => "tree",
+            Form::Squashfs => "image.squashfs",
+            Form::Erofs => "image.erofs",
+        }
+    }
+}
+
+/// What became of the extended attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attrs {
+    /// The tree has some, and the digest counts them.
+    Kept,
+    /// The tree has none.
+    None,
+    /// The image may have some, but the kernel that added it does not show them: file capabilities have no effect there, and
+    /// the digest does not count them.
+    Hidden,
+}
+
+impl Attrs {
+    /// A word for tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Attrs::Kept => "kept",
+            Attrs::None => "none",
+            Attrs::Hidden => "hidden by the kernel that added it",
+        }
+    }
+}
+
+/// What is recorded of a base. It never changes after the base was published.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Base {
+    /// The record's format.
+    pub version: u32,
+    /// The name.
+    pub name: Name,
+    /// What the tree is kept in.
+    pub form: Form,
+    /// The digest of the whole tree (docs/digest.md).
+    pub digest: String,
+    /// Names below the tree's root.
+    pub entries: u64,
+    /// Bytes of all files, as read.
+    pub bytes: u64,
+    /// Bytes on the disk, of the tree or of the image.
+    pub disk: u64,
+    /// Where it came from: an absolute path, or `-` for standard input. Bytes that are no text stand as `\xNN`.
+    pub source: String,
+    /// When it was added, in seconds since 1970.
+    pub created: u64,
+    /// SHA-256 of the image file, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub image_sha256: Option<String>,
+    /// What became of the extended attributes.
+    pub xattrs: Attrs,
+}
+
+impl Base {
+    /// Loads a base's record.
+    pub fn load(root: &Root, name: &Name) -> Result<Self> {
+        let path = root.base(name).join(FILE);
+        let base: Self = record::read(&path).map_err(|err| match err.errno() {
+            Some(nix::errno::Errno::ENOENT) if !root.base(name).exists() => {
+                Error::usage(format!("there is no base `{name}` in {}", root.path().display()))
+                    .way_out("`sliverfs base list` shows what there is; `sliverfs base add` adds one")
+            }
+            Some(nix::errno::Errno::ENOENT) => {
+                Error::damaged(format!("the base {} has no record {FILE}", root.base(name).display()))
+                    .way_out("put its record back, or move the folder out of the way")
+            }
+            _ => err,
+        })?;
+        if base.name != *name {
+            return Err(Error::damaged(format!("{} is the record of `{}`", path.display(), base.name))
+                .way_out("a base's folder has the base's name: rename the folder back"));
+        }
+        Ok(base)
+    }
+
+    /// Loads the record where there is such a base.
+    pub fn find(root: &Root, name: &Name) -> Result<Option<Self>> {
+        if root.base(name).symlink_metadata().is_ok() { Self::load(root, name).map(Some) } else { Ok(None) }
+    }
+
+    /// The names of all bases, sorted. What is being added or removed has none.
+    pub fn names(root: &Root) -> Result<Vec<Name>> {
+        names_in(&root.bases())
+    }
+
+    /// The base's image and its file-system type; none for a directory.
+    pub fn image(&self, root: &Root) -> Option<(&'static str, PathBuf)> {
+        match self.form {
+            Form::Directory => None,
+            Form::Squashfs | Form::Erofs => Some((self.form.name(), self.content(root))),
+        }
+    }
+
+    /// The folder of the tree or the file of the image.
+    pub fn content(&self, root: &Root) -> PathBuf {
+        root.base(&self.name).join(self.form.file())
+    }
+
+    /// Writes the record into a folder of a base.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        record::write(folder, FILE, self)
+    }
+}

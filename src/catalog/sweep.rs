@@ -1,0 +1,41 @@
+//! What a crash leaves of a sliver: folders that are hidden behind a leading dot, half made or half removed.
+
+use std::path::PathBuf;
+
+use super::root::Root;
+use crate::error::Result;
+use crate::mount::exec;
+use crate::mount::plan::Step;
+use crate::name::Name;
+
+/// A store that is being made.
+pub fn new_store(root: &Root, name: &Name) -> PathBuf {
+    root.stores().join(format!(".new.{name}"))
+}
+
+/// A store that is being removed.
+pub fn removed_store(root: &Root, name: &Name) -> PathBuf {
+    root.stores().join(format!(".rm.{name}"))
+}
+
+/// A container's folder that is being removed.
+pub fn removed_container(root: &Root, name: &Name) -> PathBuf {
+    root.path().join(format!(".rm.{name}"))
+}
+
+/// Clears what an interrupted `destroy` left of the name. The sliver's lock is held, so nobody is at it.
+pub fn removed(root: &Root, name: &Name) -> Result<()> {
+    clear(&[removed_store(root, name), removed_container(root, name)])
+}
+
+/// Clears what an interrupted `create` or `destroy` left of the name. The sliver's lock is held.
+pub fn all(root: &Root, name: &Name) -> Result<()> {
+    clear(&[new_store(root, name)])?;
+    removed(root, name)
+}
+
+fn clear(dirs: &[PathBuf]) -> Result<()> {
+    let left: Vec<Step> =
+        dirs.iter().filter(|dir| dir.exists()).map(|dir| Step::RemoveTree(dir.clone())).collect();
+    exec::run(&left)
+}

@@ -1,0 +1,10 @@
+//! File-system images: told by their superblocks, looked at through a mount that nobody else sees, and packed by the
+//! installed programs.
+
+mod pack;
+mod superblock;
+mod view;
+
+pub use pack::{Packer, packer};
+pub use superblock::{HEAD, Superblock, detect};
+pub use view::{Seen, look};

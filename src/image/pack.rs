@@ -1,0 +1,163 @@
+//! Packs a tree as an image, with the program that is installed and a compression that this kernel can read.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::catalog::base::Form;
+use crate::error::{Context, Error, Result};
+use crate::mount::{exec, image, private};
+use crate::out::Progress;
+use crate::sys::tool;
+
+/// A way to pack: the program and the options that it and this kernel know.
+pub struct Packer {
+    form: Form,
+    program: &'static str,
+    options: Vec<&'static str>,
+}
+
+/// What can be asked of a program, the best first.
+struct Choices {
+    program: &'static str,
+    package: &'static str,
+    /// Options that make the same image of the same tree, from new to old programs.
+    fixed: &'static [&'static [&'static str]],
+    /// Compressions, from small to whatever works.
+    compressions: &'static [&'static [&'static str]],
+}
+
+const SQUASHFS: Choices = Choices {
+    program: "mksquashfs",
+    package: "squashfs-tools, on OpenWrt squashfs-tools-mksquashfs",
+    // Since 4.4 only the time of packing differs.
+    fixed: &[&["-mkfs-time", "0"], &[]],
+    compressions: &[
+        &["-comp", "zstd"],
+        &["-comp", "xz"],
+        &["-comp", "gzip"],
+        &["-comp", "lzo"],
+        &["-comp", "lz4"],
+    ],
+};
+
+const EROFS: Choices = Choices {
+    program: "mkfs.erofs",
+    package: "erofs-utils",
+    // -T alone would give every file the same time.
+    fixed: &[&["-U", NO_UUID, "-T", "0", "--mkfs-time"], &["-U", NO_UUID], &[]],
+    compressions: &[&["-zzstd"], &["-zlz4hc"], &["-zlz4"], &[]],
+};
+
+const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
+
+/// Finds a way to pack a tree as an image of the given form: tried on an empty folder in `scratch`, which this kernel must then
+/// mount. Nothing of the trial stays.
+pub fn packer(form: Form, scratch: &Path) -> Result<Packer> {
+    let choices = match form {
+        Form::Squashfs => SQUASHFS,
+        Form::Erofs => EROFS,
+        Form::Directory => return Err(Error::usage("a directory is not packed")),
+    };
+    let empty = scratch.join("empty");
+    let trial = scratch.join("trial");
+    fs::create_dir(&empty).at("create", &empty)?;
+    let found = choose(form, &choices, &empty, &trial);
+    fs::remove_dir(&empty).at("remove", &empty)?;
+    found
+}
+
+fn choose(form: Form, choices: &Choices, empty: &Path, trial: &Path) -> Result<Packer> {
+    let mut last = None;
+    for fixed in choices.fixed {
+        for compression in choices.compressions {
+            let options = [*compression, *fixed].concat();
+            let packer = Packer { form, program: choices.program, options };
+            let made = packer.run(empty, trial, true, None).map_err(|err| absent(choices, &err))?;
+            let mounted = if made.success() { Some(mounts(form, trial, empty)) } else { None };
+            let _perhaps_not_made = fs::remove_file(trial);
+            match mounted {
+                Some(Ok(())) => return Ok(packer),
+                Some(Err(err)) => last = Some(err),
+                None => {}
+            }
+        }
+    }
+    Err(match last {
+        Some(err) => {
+            Error::unsupported(format!("this kernel cannot read what {} makes: {err}", choices.program))
+                .way_out("add the base without --pack")
+        }
+        None => Error::unsupported(format!("{} cannot pack even an empty folder", choices.program))
+            .way_out(format!("look at what it says: {} on an empty folder", choices.program)),
+    })
+}
+
+fn mounts(form: Form, image: &Path, over: &Path) -> Result<()> {
+    private::run(|| {
+        image::mount_read_only(form.name(), image, over)?;
+        exec::unmount(over)?;
+        Ok(Vec::new())
+    })
+    .map(drop)
+}
+
+fn absent(choices: &Choices, err: &io::Error) -> Error {
+    if err.kind() == io::ErrorKind::NotFound {
+        return Error::unsupported(format!("{} is not installed", choices.program))
+            .way_out(format!("install it (package {}), or add the base without --pack", choices.package));
+    }
+    Error::failed(format!("start {}: {err}", choices.program))
+}
+
+impl Packer {
+    /// Packs the folder `tree` into the new file `to`.
+    pub fn pack(&self, tree: &Path, to: &Path) -> Result<()> {
+        let progress = Progress::new("packing", None);
+        let status = self.run(tree, to, false, Some(&progress)).at("run", self.program.as_ref())?;
+        if status.success() {
+            return fs::File::open(to).and_then(|image| image.sync_all()).at("write to the disk", to);
+        }
+        let free = crate::sys::statfs::of(to.parent().unwrap_or(to)).map_or(0, |disk| disk.available);
+        Err(Error::failed(format!(
+            "{} could not pack {} into {} ({status})",
+            self.program,
+            tree.display(),
+            to.display()
+        ))
+        .way_out(format!("what it wrote above says why; {} are free there", crate::size::Size(free))))
+    }
+
+    fn run(
+        &self,
+        tree: &Path,
+        to: &Path,
+        quiet: bool,
+        progress: Option<&Progress>,
+    ) -> io::Result<ExitStatus> {
+        let mut command = tool::command(self.program);
+        match self.form {
+            Form::Erofs => command.args(&self.options).arg(to).arg(tree),
+            _ => command.arg(tree).arg(to).args(["-noappend", "-no-progress"]).args(&self.options),
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        if quiet {
+            command.stderr(Stdio::null());
+        }
+        let mut child = command.spawn()?;
+        let Some(progress) = progress.filter(|progress| progress.visible()) else { return child.wait() };
+        let mut shown = 0;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            let written = fs::metadata(to).map_or(0, |image| image.len());
+            progress.add(written.saturating_sub(shown));
+            shown = written.max(shown);
+            sleep(Duration::from_millis(100));
+        }
+    }
+}

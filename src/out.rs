@@ -1,0 +1,221 @@
+//! Results on standard output, progress on a terminal's standard error, and text that is safe to show.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::error::{Context, Error, Result};
+use crate::size::Size;
+
+/// Prints a line. A reader that went away (`sliverfs list | head -1`) is no failure.
+pub fn line(text: &str) -> Result<()> {
+    print(&format!("{text}\n"))
+}
+
+/// Prints a document as JSON on one line.
+pub fn json(document: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(document).map_err(|err| Error::failed(format!("write JSON: {err}")))?;
+    line(&text)
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.at("write to", Path::new("standard output")),
+    }
+}
+
+/// A table with a head line, its columns as wide as their widest cell.
+pub struct Table {
+    columns: usize,
+    cells: Vec<String>,
+}
+
+impl Table {
+    /// Begins a table with the columns' heads.
+    pub fn new(heads: &[&str]) -> Self {
+        let mut table = Self { columns: heads.len(), cells: Vec::new() };
+        table.row(heads);
+        table
+    }
+
+    /// Adds a line; missing cells stay empty.
+    pub fn row(&mut self, cells: &[&str]) {
+        let cells = cells.iter().copied().chain(std::iter::repeat("")).take(self.columns);
+        self.cells.extend(cells.map(str::to_owned));
+    }
+
+    /// Prints the table.
+    pub fn print(&self) -> Result<()> {
+        print(&self.text())
+    }
+
+    fn text(&self) -> String {
+        let width = |column: usize| {
+            self.cells
+                .iter()
+                .skip(column)
+                .step_by(self.columns)
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.columns).map(width).collect();
+        let mut text = String::new();
+        for row in self.cells.chunks(self.columns.max(1)) {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                let _into_string = write!(line, "{cell:<width$}  ");
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Bytes from anywhere as text that a terminal and a log can take: printable characters as they are, a backslash doubled,
+/// everything else as `\xNN`. Different bytes give different texts.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == '\\' {
+                text.push_str("\\\\");
+            } else if c.is_control() || invisible(c) {
+                let mut utf8 = [0; 4];
+                hex(&mut text, c.encode_utf8(&mut utf8).as_bytes());
+            } else {
+                text.push(c);
+            }
+        }
+        hex(&mut text, chunk.invalid());
+    }
+    text
+}
+
+fn hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        let _into_string = write!(text, "\\x{byte:02x}");
+    }
+}
+
+/// Characters that show nothing, or turn the direction of what follows: a name must not look like another one.
+fn invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// A running count of bytes on standard error, where that is a terminal; silent everywhere else.
+pub struct Progress {
+    what: String,
+    total: Option<u64>,
+    done: Cell<u64>,
+    started: Instant,
+    shown: Cell<Option<Instant>>,
+    terminal: bool,
+}
+
+impl Progress {
+    /// Begins a count. `what` names the work, `total` is the number of bytes where it is known.
+    pub fn new(what: &str, total: Option<u64>) -> Self {
+        Self {
+            what: what.to_owned(),
+            total,
+            done: Cell::new(0),
+            started: Instant::now(),
+            shown: Cell::new(None),
+            terminal: io::stderr().is_terminal(),
+        }
+    }
+
+    /// Does anybody see it?
+    pub fn visible(&self) -> bool {
+        self.terminal
+    }
+
+    /// Counts bytes, and shows the count at most four times a second.
+    pub fn add(&self, bytes: u64) {
+        self.done.set(self.done.get().saturating_add(bytes));
+        if !self.terminal {
+            return;
+        }
+        let now = Instant::now();
+        let last = self.shown.get().unwrap_or(self.started);
+        if now.saturating_duration_since(last) >= Duration::from_millis(250) {
+            self.shown.set(Some(now));
+            let text = words(self.done.get(), self.total, now.saturating_duration_since(self.started));
+            // The line is only for the eye: a terminal that is gone is no reason to stop.
+            let _unseen = write!(io::stderr(), "\r\x1b[K{}: {text}", self.what);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown.get().is_some() {
+            let _unseen = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// `1.5 MiB of 3 MiB, 512 KiB/s, 3 s left`.
+fn words(done: u64, total: Option<u64>, passed: Duration) -> String {
+    let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = u64::try_from(u128::from(done) * 1000 / u128::from(millis)).unwrap_or(u64::MAX);
+    let mut text = Size(done).to_string();
+    if let Some(total) = total {
+        let _into_string = write!(text, " of {}", Size(total));
+    }
+    let _into_string = write!(text, ", {}/s", Size(rate));
+    if let Some(left) = total.and_then(|total| total.checked_sub(done)?.checked_div(rate)) {
+        let _into_string = match left {
+            0..100 => write!(text, ", {left} s left"),
+            100..6000 => write!(text, ", {} min left", left / 60),
+            _ => write!(text, ", {} h left", left / 3600),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut table = Table::new(&["NAME", "SIZE"]);
+        table.row(&["a", "1 KiB"]);
+        table.row(&["größer"]);
+        assert_eq!(table.text(), "NAME    SIZE\na       1 KiB\ngrößer\n");
+    }
+
+    #[test]
+    fn any_bytes_can_be_shown() {
+        for (bytes, text) in [
+            (&b"etc/passwd"[..], "etc/passwd"),
+            (b"a\nb\x1b[2J", "a\\x0ab\\x1b[2J"),
+            ("grün".as_bytes(), "grün"),
+            (b"\xff\xc3", "\\xff\\xc3"),
+            (b"a\\x0ab", "a\\\\x0ab"),
+            ("a\u{202e}b".as_bytes(), "a\\xe2\\x80\\xaeb"),
+        ] {
+            assert_eq!(escape(bytes), text);
+        }
+    }
+
+    #[test]
+    fn progress_in_words() {
+        let second = Duration::from_secs(1);
+        assert_eq!(words(1 << 20, Some(3 << 20), second), "1 MiB of 3 MiB, 1 MiB/s, 2 s left");
+        assert_eq!(words(0, None, second), "0 B, 0 B/s");
+        assert_eq!(words(0, Some(10), second), "0 B of 10 B, 0 B/s");
+        assert_eq!(words(20, Some(10), second), "20 B of 10 B, 20 B/s");
+        assert_eq!(words(1, Some(100_000), second * 10), "1 B of 98 KiB, 0 B/s");
+        assert_eq!(words(100, Some(1_000_000), second), "100 B of 977 KiB, 100 B/s, 2 h left");
+    }
+}

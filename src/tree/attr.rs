@@ -1,0 +1,89 @@
+//! Which extended attributes belong to a base, and how they are read and written.
+
+use std::ffi::CString;
+
+use nix::errno::Errno;
+
+use super::Dir;
+use crate::sys::xattr;
+
+/// An attribute: its name and its value.
+pub type Attr = (CString, Vec<u8>);
+
+/// Whether a base keeps the attribute, and its digest counts it.
+///
+/// Kept are `user.*`, `trusted.*`, file capabilities and POSIX ACLs. Labels and signatures (`security.selinux`,
+/// `security.ima`, …) belong to the system that runs, not to the tree, and are left behind.
+pub fn kept(name: &[u8]) -> bool {
+    name.starts_with(b"user.")
+        || name.starts_with(b"trusted.")
+        || matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
+}
+
+/// Whether the attribute means something to a union file system: in a base it would hide, redirect or forge entries
+/// of the view (`trusted.overlay.opaque`, `user.overlay.redirect`, `user.fuseoverlayfs.opaque`).
+pub fn forged(name: &[u8]) -> bool {
+    let rest = name.iter().position(|b| *b == b'.').and_then(|dot| name.get(dot..)).unwrap_or_default();
+    rest.starts_with(b".overlay.") || rest.starts_with(b".fuseoverlayfs.")
+}
+
+/// The names of all attributes of an entry. None where the disk has no attributes.
+pub fn names(dir: &Dir, name: &std::ffi::CStr) -> nix::Result<Vec<CString>> {
+    match xattr::list(&dir.proc_path(name)) {
+        Err(Errno::EOPNOTSUPP) => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// The kept attributes of an entry, sorted by name.
+pub fn read(dir: &Dir, name: &std::ffi::CStr) -> nix::Result<Vec<Attr>> {
+    let mut names = names(dir, name)?;
+    names.retain(|attr| kept(attr.to_bytes()));
+    names.sort_unstable();
+    let path = dir.proc_path(name);
+    let mut attrs = Vec::with_capacity(names.len());
+    for attr in names {
+        match xattr::get(&path, &attr) {
+            Ok(value) => attrs.push((attr, value)),
+            Err(Errno::ENODATA) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(attrs)
+}
+
+/// Sets attributes on an entry.
+pub fn write(dir: &Dir, name: &std::ffi::CStr, attrs: &[Attr]) -> nix::Result<()> {
+    if attrs.is_empty() {
+        return Ok(());
+    }
+    let path = dir.proc_path(name);
+    attrs.iter().try_for_each(|(attr, value)| xattr::set(&path, attr, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_base_keeps() {
+        for name in ["user.x", "trusted.x", "security.capability", "system.posix_acl_default"] {
+            assert!(kept(name.as_bytes()), "{name}");
+        }
+        for name in ["security.selinux", "security.ima", "system.nfs4_acl", "btrfs.compression", "user"] {
+            assert!(!kept(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_union_would_obey() {
+        for name in
+            ["trusted.overlay.opaque", "user.overlay.", "user.fuseoverlayfs.opaque", "x.overlay.overlay.y"]
+        {
+            assert!(forged(name.as_bytes()), "{name}");
+        }
+        for name in ["user.overlay", "user.overlays.x", "overlay.opaque", "trusted.x.overlay.y", ""] {
+            assert!(!forged(name.as_bytes()), "{name}");
+        }
+    }
+}

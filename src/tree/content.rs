@@ -1,0 +1,70 @@
+//! The content of regular files, with holes passed over where the disk tells them.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek64};
+
+use super::{Stat, shown, sys};
+use crate::error::{Error, Result};
+
+/// The unit in which zeros are told from data: the block of nearly every disk.
+pub const BLOCK: usize = 4096;
+
+/// Reads all of a file that may be other than zero, and hands it on as (offset, bytes).
+///
+/// Offsets are multiples of [`BLOCK`]; so are the lengths, but for the last one. `buffer` is a whole number of blocks.
+/// A file that ends before the size that was seen is an error.
+pub fn read_data(
+    file: &mut File,
+    seen: &Stat,
+    path: &[u8],
+    buffer: &mut [u8],
+    mut each: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let read = |err: std::io::Error| match err.raw_os_error() {
+        Some(code) => sys("read", path)(Errno::from_raw(code)),
+        None => Error::failed(format!("{} became shorter while it was read", shown(path).display())),
+    };
+    let mut at = 0;
+    let mut known = if seen.allocated < seen.size { 0 } else { seen.size };
+    while at < seen.size {
+        if at >= known {
+            match next_data(file, at, seen.size).map_err(sys("look for holes in", path))? {
+                None => break,
+                Some((start, end)) => {
+                    (at, known) = (start, end);
+                    file.seek(SeekFrom::Start(at)).map_err(read)?;
+                }
+            }
+        }
+        let want =
+            usize::try_from(known.min(seen.size).saturating_sub(at)).unwrap_or(usize::MAX).min(buffer.len());
+        let part = buffer.get_mut(..want).unwrap_or_default();
+        file.read_exact(part).map_err(read)?;
+        each(at, part)?;
+        at = at.saturating_add(want as u64);
+    }
+    Ok(())
+}
+
+/// The next stretch of data at or behind `at`, widened to whole blocks; None when there are only holes left.
+fn next_data(file: &File, at: u64, size: u64) -> nix::Result<Option<(u64, u64)>> {
+    let seek = |from: u64, whence| {
+        let from = i64::try_from(from).map_err(|_| Errno::EOVERFLOW)?;
+        lseek64(file, from, whence).map(|to| u64::try_from(to).unwrap_or(0))
+    };
+    let block = BLOCK as u64;
+    let start = match seek(at, Whence::SeekData) {
+        Ok(start) => start,
+        Err(Errno::ENXIO) => return Ok(None),
+        // Before Linux 3.1, and where a file system knows no holes: all of it may be data.
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some((at, size))),
+        Err(errno) => return Err(errno),
+    };
+    let start = (start / block).saturating_mul(block).max(at);
+    let end = seek(start.max(at), Whence::SeekHole).unwrap_or(size);
+    let end = end.max(start.saturating_add(1)).div_ceil(block).saturating_mul(block);
+    Ok(Some((start, end.min(size))))
+}

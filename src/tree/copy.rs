@@ -1,0 +1,169 @@
+//! The import of a directory: everything that a base keeps, read by descriptors and written into a fresh folder.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+
+use nix::errno::Errno;
+
+use super::content::{BLOCK, read_data};
+use super::meta::{Meta, refuse_union_marks};
+use super::{Chain, Dir, Entry, Kind, SELF, Stat, Step, Walk, c_name, shown, sys};
+use crate::error::{Context, Error, Result};
+
+/// What was copied.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Copied {
+    /// Sockets, which mean nothing without the process that listens, and were left out.
+    pub sockets: u64,
+}
+
+/// Copies the tree `from` (shown as `path`) into the empty folder `to`, with its root's own owner, mode, time and attributes.
+///
+/// `avoid` is the device and inode of a folder that must not lie in the source: the one that is written to. `progress`
+/// is told the bytes of content as they are written.
+pub fn copy(
+    from: Dir,
+    path: &[u8],
+    to: &Dir,
+    avoid: (u64, u64),
+    progress: &mut dyn FnMut(u64),
+) -> Result<Copied> {
+    let root = Meta::read(&from, SELF, &from.stat().map_err(sys("look at", path))?, path)?;
+    let mut walk = Walk::new(from, path)?;
+    let mut copy = Copy {
+        root: to.again().map_err(sys("open the copy of", path))?,
+        to: Chain::new(to.again().map_err(sys("open the copy of", path))?)
+            .map_err(sys("open the copy of", path))?,
+        linked: BTreeMap::new(),
+        buffer: vec![0; BLOCK * 16],
+        prefix: path.len(),
+        copied: Copied::default(),
+        progress,
+    };
+    // Given to a directory when it is left: a default ACL would be inherited, and each new name changes the time.
+    let mut directories = Vec::new();
+    while let Some(step) = walk.step()? {
+        match step {
+            Step::Entry(entry) if entry.stat.kind == Kind::Dir => {
+                refuse_union_marks(entry.dir, entry.name, &entry.stat, entry.path)?;
+                directories.push(Meta::read(entry.dir, entry.name, &entry.stat, entry.path)?);
+                copy.directory(&entry)?;
+                walk.enter()?;
+                if walk.id() == avoid {
+                    return Err(Error::usage(format!(
+                        "{} holds the folder of the bases itself",
+                        shown(path).display()
+                    ))
+                    .way_out("take a source outside of LXCPATH"));
+                }
+            }
+            Step::Entry(entry) => copy.entry(&entry)?,
+            Step::Leave { name, path, .. } => {
+                copy.to.up().map_err(sys("go back from the copy of", path))?;
+                if let Some(meta) = directories.pop() {
+                    meta.apply(copy.to.here(), name, Kind::Dir, path)?;
+                }
+            }
+        }
+    }
+    root.apply(to, SELF, Kind::Dir, path)?;
+    Ok(copy.copied)
+}
+
+struct Copy<'a> {
+    root: Dir,
+    to: Chain,
+    /// The first path, below the root, of every file with more than one name.
+    linked: BTreeMap<(u64, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+    prefix: usize,
+    copied: Copied,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Copy<'_> {
+    fn directory(&mut self, entry: &Entry<'_>) -> Result<()> {
+        let here = self.to.here();
+        here.make_dir(entry.name).map_err(sys("copy the directory", entry.path))?;
+        let child = here.child(entry.name).map_err(sys("open the copy of", entry.path))?;
+        self.to.down(child).map_err(sys("open the copy of", entry.path))
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>) -> Result<()> {
+        let Entry { dir, name, stat, path } = entry;
+        if stat.links > 1 {
+            if let Some(first) = self.linked.get(&stat.id) {
+                return self.link(entry, first);
+            }
+            let below = path.get(self.prefix..).unwrap_or_default();
+            self.linked.insert(stat.id, below.strip_prefix(b"/").unwrap_or(below).to_vec());
+        }
+        refuse_union_marks(dir, name, stat, path)?;
+        let meta = Meta::read(dir, name, stat, path)?;
+        let here = self.to.here();
+        match stat.kind {
+            Kind::File => {
+                let mut from = dir.open_file(name, stat).map_err(sys("open", path))?;
+                let mut file = here.create_file(name).map_err(sys("create the copy of", path))?;
+                copy_content(&mut from, stat, &mut file, path, &mut self.buffer, self.progress)?;
+            }
+            Kind::Link => {
+                let target = dir.read_link(name).map_err(sys("read the link", path))?;
+                here.make_link(name, &target).map_err(sys("copy the link", path))?;
+            }
+            Kind::Socket => {
+                log::warn!("{} is a socket: left out", shown(path).display());
+                self.copied.sockets += 1;
+                return Ok(());
+            }
+            kind => here.make_node(name, kind, stat.device).map_err(sys("make the copy of", path))?,
+        }
+        meta.apply(here, name, stat.kind, path)
+    }
+
+    /// Gives the copy of a file's first name a second one.
+    fn link(&self, entry: &Entry<'_>, first: &[u8]) -> Result<()> {
+        let failed = || sys("link the copy of", entry.path);
+        let mut dir = self.root.again().map_err(failed())?;
+        let mut parts = first.split(|b| *b == b'/').peekable();
+        while let Some(part) = parts.next() {
+            let part = c_name(part)?;
+            if parts.peek().is_none() {
+                return self.to.here().hard_link(entry.name, &dir, &part).map_err(failed());
+            }
+            dir = dir.child(&part).map_err(failed())?;
+        }
+        Err(failed()(Errno::ENOENT))
+    }
+}
+
+/// Copies data to where they were, and leaves holes where the source has them.
+fn copy_content(
+    from: &mut File,
+    stat: &Stat,
+    to: &mut File,
+    path: &[u8],
+    buffer: &mut [u8],
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let sparse = stat.allocated < stat.size;
+    let write = "write the copy of";
+    let mut at = 0;
+    read_data(from, stat, path, buffer, |offset, bytes| {
+        progress(bytes.len() as u64);
+        let mut offset = offset;
+        for block in bytes.chunks(if sparse { BLOCK } else { bytes.len().max(1) }) {
+            if !sparse || block.iter().any(|b| *b != 0) {
+                if offset != at {
+                    to.seek(SeekFrom::Start(offset)).at(write, &shown(path))?;
+                }
+                to.write_all(block).at(write, &shown(path))?;
+                at = offset.saturating_add(block.len() as u64);
+            }
+            offset = offset.saturating_add(block.len() as u64);
+        }
+        Ok(())
+    })?;
+    if at != stat.size { to.set_len(stat.size).at(write, &shown(path)) } else { Ok(()) }
+}

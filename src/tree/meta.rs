@@ -1,0 +1,57 @@
+//! What an entry carries besides its content, read from one tree and given to another.
+
+use std::ffi::CStr;
+
+use super::attr::{self, Attr};
+use super::{Dir, Kind, Stat, Time, shown, sys};
+use crate::error::{Error, Result};
+
+/// Owner, mode, time and attributes of an entry.
+#[derive(Clone, Debug, Default)]
+pub struct Meta {
+    /// The low 12 bits of the mode.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The time of the last change.
+    pub mtime: Time,
+    /// The kept attributes ([`attr::kept`]).
+    pub attrs: Vec<Attr>,
+}
+
+impl Meta {
+    /// Reads the rest of what `stat` began.
+    pub fn read(dir: &Dir, name: &CStr, stat: &Stat, path: &[u8]) -> Result<Self> {
+        let attrs = attr::read(dir, name).map_err(sys("read the attributes of", path))?;
+        Ok(Self { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs })
+    }
+
+    /// Gives everything to an entry. The order matters: chown(2) clears set-id bits and capabilities.
+    pub fn apply(&self, dir: &Dir, name: &CStr, kind: Kind, path: &[u8]) -> Result<()> {
+        dir.chown(name, self.uid, self.gid).map_err(sys("set the owner of", path))?;
+        if kind != Kind::Link {
+            dir.chmod(name, self.mode).map_err(sys("set the mode of", path))?;
+        }
+        attr::write(dir, name, &self.attrs).map_err(sys("set the attributes of", path))?;
+        dir.set_mtime(name, self.mtime).map_err(sys("set the time of", path))
+    }
+}
+
+/// Refuses what only a union file system may put into a tree: as a base it would hide or forge entries of the view.
+pub fn refuse_union_marks(dir: &Dir, name: &CStr, stat: &Stat, path: &[u8]) -> Result<()> {
+    let refuse = |what: &str| {
+        Err(Error::failed(format!("{} is {what}", shown(path).display())).way_out(
+            "this is the store of a union file system, not a root file system: take the merged view",
+        ))
+    };
+    if stat.kind == Kind::Char && stat.device == (0, 0) {
+        return refuse("a whiteout (character device 0:0)");
+    }
+    let names = attr::names(dir, name).map_err(sys("list the attributes of", path))?;
+    match names.iter().find(|attr| attr::forged(attr.to_bytes())) {
+        Some(attr) => refuse(&format!("marked by a union file system ({})", attr.to_string_lossy())),
+        None => Ok(()),
+    }
+}

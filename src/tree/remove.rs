@@ -1,0 +1,61 @@
+//! Recursive removal that never leaves the disk it started on.
+
+use std::ffi::CStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::{Dir, Kind, Step, Walk, c_name, sys};
+use crate::error::{Error, Result};
+
+/// Removes `name` in `parent` with everything below it; `path` is its path for messages. A missing name is fine, and so
+/// is another process that removes at the same time. Whatever is mounted below is refused when it is come upon.
+pub fn remove(parent: &Dir, name: &CStr, path: &Path) -> Result<()> {
+    let path = path.as_os_str().as_bytes();
+    let stat = match parent.stat_at(name) {
+        Err(Errno::ENOENT) => return Ok(()),
+        seen => seen.map_err(sys("look at", path))?,
+    };
+    if stat.kind != Kind::Dir {
+        return gone(parent.unlink(name), path);
+    }
+    if parent.stat().map_err(sys("look at the folder of", path))?.id.0 != stat.id.0 {
+        return Err(Error::failed(format!("{} is another file system", super::shown(path).display()))
+            .way_out("unmount it first"));
+    }
+    let root = match parent.child(name) {
+        Err(Errno::ENOENT) => return Ok(()),
+        opened => opened.map_err(sys("open", path))?,
+    };
+    let mut walk = Walk::new(root, path)?;
+    while let Some(step) = walk.step()? {
+        match step {
+            Step::Entry(entry) if entry.stat.kind == Kind::Dir => walk.enter()?,
+            Step::Entry(entry) => gone(entry.dir.unlink(entry.name), entry.path)?,
+            Step::Leave { dir, name, path } => gone(dir.remove_dir(name), path)?,
+        }
+    }
+    gone(parent.remove_dir(name), path)
+}
+
+/// The same for a path that the program itself made up; its last component is not followed.
+pub fn remove_path(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::usage(format!("{} cannot be removed", path.display())));
+    };
+    let parent = match super::open(parent) {
+        Err(err) if err.errno() == Some(Errno::ENOENT) => return Ok(()),
+        opened => opened?,
+    };
+    remove(&parent, &c_name(name.as_bytes())?, path)
+}
+
+fn gone(removed: nix::Result<()>, path: &[u8]) -> Result<()> {
+    match removed {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(Errno::EPERM) => Err(sys("remove", path)(Errno::EPERM)
+            .way_out("root may be missing the right, or the entry is immutable: `chattr -i` it")),
+        Err(errno) => Err(sys("remove", path)(errno)),
+    }
+}

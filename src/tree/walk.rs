@@ -1,0 +1,129 @@
+//! A depth-first walk, names in the order of their bytes, each directory before what it holds.
+
+use std::ffi::{CStr, CString};
+use std::vec::IntoIter;
+
+use nix::errno::Errno;
+
+use super::{Chain, Dir, Kind, Stat, shown, sys};
+use crate::error::{Error, Result};
+
+/// What the walk came upon.
+pub enum Step<'a> {
+    /// A name. The walk goes into a directory only when told to by [`Walk::enter`].
+    Entry(Entry<'a>),
+    /// The end of a directory that was entered; `dir` is the one above, `name` its name there.
+    Leave {
+        /// The directory above.
+        dir: &'a Dir,
+        /// The name of the directory that was left.
+        name: &'a CStr,
+        /// Its path, as in [`Entry::path`].
+        path: &'a [u8],
+    },
+}
+
+/// A name in a directory.
+pub struct Entry<'a> {
+    /// The directory.
+    pub dir: &'a Dir,
+    /// The name.
+    pub name: &'a CStr,
+    /// What it is.
+    pub stat: Stat,
+    /// Its path with the walk's prefix, as raw bytes.
+    pub path: &'a [u8],
+}
+
+struct Level {
+    names: IntoIter<CString>,
+    /// The length of this directory's own path.
+    path: usize,
+    /// This directory's name in the one above.
+    name: CString,
+}
+
+/// A walk through a tree. Memory: the names of the directories on the way down.
+pub struct Walk {
+    chain: Chain,
+    disk: u64,
+    levels: Vec<Level>,
+    path: Vec<u8>,
+    last: Option<(CString, Stat)>,
+    left: CString,
+}
+
+impl Walk {
+    /// Begins at `root`. `prefix` stands before every path: the root's own path, or nothing.
+    pub fn new(root: Dir, prefix: &[u8]) -> Result<Self> {
+        let chain = Chain::new(root).map_err(sys("look at", prefix))?;
+        let names = chain.here().names().map_err(sys("list", prefix))?.into_iter();
+        let levels = vec![Level { names, path: prefix.len(), name: CString::default() }];
+        Ok(Self {
+            disk: chain.id().0,
+            chain,
+            levels,
+            path: prefix.to_vec(),
+            last: None,
+            left: CString::default(),
+        })
+    }
+
+    /// The next step; `None` at the end of the root. A name that was removed since its directory was listed is passed over.
+    pub fn step(&mut self) -> Result<Option<Step<'_>>> {
+        loop {
+            let Some(level) = self.levels.last_mut() else { return Ok(None) };
+            self.path.truncate(level.path);
+            let Some(name) = level.names.next() else { break };
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(name.to_bytes());
+            let stat = match self.chain.here().stat_at(&name) {
+                Err(Errno::ENOENT) => continue,
+                seen => seen.map_err(sys("look at", &self.path))?,
+            };
+            let (name, stat) = &*self.last.insert((name, stat));
+            return Ok(Some(Step::Entry(Entry {
+                dir: self.chain.here(),
+                name,
+                stat: *stat,
+                path: &self.path,
+            })));
+        }
+        if let Some(left) = self.levels.pop() {
+            self.left = left.name;
+        }
+        if !self.chain.up().map_err(sys("go back from", &self.path))? {
+            return Ok(None);
+        }
+        Ok(Some(Step::Leave { dir: self.chain.here(), name: &self.left, path: &self.path }))
+    }
+
+    /// Goes into the directory that was the last step. A mount point is refused: what is mounted there is no part of
+    /// the tree.
+    pub fn enter(&mut self) -> Result<()> {
+        let Some((name, stat)) = self.last.take() else { return Ok(()) };
+        if stat.kind != Kind::Dir {
+            return Ok(());
+        }
+        if stat.id.0 != self.disk {
+            return Err(Error::failed(format!("{} is another file system", shown(&self.path).display()))
+                .way_out("unmount what is mounted there first"));
+        }
+        let open = "open the directory";
+        let child = self.chain.here().child(&name).map_err(sys(open, &self.path))?;
+        self.chain.down(child).map_err(sys(open, &self.path))?;
+        if self.chain.id() != stat.id {
+            return Err(sys(open, &self.path)(Errno::ESTALE));
+        }
+        let names = self.chain.here().names().map_err(sys("list", &self.path))?.into_iter();
+        self.levels.push(Level { names, path: self.path.len(), name });
+        Ok(())
+    }
+
+    /// Device and inode of the directory that the walk is in.
+    pub fn id(&self) -> (u64, u64) {
+        self.chain.id()
+    }
+}
