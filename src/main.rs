@@ -1,4 +1,56 @@
 //! The command: arguments, logger, run, exit code.
-fn main() {
-    println!("sliverfs {}", env!("CARGO_PKG_VERSION"));
+
+use std::process::ExitCode;
+
+use sliverfs::cli::{Cli, Command};
+use sliverfs::error::Class;
+use sliverfs::{cmd, logger};
+
+fn main() -> ExitCode {
+    let cli: Cli = match parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    // LXC throws a hook's output away, and nobody watches procd's.
+    let unseen = matches!(cli.command, Command::Hook(_) | Command::Apply(_));
+    logger::start(cli.verbose, unseen);
+    match cmd::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            log::error!("{err}");
+            exit(err.class())
+        }
+    }
+}
+
+/// Parses the arguments. Asked for help, it prints to standard output and ends well; a wrong argument is a usage error.
+fn parse() -> Result<Cli, ExitCode> {
+    let mut words = Vec::new();
+    for word in std::env::args_os().skip(1) {
+        match word.into_string() {
+            Ok(word) => words.push(word),
+            Err(word) => {
+                eprintln!("{word:?} is not UTF-8");
+                return Err(exit(Class::Usage));
+            }
+        }
+    }
+    if words == ["--version"] {
+        words = vec!["version".to_owned()];
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    argh::FromArgs::from_args(&["sliverfs"], &words).map_err(|early: argh::EarlyExit| match early.status {
+        Ok(()) => {
+            print!("{}", early.output);
+            ExitCode::SUCCESS
+        }
+        Err(()) => {
+            eprint!("{}", early.output);
+            exit(Class::Usage)
+        }
+    })
+}
+
+fn exit(class: Class) -> ExitCode {
+    ExitCode::from(class as u8)
 }

@@ -102,7 +102,16 @@ mod tests {
             (&["lowerdir", "upperdir", "workdir"][..], ""),
             (&["lowerdir", "upperdir", "workdir", "index"], "index=off"),
             (
-                &["lowerdir", "upperdir", "workdir", "redirect_dir", "metacopy", "index", "xino", "userxattr"],
+                &[
+                    "lowerdir",
+                    "upperdir",
+                    "workdir",
+                    "redirect_dir",
+                    "metacopy",
+                    "index",
+                    "xino",
+                    "userxattr",
+                ],
                 "redirect_dir=nofollow,metacopy=off,index=off,xino=off",
             ),
         ] {

@@ -83,9 +83,8 @@ impl Kernel for Running {
                 .append(true)
                 .open(self.view("changed"))
                 .and_then(|mut file| file.write_all(b"changed\n")),
-            Edit::List => fs::read_dir(self.dir.join("view")).and_then(|mut entries| {
-                entries.try_for_each(|entry| entry.map(drop))
-            }),
+            Edit::List => fs::read_dir(self.dir.join("view"))
+                .and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop))),
             Edit::Delete => fs::remove_file(self.view("gone")),
             Edit::Rename => fs::rename(self.view("old"), self.view("renamed")),
             Edit::ReplaceFolder => fs::remove_file(self.view("folder/inner"))

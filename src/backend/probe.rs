@@ -1,10 +1,8 @@
 //! What works on a node's disk, tried once and remembered for this boot and this disk.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::features::Features;
@@ -16,7 +14,8 @@ use crate::error::{Context, Error, Result};
 use crate::hash::fnv64a;
 use crate::mount::disk;
 use crate::mount::mountinfo::MountInfo;
-use crate::sys::{child, statfs};
+use crate::mount::private;
+use crate::sys::statfs;
 
 /// What is remembered in the run folder.
 #[derive(Serialize, Deserialize)]
@@ -60,9 +59,25 @@ pub fn probe(root: &Root, fresh: bool) -> Result<Vec<Verdict>> {
 
 /// The kind to use: the named one where it works, or the first that does.
 pub fn choose(root: &Root, choice: Choice) -> Result<Kind> {
-    let verdicts = probe(root, false)?;
+    pick(root, &probe(root, false)?, choice)
+}
+
+/// As [`choose`], from what is remembered: nothing is tried, nothing is written.
+pub fn remembered(root: &Root, choice: Choice) -> Result<Kind> {
+    let known = recall(root, None)?;
+    match choice {
+        Choice::Named(kind) if known.iter().all(|verdict| verdict.kind != kind) => Ok(kind),
+        Choice::Auto if known.is_empty() => {
+            Err(Error::failed(format!("what works on {} was not tried in this boot", root.path().display()))
+                .way_out("run `sliverfs probe` first, or name a backend"))
+        }
+        _ => pick(root, &known, choice),
+    }
+}
+
+fn pick(root: &Root, verdicts: &[Verdict], choice: Choice) -> Result<Kind> {
     let mut reasons = Vec::new();
-    for verdict in &verdicts {
+    for verdict in verdicts {
         let asked = match choice {
             Choice::Auto => true,
             Choice::Named(kind) => kind == verdict.kind,
@@ -125,21 +140,17 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
         fstype: disk.map_or_else(|| "an unknown file system".to_owned(), |disk| disk.fstype),
     };
     let dir = stores.join(format!("{TRIAL}{}", std::process::id()));
-    let answer = child::answer(|| {
-        let verdict = trial(&dir, kind, disk).unwrap_or_else(|err| Verdict::untried(kind, err.to_string()));
-        serde_json::to_vec(&verdict).unwrap_or_default()
+    let answer = private::run(|| {
+        let verdict = trial::run(&mut Running::lay_out(&dir, disk)?, kind)?;
+        serde_json::to_vec(&verdict).map_err(|err| Error::failed(format!("write the verdict as JSON: {err}")))
     });
     sweep(&stores)?;
-    serde_json::from_slice(&answer?)
-        .map_err(|err| Error::failed(format!("the trial of {kind} gave no answer: {err}")))
-}
-
-fn trial(dir: &PathBuf, kind: Kind, disk: DiskName) -> Result<Verdict> {
-    unshare(CloneFlags::CLONE_NEWNS).at("make a mount namespace for", dir)?;
-    let slash = Path::new("/");
-    mount(None::<&str>, slash, None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .at("make private", slash)?;
-    trial::run(&mut Running::lay_out(dir, disk)?, kind)
+    match answer {
+        Ok(verdict) => serde_json::from_slice(&verdict)
+            .map_err(|err| Error::failed(format!("read the verdict on {kind}: {err}"))),
+        // What kept the trial from being made at all (a full or read-only disk, missing rights) may pass.
+        Err(err) => Ok(Verdict::untried(kind, err.to_string())),
+    }
 }
 
 /// The start of a trial folder's name. No sliver's name starts with a dot.

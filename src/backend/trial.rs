@@ -119,7 +119,8 @@ pub fn run(kernel: &mut dyn Kernel, kind: Kind) -> Result<Verdict> {
     if !lists(&kernel.filesystems()?, caps.fstype) {
         kernel.load_module(caps.fstype);
         if !lists(&kernel.filesystems()?, caps.fstype) {
-            let reason = format!("this kernel does not list {kind}, and no module of that name could be loaded");
+            let reason =
+                format!("this kernel does not list {kind}, and no module of that name could be loaded");
             return Ok(Verdict::no(kind, false, Features::default(), reason, true));
         }
     }
@@ -172,12 +173,17 @@ fn explain(kind: Kind, failed: Failed, errno: Errno, disk: &DiskName) -> (String
     let DiskName { path, fstype } = disk;
     let good = "ext4, f2fs, UBIFS, Btrfs or XFS";
     match (failed, errno) {
-        (_, Errno::ENOSPC | Errno::EDQUOT) => (format!("the disk of `{path}` is full: free some space and try again"), false),
-        (_, Errno::EPERM | Errno::EACCES) => {
-            (format!("{kind} was not permitted ({}): run it as root, outside a container", errno.desc()), false)
+        (_, Errno::ENOSPC | Errno::EDQUOT) => {
+            (format!("the disk of `{path}` is full: free some space and try again"), false)
         }
+        (_, Errno::EPERM | Errno::EACCES) => (
+            format!("{kind} was not permitted ({}): run it as root, outside a container", errno.desc()),
+            false,
+        ),
         (Failed::Mount | Failed::ReadOnly, _) if is_union(fstype) => (
-            format!("`{path}` lies on an {fstype}, which cannot carry the stores of another: use the raw /overlay or another disk"),
+            format!(
+                "`{path}` lies on an {fstype}, which cannot carry the stores of another: use the raw /overlay or another disk"
+            ),
             true,
         ),
         (Failed::ReadOnly, _) => (
@@ -212,10 +218,15 @@ fn explain(kind: Kind, failed: Failed, errno: Errno, disk: &DiskName) -> (String
             true,
         ),
         (Failed::Mount, _) => (
-            format!("{kind} does not mount with its store on `{path}` ({fstype}): {} (the kernel's log may say more)", errno.desc()),
+            format!(
+                "{kind} does not mount with its store on `{path}` ({fstype}): {} (the kernel's log may say more)",
+                errno.desc()
+            ),
             true,
         ),
-        (Failed::Unmount, _) => (format!("a trial view on `{path}` does not unmount: {}", errno.desc()), false),
+        (Failed::Unmount, _) => {
+            (format!("a trial view on `{path}` does not unmount: {}", errno.desc()), false)
+        }
     }
 }
 

@@ -93,7 +93,10 @@ mod tests {
     fn a_layer_with_a_separator_is_refused() {
         for bad in ["/srv/a,b", "/srv/a:b", "/srv/a\\b", "/srv/a\nb"] {
             for kind in Kind::ALL {
-                assert!(options(kind, &Layers::new(bad, ".store/a"), Features::default()).is_err(), "{bad:?}");
+                assert!(
+                    options(kind, &Layers::new(bad, ".store/a"), Features::default()).is_err(),
+                    "{bad:?}"
+                );
             }
         }
     }

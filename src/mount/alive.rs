@@ -47,10 +47,11 @@ impl Views {
     pub fn everywhere() -> Result<Self> {
         let mut views = Self(Vec::new());
         let mut seen = BTreeSet::new();
-        seen.insert(namespace("self", &MountInfo::of_self()?));
-        views.add(None, &MountInfo::of_self()?);
+        let own = MountInfo::of_self()?;
+        seen.extend([own.hash()].into_iter().chain(namespace("self")));
+        views.add(None, &own);
         for pid in processes()? {
-            let Some(id) = namespace_link(&pid.to_string()) else {
+            let Some(id) = namespace(&pid.to_string()) else {
                 views.add_unnamed(pid, &mut seen);
                 continue;
             };
@@ -63,7 +64,7 @@ impl Views {
         Ok(views)
     }
 
-    /// Before Linux 3.8 a process does not tell its mount namespace: its mountinfo stands for it.
+    /// Before Linux 3.8 a process does not tell its mount namespace, and some may hide it: the mountinfo stands for it.
     fn add_unnamed(&mut self, pid: u32, seen: &mut BTreeSet<u64>) {
         if let Ok(Some(info)) = mountinfo(pid) {
             if seen.insert(info.hash()) {
@@ -73,7 +74,11 @@ impl Views {
     }
 
     fn add(&mut self, pid: Option<u32>, info: &MountInfo) {
-        self.0.extend(info.mounts().filter(|mount| mount.source().starts_with(OURS)).map(|mount| Place::of(pid, &mount)));
+        self.0.extend(
+            info.mounts()
+                .filter(|mount| mount.source().starts_with(OURS))
+                .map(|mount| Place::of(pid, &mount)),
+        );
     }
 
     /// Where the sliver's store is mounted: matched by source, or by what was noted when it was mounted. Never by path: a
@@ -107,31 +112,37 @@ impl Place {
         match self.pid {
             None => self.target.display().to_string(),
             Some(pid) => {
-                format!("{} in the mount namespace of process {pid} ({})", self.target.display(), command(pid))
+                format!(
+                    "{} in the mount namespace of process {pid} ({})",
+                    self.target.display(),
+                    command(pid)
+                )
             }
         }
     }
 }
 
 /// Refuses when the store is alive anywhere but at the places that `allowed` takes.
-pub fn refuse_alive(
-    root: &Root,
-    name: &Name,
-    kind: Kind,
-    features: Features,
-    views: &Views,
-) -> Result<()> {
+pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, views: &Views) -> Result<()> {
     let places: Vec<String> = views.of(root, name).map(Place::words).collect();
     if !places.is_empty() {
-        return Err(Error::in_use(format!("the store of `{name}` is mounted at {}", places.join(", and at ")))
-            .way_out("stop the container, or end the processes there, and unmount it"));
+        return Err(Error::in_use(format!(
+            "the store of `{name}` is mounted at {}",
+            places.join(", and at ")
+        ))
+        .way_out("stop the container, or end the processes there, and unmount it"));
     }
-    let held = match in_use(root, name, kind, features)? {
-        Some(held) => held,
-        None => !holders(root, name)?.is_empty(),
-    };
-    if held {
-        let who = holders(root, name)?;
+    let mut held = in_use(root, name, kind, features)?;
+    // The kernel takes a view apart some time after its last user ended: a container that was just stopped.
+    for _ in 0..PATIENCE {
+        if held != Some(true) || !holders(root, name)?.is_empty() {
+            break;
+        }
+        pause();
+        held = in_use(root, name, kind, features)?;
+    }
+    let who = if held == Some(false) { Vec::new() } else { holders(root, name)? };
+    if held.unwrap_or(!who.is_empty()) {
         let who = if who.is_empty() { "a process".to_owned() } else { who.join(", ") };
         return Err(Error::in_use(format!(
             "the store of `{name}` is mounted nowhere, but a detached view of it is still held by {who}"
@@ -139,6 +150,14 @@ pub fn refuse_alive(
         .way_out("end what holds it: a shell that stands in it, or an open file of it"));
     }
     Ok(())
+}
+
+/// How often a store that nobody visible holds is asked for again, a [`pause`] apart.
+const PATIENCE: u32 = 50;
+
+/// A tenth of a second. poll(2) and not sleep: new 32-bit kernels without the old time calls were seen to refuse that.
+fn pause() {
+    let _nothing_to_wait_for = nix::poll::poll(&mut [], 100u16);
 }
 
 /// Asks the kernel whether the store's upper folder is in use by any mount, also a detached one.
@@ -215,19 +234,16 @@ fn mountinfo(pid: u32) -> Result<Option<MountInfo>> {
     }
 }
 
-/// The number that stands for a mount namespace.
-fn namespace(pid: &str, info: &MountInfo) -> u64 {
-    namespace_link(pid).unwrap_or_else(|| info.hash())
-}
-
-fn namespace_link(pid: &str) -> Option<u64> {
+/// The number that stands for a process's mount namespace, where it can be asked.
+fn namespace(pid: &str) -> Option<u64> {
     let link = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
     Some(fnv64a(link.as_os_str().as_bytes()))
 }
 
 /// The command name of a process, for messages.
 fn command(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "ended".to_owned(), |name| name.trim().to_owned())
+    fs::read_to_string(format!("/proc/{pid}/comm"))
+        .map_or_else(|_| "ended".to_owned(), |name| name.trim().to_owned())
 }
 
 /// `major:minor` as st_dev has it; 0, which no file system has, where it is neither.

@@ -20,7 +20,8 @@ pub fn of(info: &MountInfo, path: &Path) -> Option<Disk> {
     let mut best: Option<Disk> = None;
     for mount in info.mounts() {
         let target = mount.target();
-        let longer = best.as_ref().is_none_or(|best| target.as_os_str().len() >= best.target.as_os_str().len());
+        let longer =
+            best.as_ref().is_none_or(|best| target.as_os_str().len() >= best.target.as_os_str().len());
         if longer && path.starts_with(&target) {
             best = Some(Disk {
                 target: target.into_owned(),

@@ -1,8 +1,8 @@
 //! Carries a plan out, step by step, and takes it back when a step fails.
 
-use std::fs;
+use std::fs::{self, FileTimes};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -10,6 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::image;
 use super::plan::{MountCall, Step};
+use crate::archive;
 use crate::catalog::record::sync_dir;
 use crate::error::{Context, Error, Result};
 
@@ -53,6 +54,8 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             image::mount_read_only(fstype, image, target)?;
             undo.push(Undo::Unmount(target.clone()));
         }
+        Step::CopyAttributes(from, to) => copy_attributes(from, to)?,
+        Step::Unpack(archive, view) => archive::unpack_beneath(archive, view)?,
         Step::Unmount(target) => unmount(target)?,
         Step::SyncDisk(dir) => sync_disk(dir)?,
         Step::Rename(from, to) => {
@@ -113,7 +116,8 @@ fn refused(call: &MountCall, errno: Errno) -> Error {
         Errno::ELOOP => err.way_out("base and store overlap: one lies inside the other"),
         Errno::EPERM | Errno::EACCES => err.way_out("run it as root, outside a user namespace"),
         Errno::ESTALE => err.way_out("the store was used with another base; `sliverfs show` names its base"),
-        _ => err.way_out("the kernel's log (dmesg) may say more; `sliverfs probe --fresh` tries it on this disk"),
+        _ => err
+            .way_out("the kernel's log (dmesg) may say more; `sliverfs probe --fresh` tries it on this disk"),
     }
 }
 
@@ -141,6 +145,14 @@ pub fn sync_disk(dir: &Path) -> Result<()> {
         }
         done => done.at("write to the disk of", dir),
     }
+}
+
+fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
+    let meta = fs::symlink_metadata(from).at("look at", from)?;
+    chown(to, Some(meta.uid()), Some(meta.gid())).at("change the owner of", to)?;
+    fs::set_permissions(to, meta.permissions()).at("change the mode of", to)?;
+    let times = FileTimes::new().set_modified(meta.modified().at("read the time of", from)?);
+    fs::File::open(to).and_then(|dir| dir.set_times(times)).at("change the time of", to)
 }
 
 fn write_file(path: &Path, text: &[u8]) -> Result<()> {

@@ -15,7 +15,9 @@ pub fn mount_read_only(fstype: &str, image: &Path, target: &Path) -> Result<()> 
         let err = Error::sys(&format!("mount the {fstype} image {} on", image.display()), target, errno);
         match errno {
             nix::errno::Errno::ENODEV => err.way_out(format!("this kernel has no {fstype}: load its module")),
-            _ => err.way_out("the kernel's log (dmesg) may say more; `sliverfs base verify` checks the image"),
+            _ => {
+                err.way_out("the kernel's log (dmesg) may say more; `sliverfs base verify` checks the image")
+            }
         }
     })
 }

@@ -7,3 +7,4 @@ pub mod image;
 pub mod mountinfo;
 pub mod options;
 pub mod plan;
+pub mod private;

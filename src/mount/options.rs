@@ -22,8 +22,12 @@ impl Options {
     /// Refuses a value that any of the union file systems would read as more than one value: they differ in what they
     /// take as an escape (mini_fo and overlayfs know none), so nothing that needs one is let through.
     pub fn add(&mut self, key: &str, value: &str) -> Result<()> {
-        if let Some(bad) = value.chars().find(|c| matches!(c, ',' | ':' | '\\' | '=') || c.is_ascii_control()) {
-            return Err(Error::usage(format!("`{}` cannot be a mount option: it holds {bad:?}", value.escape_debug())));
+        if let Some(bad) = value.chars().find(|c| matches!(c, ',' | ':' | '\\' | '=') || c.is_ascii_control())
+        {
+            return Err(Error::usage(format!(
+                "`{}` cannot be a mount option: it holds {bad:?}",
+                value.escape_debug()
+            )));
         }
         self.push(key, value)
     }
@@ -50,7 +54,9 @@ impl Options {
         let comma = if self.0.is_empty() { "" } else { "," };
         let equals = if value.is_empty() { "" } else { "=" };
         write!(self.0, "{comma}{key}{equals}{value}").map_err(|_| {
-            Error::usage(format!("the mount options are longer than {MAX} bytes, which mount(2) takes at most"))
+            Error::usage(format!(
+                "the mount options are longer than {MAX} bytes, which mount(2) takes at most"
+            ))
         })
     }
 }

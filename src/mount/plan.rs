@@ -29,7 +29,7 @@ pub enum Step {
     /// Write a file whose folder is private to the plan or that is not there yet.
     WriteFile(PathBuf, Vec<u8>),
     /// Mount a union.
-    Mount(MountCall),
+    Mount(Box<MountCall>),
     /// Mount an image read-only through a loop device.
     MountImage {
         /// The image's file-system type.
@@ -39,6 +39,10 @@ pub enum Step {
         /// The mount point.
         target: PathBuf,
     },
+    /// Give a folder (the second) the owner, mode and times of another.
+    CopyAttributes(PathBuf, PathBuf),
+    /// Unpack an archive (the first) into a view, with links resolved beneath it.
+    Unpack(PathBuf, PathBuf),
     /// Unmount what is mounted on a folder; undone by nothing, so it comes last.
     Unmount(PathBuf),
     /// Write everything of the folder's disk to the disk.
@@ -71,6 +75,16 @@ impl fmt::Display for Step {
             ),
             Self::MountImage { fstype, image, target } => {
                 write!(f, "mount -t {fstype} -o loop,ro {} {}", path(image), path(target))
+            }
+            Self::CopyAttributes(from, to) => {
+                let (from, to) = (path(from), path(to));
+                write!(
+                    f,
+                    "chown --reference={from} {to} && chmod --reference={from} {to} && touch -r {from} {to}"
+                )
+            }
+            Self::Unpack(archive, view) => {
+                write!(f, "tar -xp --xattrs -f {} -C {}", path(archive), path(view))
             }
             Self::Unmount(target) => write!(f, "umount {}", path(target)),
             Self::SyncDisk(dir) => write!(f, "sync -f {}", path(dir)),

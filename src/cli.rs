@@ -1,0 +1,262 @@
+//! The command line: what argh parses, and nothing else.
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+
+use crate::backend::Choice;
+use crate::name::Name;
+
+/// Many LXC containers (slivers) on one shared read-only base image.
+#[derive(FromArgs, Debug)]
+pub struct Cli {
+    /// the folder of the containers (default: UCI's, $SLIVERFS_LXCPATH, LXC's own)
+    #[argh(option)]
+    pub lxcpath: Option<PathBuf>,
+
+    /// the UCI file (default: /var/run/uci/sliverfs or /etc/config/sliverfs)
+    #[argh(option)]
+    pub config: Option<PathBuf>,
+
+    /// tell each step
+    #[argh(switch, short = 'v')]
+    pub verbose: bool,
+
+    #[argh(subcommand)]
+    #[allow(missing_docs)]
+    pub command: Command,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+#[allow(missing_docs)]
+pub enum Command {
+    Init(Init),
+    Probe(Probe),
+    Base(Base),
+    Create(Create),
+    Mount(Mount),
+    Umount(Umount),
+    List(List),
+    Show(Show),
+    Destroy(Destroy),
+    Apply(Apply),
+    Hook(Hook),
+    Version(Version),
+}
+
+/// Mark LXCPATH as the disk that carries slivers.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "init")]
+pub struct Init {}
+
+/// Try what this kernel and this disk can do.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "probe")]
+pub struct Probe {
+    /// try again what is remembered
+    #[argh(switch)]
+    pub fresh: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Base images.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "base")]
+pub struct Base {
+    #[argh(subcommand)]
+    #[allow(missing_docs)]
+    pub command: BaseCommand,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+#[allow(missing_docs)]
+pub enum BaseCommand {
+    Add(BaseAdd),
+    List(BaseList),
+    Show(BaseShow),
+    Verify(BaseVerify),
+    Remove(BaseRemove),
+}
+
+/// Import a base.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "add")]
+pub struct BaseAdd {
+    /// the base's name
+    #[argh(positional)]
+    pub name: Name,
+    /// a folder, a tar (plain, gzip, xz, zstd), a squashfs or erofs image, or `-` for a tar on standard input
+    #[argh(positional)]
+    pub source: PathBuf,
+    /// pack the tree as an image: squashfs or erofs
+    #[argh(option)]
+    pub pack: Option<String>,
+    /// print the steps, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
+/// List the bases.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "list")]
+pub struct BaseList {
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Show a base.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "show")]
+pub struct BaseShow {
+    /// the base
+    #[argh(positional)]
+    pub name: Name,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Compute a base's digest again and compare it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "verify")]
+pub struct BaseVerify {
+    /// the base
+    #[argh(positional)]
+    pub name: Name,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Remove a base that no sliver uses.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "remove")]
+pub struct BaseRemove {
+    /// the base
+    #[argh(positional)]
+    pub name: Name,
+    /// print the steps, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
+/// Create a sliver on a base.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "create")]
+pub struct Create {
+    /// the sliver's name
+    #[argh(positional)]
+    pub name: Name,
+    /// the base
+    #[argh(option)]
+    pub base: Name,
+    /// auto, overlay, overlayfs, mini_fo or aufs (default: UCI's, or auto)
+    #[argh(option)]
+    pub backend: Option<Choice>,
+    /// an archive to unpack into the new sliver
+    #[argh(option)]
+    pub data: Option<PathBuf>,
+    /// print the steps, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
+/// Mount slivers.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "mount")]
+pub struct Mount {
+    /// the slivers
+    #[argh(positional)]
+    pub names: Vec<Name>,
+    /// all of them
+    #[argh(switch)]
+    pub all: bool,
+    /// print the steps, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
+/// Unmount slivers.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "umount")]
+pub struct Umount {
+    /// the slivers
+    #[argh(positional)]
+    pub names: Vec<Name>,
+    /// all of them
+    #[argh(switch)]
+    pub all: bool,
+    /// print the steps, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
+/// List the slivers: wanted, recorded and actual state.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "list")]
+pub struct List {
+    /// count the stores' space, too
+    #[argh(switch)]
+    pub space: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Show a sliver.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "show")]
+pub struct Show {
+    /// the sliver
+    #[argh(positional)]
+    pub name: Name,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Remove a sliver with all it changed.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "destroy")]
+pub struct Destroy {
+    /// the sliver
+    #[argh(positional)]
+    pub name: Name,
+    /// print the steps, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
+/// Make the node what its configuration wants.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "apply")]
+pub struct Apply {
+    /// print what would be done, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+}
+
+/// What LXC calls when a container starts, stops or is destroyed.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "hook")]
+pub struct Hook {
+    /// pre-start, post-stop or destroy
+    #[argh(positional)]
+    pub moment: String,
+    /// the sliver
+    #[argh(positional)]
+    pub name: Name,
+    /// what LXC adds by itself
+    #[argh(positional)]
+    pub _rest: Vec<String>,
+}
+
+/// Print the version.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "version")]
+pub struct Version {}

@@ -1,0 +1,81 @@
+//! `sliverfs destroy`: removes a sliver with all it changed.
+
+use std::path::PathBuf;
+
+use crate::backend::probe;
+use crate::catalog::{Mounted, Root, Sliver, sweep};
+use crate::cli;
+use crate::cmd::{create, print_plan};
+use crate::error::{Error, Result};
+use crate::lxc::Sockets;
+use crate::mount::alive::{Views, refuse_alive};
+use crate::mount::exec;
+use crate::mount::mountinfo::MountInfo;
+use crate::mount::plan::Step;
+use crate::name::Name;
+
+/// Destroys a sliver that is alive nowhere. It is hidden by a rename before anything of it is removed.
+pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
+    let name = &args.name;
+    let lock = root.lock_sliver(name)?;
+    let sliver = Sliver::find(root, name)?;
+    let container = create::is_ours(root, name)?;
+    if sliver.is_none() && !container {
+        log::warn!("there is no sliver `{name}` in {}", root.path().display());
+        return lock.remove();
+    }
+    if Sockets::read()?.running(root, name) {
+        return Err(Error::in_use(format!("the container `{name}` is running"))
+            .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
+    }
+    if let Some(sliver) = &sliver {
+        // A kernel that no longer offers the backend cannot hold a view of it either, but for what mountinfo shows.
+        let features = probe::features(root, sliver.backend).unwrap_or_default();
+        refuse_alive(root, name, sliver.backend, features, &Views::everywhere()?)?;
+    }
+    refuse_mounts_in(&[root.store(name), root.container(name)])?;
+    let (hide, remove) = steps(root, name, sliver.is_some(), container);
+    if args.dry_run {
+        print_plan(&hide)?;
+        return print_plan(&remove);
+    }
+    // What a crash left of a sliver of this name would be in the way.
+    sweep::removed(root, name)?;
+    {
+        let _catalog = root.lock_catalog()?;
+        exec::run(&hide)?;
+    }
+    Mounted::forget(root, name)?;
+    exec::run(&remove)?;
+    lock.remove()
+}
+
+/// Refuses where something of anybody's is mounted in a folder that is to be removed.
+fn refuse_mounts_in(dirs: &[PathBuf]) -> Result<()> {
+    let info = MountInfo::of_self()?;
+    let inside = info
+        .mounts()
+        .map(|mount| mount.target().into_owned())
+        .find(|target| dirs.iter().any(|dir| target.starts_with(dir)));
+    match inside {
+        None => Ok(()),
+        Some(target) => Err(Error::in_use(format!("something is mounted on {}", target.display()))
+            .way_out("unmount it first")),
+    }
+}
+
+/// The renames that make it go, and the removals after them.
+fn steps(root: &Root, name: &Name, store: bool, container: bool) -> (Vec<Step>, Vec<Step>) {
+    let mut hide = Vec::new();
+    let mut remove = Vec::new();
+    for (there, from, to) in [
+        (store, root.store(name), sweep::removed_store(root, name)),
+        (container, root.container(name), sweep::removed_container(root, name)),
+    ] {
+        if there {
+            hide.push(Step::Rename(from, to.clone()));
+            remove.push(Step::RemoveTree(to));
+        }
+    }
+    (hide, remove)
+}

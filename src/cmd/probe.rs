@@ -1,0 +1,64 @@
+//! `sliverfs probe`: what this kernel and this disk can do, and why not.
+
+use crate::backend::probe::probe;
+use crate::backend::trial::Verdict;
+use crate::catalog::Root;
+use crate::cli;
+use crate::error::{Error, Result};
+use crate::mount::disk;
+use crate::out;
+
+/// Probes, prints, and fails where nothing works.
+pub fn run(root: &Root, args: &cli::Probe) -> Result<()> {
+    warn_of_upgrade(root)?;
+    let verdicts = probe(root, args.fresh)?;
+    if args.json {
+        out::json(&verdicts)?;
+    } else {
+        let best = verdicts.iter().find(|verdict| verdict.works).map(|verdict| verdict.kind);
+        let mut table = out::Table::new(&["BACKEND", "WORKS", "WHY"]);
+        for verdict in &verdicts {
+            let works = if verdict.works { "yes" } else { "no" };
+            let why = match &verdict.reason {
+                Some(reason) => reason.clone(),
+                None if best == Some(verdict.kind) => format!("{} (auto takes it)", known(verdict)),
+                None => known(verdict),
+            };
+            table.row(&[verdict.kind.name(), works, &why]);
+        }
+        table.print()?;
+    }
+    if verdicts.iter().any(|verdict| verdict.works) {
+        Ok(())
+    } else {
+        Err(Error::unsupported(format!("no backend works on {}", root.path().display()))
+            .way_out("use another disk, or a kernel with a union file system"))
+    }
+}
+
+/// The optional features, in a line.
+fn known(verdict: &Verdict) -> String {
+    let features = &verdict.features;
+    let names: Vec<&str> = [
+        (features.redirect_dir, "redirect_dir"),
+        (features.metacopy, "metacopy"),
+        (features.index, "index"),
+        (features.xino, "xino"),
+    ]
+    .into_iter()
+    .filter_map(|(known, name)| known.then_some(name))
+    .collect();
+    if names.is_empty() {
+        "tried on this disk".to_owned()
+    } else {
+        format!("tried on this disk; off: {}", names.join(" "))
+    }
+}
+
+/// Says so where a firmware upgrade would erase the slivers.
+pub fn warn_of_upgrade(root: &Root) -> Result<()> {
+    if let Some(warning) = disk::erased_by_upgrade(root.path())? {
+        log::warn!("{warning}");
+    }
+    Ok(())
+}

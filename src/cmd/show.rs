@@ -1,0 +1,94 @@
+//! `sliverfs show`: one sliver, with all there is to know.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::backend::Kind;
+use crate::backend::probe;
+use crate::catalog::Sliver;
+use crate::cli;
+use crate::cmd::Ctx;
+use crate::error::Result;
+use crate::lxc::Sockets;
+use crate::mount::alive::{self, Place, Views};
+use crate::name::Name;
+use crate::out;
+use crate::size::Size;
+use crate::state::{Actual, Wanted};
+use crate::tree;
+
+/// A sliver, as `show --json` prints it: see docs/json.md.
+#[derive(Serialize)]
+struct Sheet {
+    name: Name,
+    wanted: Wanted,
+    actual: Actual,
+    backend: Kind,
+    base: Name,
+    base_digest: String,
+    created: u64,
+    store: PathBuf,
+    view: PathBuf,
+    space: u64,
+    mounted_at: Vec<String>,
+    held_by: Vec<String>,
+}
+
+/// Prints the sheet.
+pub fn run(ctx: &mut Ctx, args: &cli::Show) -> Result<()> {
+    let root = ctx.root()?;
+    let sliver = Sliver::load(&root, &args.name)?;
+    let views = Views::everywhere()?;
+    let name = &args.name;
+    let mounted_at: Vec<String> = views.of(&root, name).map(Place::words).collect();
+    // A view that is mounted nowhere may still be held: then the next mount is refused, and here stands by whom.
+    let mut held_by = Vec::new();
+    if mounted_at.is_empty() {
+        let features = probe::features(&root, sliver.backend).unwrap_or_default();
+        held_by = alive::holders(&root, name)?;
+        if held_by.is_empty() && alive::in_use(&root, name, sliver.backend, features)? == Some(true) {
+            held_by.push("a process that this one cannot name".to_owned());
+        }
+    }
+    let sheet = Sheet {
+        wanted: Wanted::of(ctx.config()?, name),
+        actual: Actual::of(&root, name, &views, &Sockets::read()?),
+        backend: sliver.backend,
+        base_digest: sliver.digest,
+        created: sliver.created,
+        space: tree::space(&root.store(name))?,
+        store: root.store(name),
+        view: root.view(name),
+        mounted_at,
+        held_by,
+        base: sliver.base,
+        name: sliver.name,
+    };
+    if args.json { out::json(&sheet) } else { print(&sheet) }
+}
+
+fn print(sheet: &Sheet) -> Result<()> {
+    let mut table = out::Table::new(&["name", sheet.name.as_str()]);
+    let space = Size(sheet.space).to_string();
+    let (store, view) = (sheet.store.to_string_lossy(), sheet.view.to_string_lossy());
+    for (label, value) in [
+        ("wanted", sheet.wanted.word()),
+        ("actual", sheet.actual.word()),
+        ("backend", sheet.backend.name()),
+        ("base", sheet.base.as_str()),
+        ("digest of base", &sheet.base_digest),
+        ("space", &space),
+        ("store", &store),
+        ("view", &view),
+    ] {
+        table.row(&[label, value]);
+    }
+    for place in &sheet.mounted_at {
+        table.row(&["mounted at", place]);
+    }
+    for holder in &sheet.held_by {
+        table.row(&["held by", holder]);
+    }
+    table.print()
+}

@@ -1,0 +1,57 @@
+//! Messages: to standard error, and to syslog where standard error is lost or nobody reads it.
+
+use std::os::unix::net::UnixDatagram;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use simple_logger::SimpleLogger;
+
+/// Standard error for a person, and the system's log.
+struct Tee {
+    terminal: SimpleLogger,
+    syslog: Option<UnixDatagram>,
+}
+
+/// Sets the program's log up. With `syslog` every message goes to /dev/log too, in the same words.
+pub fn start(verbose: bool, syslog: bool) {
+    let level = if verbose { LevelFilter::Debug } else { LevelFilter::Info };
+    let terminal = SimpleLogger::new().with_level(level);
+    let syslog = if syslog { connect() } else { None };
+    if log::set_boxed_logger(Box::new(Tee { terminal, syslog })).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+/// The system's log, where one listens.
+fn connect() -> Option<UnixDatagram> {
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.connect("/dev/log").ok()?;
+    // A log daemon that hangs must not hang the boot.
+    socket.set_nonblocking(true).ok()?;
+    Some(socket)
+}
+
+impl Log for Tee {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.terminal.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // Which module spoke is nothing to the operator.
+        self.terminal
+            .log(&Record::builder().args(*record.args()).level(record.level()).target("sliverfs").build());
+        if let Some(syslog) = &self.syslog {
+            // RFC 3164: facility daemon (3) times 8, and the severity.
+            let severity = match record.level() {
+                Level::Error => 3,
+                Level::Warn => 4,
+                Level::Info => 6,
+                Level::Debug | Level::Trace => 7,
+            };
+            let line = format!("<{}>sliverfs[{}]: {}", 24 + severity, std::process::id(), record.args());
+            // A full log loses a line; the command goes on.
+            let _lost = syslog.send(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
+}

@@ -1,0 +1,156 @@
+//! What LXC needs to know of a sliver, and what it tells of one.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::catalog::Root;
+use crate::error::{Context, Error, Result};
+use crate::hash::fnv64a;
+use crate::name::Name;
+use crate::shell::quote;
+
+/// The file in a container's folder that LXC reads.
+pub const CONFIG: &str = "config";
+
+/// Settings that LXC's own containers start from, where they are installed.
+const INCLUDES: [&str; 2] = ["/usr/share/lxc/config/common.conf", "/etc/lxc/default.conf"];
+
+/// A version of LXC: its configuration keys changed at 2.1, and `lxc.rootfs.managed` came with 4.0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32);
+
+impl Version {
+    /// What the configuration is written for where LXC is not installed (yet).
+    pub const ASSUMED: Self = Self(5, 0);
+
+    /// Asks the installed LXC.
+    pub fn installed() -> Option<Self> {
+        let output = Command::new("lxc-start").arg("--version").output().ok()?;
+        Self::parse(std::str::from_utf8(&output.stdout).ok()?)
+    }
+
+    /// Reads `5.0.2`, `2.1.1`, `6.0.0~rc1`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.trim().split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => Some(Self(major, minor)),
+            _ => None,
+        }
+    }
+}
+
+/// The configuration of a sliver's container.
+///
+/// The pre-start hook mounts the view, and a failure of it stops the start; the post-stop hook unmounts it. lxc-destroy is
+/// kept from the view: it would fill the store with deletions.
+pub fn config(root: &Root, name: &Name, lxc: Version, program: &Path) -> Result<String> {
+    let view = root.view(name);
+    let view = view.to_str().filter(|path| !path.contains(|c: char| c.is_ascii_control()));
+    let Some(view) = view else {
+        return Err(Error::usage(format!("LXC's configuration cannot hold the path {:?}", root.view(name)))
+            .way_out("use an LXCPATH without line breaks, in UTF-8"));
+    };
+    let hook = |moment: &str| {
+        format!(
+            "{} --lxcpath {} hook {moment} {name}",
+            quote(&program.to_string_lossy()),
+            quote(&root.path().to_string_lossy())
+        )
+    };
+    let old_keys = lxc < Version(2, 1);
+    let mut lines = vec![
+        "# Written by `sliverfs create`. Yours to extend; the rootfs and hook lines keep the sliver's data safe.".to_owned(),
+    ];
+    for include in INCLUDES.into_iter().filter(|path| Path::new(path).exists()) {
+        lines.push(format!("lxc.include = {include}"));
+    }
+    let (uts, rootfs) =
+        if old_keys { ("lxc.utsname", "lxc.rootfs") } else { ("lxc.uts.name", "lxc.rootfs.path") };
+    lines.push(format!("{uts} = {name}"));
+    lines.push(format!("{rootfs} = dir:{view}"));
+    if lxc >= Version(4, 0) {
+        lines.push("lxc.rootfs.managed = 0".to_owned());
+    } else {
+        lines.push(format!("lxc.hook.destroy = {}", hook("destroy")));
+    }
+    lines.push(format!("lxc.hook.pre-start = {}", hook("pre-start")));
+    lines.push(format!("lxc.hook.post-stop = {}", hook("post-stop")));
+    lines.push(String::new());
+    Ok(lines.join("\n"))
+}
+
+/// The kernel's list of Unix sockets, in which a running container's monitor shows.
+pub struct Sockets(Vec<u8>);
+
+impl Sockets {
+    /// Reads the list of this network namespace.
+    pub fn read() -> Result<Self> {
+        let path = Path::new("/proc/net/unix");
+        fs::read(path).map(Self).at("read", path)
+    }
+
+    /// Does a monitor listen for the container?
+    pub fn running(&self, root: &Root, name: &Name) -> bool {
+        let lxcpath = root.path().to_string_lossy();
+        let plain = format!(" @{lxcpath}/{name}/command");
+        // Where that does not fit into an address, LXC hashes it (src/lxc/commands_utils.c).
+        let hashed = format!(" @lxc/{:016x}/command", fnv64a(format!("{lxcpath}/{name}").as_bytes()));
+        self.0
+            .split(|b| *b == b'\n')
+            .any(|line| line.ends_with(plain.as_bytes()) || line.ends_with(hashed.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (text, version) in
+            [("5.0.2\n", Version(5, 0)), ("2.1.1", Version(2, 1)), ("7.0.0~rc1", Version(7, 0))]
+        {
+            assert_eq!(Version::parse(text), Some(version));
+        }
+        assert_eq!(Version::parse("lxc-start: not found"), None);
+    }
+
+    #[test]
+    fn keys_of_each_lxc() {
+        let root = Root::locate(&std::env::temp_dir()).unwrap();
+        let name = Name::parse("web").unwrap();
+        let text = |version| config(&root, &name, version, Path::new("/usr/sbin/sliverfs")).unwrap();
+        for (version, has, has_not) in [
+            (
+                Version(1, 1),
+                ["lxc.utsname = web", "lxc.rootfs = dir:", "lxc.hook.destroy = "],
+                ["lxc.uts.", "managed"],
+            ),
+            (
+                Version(2, 1),
+                ["lxc.uts.name = web", "lxc.rootfs.path = dir:", "lxc.hook.destroy = "],
+                ["utsname", "managed"],
+            ),
+            (
+                Version(5, 0),
+                ["lxc.uts.name = web", "lxc.rootfs.path = dir:", "lxc.rootfs.managed = 0"],
+                ["utsname", "hook.destroy"],
+            ),
+            (
+                Version(7, 0),
+                ["lxc.uts.name = web", "lxc.rootfs.path = dir:", "lxc.rootfs.managed = 0"],
+                ["lxc.cgroup.", "hook.destroy"],
+            ),
+        ] {
+            let text = text(version);
+            for line in has {
+                assert!(text.contains(line), "{version:?} wants {line}:\n{text}");
+            }
+            for line in has_not {
+                assert!(!text.contains(line), "{version:?} does not know {line}:\n{text}");
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Bringing a sliver's view up, and taking it down.
+
+use std::fs;
+use std::path::Path;
+
+use crate::backend::features::Features;
+use crate::backend::union::{self, Layers};
+use crate::backend::{Kind, probe};
+use crate::catalog::base::{Base, Form};
+use crate::catalog::lock::Lock;
+use crate::catalog::mounted::source;
+use crate::catalog::{Mounted, Root, Sliver};
+use crate::error::{Context, Error, Result};
+use crate::lxc::Sockets;
+use crate::mount::alive::{Views, refuse_alive};
+use crate::mount::exec;
+use crate::mount::mountinfo::MountInfo;
+use crate::mount::plan::{MountCall, Step};
+use crate::name::Name;
+
+/// What a command found or did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was so already.
+    Already,
+    /// It was done.
+    Done,
+}
+
+/// The folder of a base's tree, as a layer's name: relative to LXCPATH, or the image's mount point.
+pub fn lower(root: &Root, base: &Base) -> String {
+    match base.form {
+        Form::Directory => format!(".base/{}/tree", base.name),
+        Form::Squashfs | Form::Erofs => root.base_mount(&base.name).to_string_lossy().into_owned(),
+    }
+}
+
+/// The steps that mount the base's image, where it is one that is not mounted yet.
+pub fn base_steps(root: &Root, base: &Base, info: &MountInfo) -> Vec<Step> {
+    let Some((fstype, image)) = base.image(root) else { return Vec::new() };
+    let target = root.base_mount(&base.name);
+    if info.at(&target).is_some_and(|mount| mount.fstype == fstype.as_bytes()) {
+        return Vec::new();
+    }
+    vec![Step::CreateDir(target.clone()), Step::MountImage { fstype, image, target }]
+}
+
+/// The call that mounts a view of the store folder `.store/STORE`.
+pub fn mount_call(
+    root: &Root,
+    base: &Base,
+    store: &str,
+    kind: Kind,
+    features: Features,
+    target: &Path,
+) -> Result<MountCall> {
+    let layers = Layers::new(&lower(root, base), &format!(".store/{store}"));
+    Ok(MountCall {
+        fstype: kind.caps().fstype,
+        source: source(&root.stores().join(store)),
+        options: union::options(kind, &layers, features)?,
+        from: root.path().to_owned(),
+        target: target.to_owned(),
+    })
+}
+
+/// The plan that mounts a sliver; empty where its view is up already.
+///
+/// Refuses a store that is alive anywhere else, a mount point that is not empty or not ours, a base that changed.
+/// The sliver's lock is held, and [`hold_image`]'s.
+pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
+    let name = &sliver.name;
+    let view = root.view(name);
+    let info = MountInfo::of_self()?;
+    let views = Views::everywhere()?;
+    if let Some(mount) = info.at(&view) {
+        return match views.of(root, name).find(|place| place.pid.is_none() && place.target == view) {
+            Some(place) => writable(place.read_only, &view).map(|()| Vec::new()),
+            None => Err(Error::in_use(format!(
+                "something else is mounted on {}: {} ({})",
+                view.display(),
+                String::from_utf8_lossy(&mount.source()),
+                String::from_utf8_lossy(mount.fstype),
+            ))
+            .way_out("unmount it first")),
+        };
+    }
+    if base.digest != sliver.digest {
+        return Err(Error::damaged(format!(
+            "the sliver `{name}` was made on a base `{}` with digest {}, but that base now has {}",
+            base.name, sliver.digest, base.digest
+        ))
+        .way_out("a store means nothing over another base: add the old base again under this name"));
+    }
+    let features = probe::features(root, sliver.backend)?;
+    refuse_alive(root, name, sliver.backend, features, &views)?;
+    refuse_full_mount_point(&view)?;
+    let mut steps = base_steps(root, base, &info);
+    steps.push(Step::CreateDir(root.container(name)));
+    steps.push(Step::CreateDir(view.clone()));
+    steps.push(Step::Mount(Box::new(mount_call(root, base, name.as_str(), sliver.backend, features, &view)?)));
+    Ok(steps)
+}
+
+/// Carries a plan of [`plan_up`] out, looks at what came of it, and notes it for this boot.
+pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<Outcome> {
+    if steps.is_empty() {
+        return Ok(Outcome::Already);
+    }
+    exec::run(steps)?;
+    let view = root.view(&sliver.name);
+    let noted = check(sliver.backend, &view)
+        .and_then(|()| Mounted::note(root, &sliver.name, sliver.backend, source(&root.store(&sliver.name))));
+    noted.inspect_err(|_| {
+        if let Err(err) = exec::unmount(&view) {
+            log::warn!("{err}");
+        }
+    })?;
+    Ok(Outcome::Done)
+}
+
+/// The catalog's lock, where the base is an image: between the look at its mount and the mount of the view nobody may let go
+/// of it, or the view would stand on the empty mount point.
+pub fn hold_image(root: &Root, base: &Base) -> Result<Option<Lock>> {
+    match base.image(root) {
+        Some(_) => root.lock_catalog().map(Some),
+        None => Ok(None),
+    }
+}
+
+/// After a mount: is it of the right type, and is it writable? A driver that cannot write to its store mounts read-only, with
+/// no more than a line in the kernel's log.
+pub fn check(kind: Kind, view: &Path) -> Result<()> {
+    let info = MountInfo::of_self()?;
+    let Some(mount) = info.at(view) else {
+        return Err(Error::failed(format!(
+            "the kernel took the mount on {}, but lists none",
+            view.display()
+        )));
+    };
+    if mount.fstype != kind.caps().fstype.as_bytes() {
+        return Err(Error::failed(format!(
+            "{} came up as {} and not as {kind}",
+            view.display(),
+            String::from_utf8_lossy(mount.fstype)
+        )));
+    }
+    writable(mount.read_only(), view)
+}
+
+fn writable(read_only: bool, view: &Path) -> Result<()> {
+    if !read_only {
+        return Ok(());
+    }
+    Err(Error::failed(format!("the view {} came up read-only: the driver cannot write to the store", view.display()))
+        .way_out("the kernel's log says why; mostly the store's disk is full, read-only or lacks a feature: `sliverfs probe --fresh`"))
+}
+
+fn refuse_full_mount_point(view: &Path) -> Result<()> {
+    match fs::read_dir(view) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(Error::failed(format!("the mount point {} is not empty", view.display()))
+                .way_out("what lies in it would be hidden: move it away")),
+        },
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(err) => Err(err).at("list the mount point", view),
+    }
+}
+
+/// The plan that unmounts a sliver here; empty where it is not mounted. Refuses while its container runs.
+pub fn plan_down(root: &Root, name: &Name, sockets: &Sockets) -> Result<Vec<Step>> {
+    if sockets.running(root, name) {
+        return Err(Error::in_use(format!("the container `{name}` is running"))
+            .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
+    }
+    own_mounts(root, name)
+}
+
+/// The steps that unmount what this namespace has of the sliver on its mount point.
+pub fn own_mounts(root: &Root, name: &Name) -> Result<Vec<Step>> {
+    let view = root.view(name);
+    let info = MountInfo::of_self()?;
+    let ours = source(&root.store(name)).into_bytes();
+    let noted = Mounted::find(root, name).map(|noted| noted.source.into_bytes());
+    Ok(info
+        .mounts()
+        .filter(|mount| *mount.target() == *view)
+        .filter(|mount| *mount.source() == *ours || noted.as_deref() == Some(&*mount.source()))
+        .map(|_| Step::Unmount(view.clone()))
+        .collect())
+}
+
+/// Unmounts what the plan names, forgets the note when the store is nowhere alive, and lets go of a base image that no other
+/// sliver needs.
+pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<Outcome> {
+    exec::run(steps)?;
+    // The note is kept while somebody may hold a detached view: it tells the view's device.
+    let views = Views::everywhere()?;
+    let elsewhere: Vec<String> = views.of(root, name).map(|place| place.words()).collect();
+    if !elsewhere.is_empty() {
+        return Err(Error::in_use(format!(
+            "`{name}` is unmounted from {}, but its store is still mounted at {}",
+            root.view(name).display(),
+            elsewhere.join(", and at ")
+        ))
+        .way_out("end the processes there; until then it cannot be mounted again or destroyed"));
+    }
+    if let Some(sliver) = Sliver::find(root, name)? {
+        release_base(root, &sliver.base)?;
+    }
+    Ok(if steps.is_empty() { Outcome::Already } else { Outcome::Done })
+}
+
+/// Unmounts a base's image when no view stands on it.
+fn release_base(root: &Root, base: &Name) -> Result<()> {
+    let target = root.base_mount(base);
+    if MountInfo::of_self()?.at(&target).is_none() {
+        return Ok(());
+    }
+    let _lock = root.lock_catalog()?;
+    let views = Views::everywhere()?;
+    for name in Sliver::names(root)? {
+        let uses = Sliver::load(root, &name).map_or(true, |sliver| sliver.base == *base);
+        if uses && views.of(root, &name).next().is_some() {
+            return Ok(());
+        }
+    }
+    exec::unmount(&target)
+}
