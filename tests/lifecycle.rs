@@ -1,0 +1,377 @@
+//! A sliver's life by the real binary on a real disk: what is safe to repeat, what is refused, what is told.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+
+use common::node::{Node, run};
+use common::{listing, require};
+
+fn node() -> Option<Node> {
+    require("root", common::root()).then(|| Node::with_base("ext4", 64))
+}
+
+/// A process that does what a script says, prints a line, and lives until it is dropped.
+struct Holder(Child);
+
+impl Holder {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "ready", "{command:?}");
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _told = self.0.stdin.take().map(|mut pipe| pipe.write_all(b"\n"));
+        let _gone = self.0.wait();
+    }
+}
+
+#[test]
+fn from_create_to_destroy_each_step_twice() {
+    let Some(node) = node() else { return };
+    for _ in 0..2 {
+        node.ok(&["create", "a", "--base", "b"]);
+    }
+    for _ in 0..2 {
+        node.ok(&["mount", "a"]);
+    }
+    assert_eq!(node.json(&["list", "--json"])[0]["actual"], "mounted");
+    fs::write(node.view("a").join("kept"), "kept").unwrap();
+    fs::remove_file(node.view("a").join("etc/a.txt")).unwrap();
+    for _ in 0..2 {
+        node.ok(&["umount", "a"]);
+    }
+    assert_eq!(node.json(&["list", "--json"])[0]["actual"], "unmounted");
+    node.ok(&["mount", "--all"]);
+    assert_eq!(fs::read_to_string(node.view("a").join("kept")).unwrap(), "kept");
+    assert!(!node.view("a").join("etc/a.txt").exists());
+    let sheet = node.json(&["show", "a", "--json"]);
+    assert_eq!(sheet["backend"], "overlay");
+    assert_eq!(sheet["mounted_at"][0], node.view("a").to_str().unwrap());
+    assert!(sheet["space"].as_u64().unwrap() >= 16384);
+    node.ok(&["umount", "--all"]);
+    for _ in 0..2 {
+        node.ok(&["destroy", "a"]);
+    }
+    assert!(!node.store("a").exists() && !node.lxcpath.join("a").exists());
+    assert_eq!(fs::read_dir(node.lxcpath.join(".store")).unwrap().count(), 0, "nothing is left");
+    node.ok(&["base", "verify", "b"]);
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_can_be_typed() {
+    let Some(node) = node() else { return };
+    node.ok(&["probe"]);
+    let before = listing::of(&node.lxcpath, true);
+    let create = node.ok(&["create", "a", "--base", "b", "--dry-run"]);
+    assert_eq!(listing::of(&node.lxcpath, true), before);
+    run(Command::new("sh").arg("-ec").arg(&create));
+    assert_eq!(node.json(&["show", "a", "--json"])["actual"], "unmounted", "the typed steps made a sliver");
+    let mount = node.ok(&["mount", "a", "--dry-run"]);
+    assert_eq!(node.json(&["show", "a", "--json"])["actual"], "unmounted");
+    run(Command::new("sh").arg("-ec").arg(&mount));
+    assert_eq!(node.json(&["show", "a", "--json"])["actual"], "mounted", "the typed steps mounted it");
+    let umount = node.ok(&["umount", "a", "--dry-run"]);
+    run(Command::new("sh").arg("-ec").arg(&umount));
+    let destroy = node.ok(&["destroy", "a", "--dry-run"]);
+    assert!(node.store("a").exists());
+    run(Command::new("sh").arg("-ec").arg(&destroy));
+    assert!(!node.store("a").exists());
+}
+
+#[test]
+fn a_store_alive_in_a_foreign_namespace_is_left_alone() {
+    let Some(node) = node() else { return };
+    node.ok(&["create", "a", "--base", "b"]);
+    node.ok(&["mount", "a"]);
+    let foreign = Holder::start(Command::new("unshare").args([
+        "-m",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        "echo ready; read x",
+    ]));
+    let said = node.fails(4, &["umount", "a"]);
+    assert!(said.contains(&format!("process {}", foreign.0.id())), "{said}");
+    assert_eq!(node.json(&["list", "--json"])[0]["actual"], "elsewhere");
+    let before = listing::of(&node.store("a"), true);
+    assert!(node.fails(4, &["mount", "a"]).contains("mount namespace of process"));
+    assert!(node.fails(4, &["destroy", "a"]).contains("mount namespace of process"));
+    assert_eq!(listing::of(&node.store("a"), true), before);
+    drop(foreign);
+    node.ok(&["mount", "a"]);
+    node.ok(&["umount", "a"]);
+    node.ok(&["destroy", "a"]);
+}
+
+#[test]
+fn a_detached_view_held_by_a_cwd_is_found() {
+    let Some(node) = node() else { return };
+    node.ok(&["create", "a", "--base", "b"]);
+    node.ok(&["mount", "a"]);
+    let view = node.view("a");
+    let holder =
+        Holder::start(Command::new("sh").args(["-c", "echo ready; read x"]).current_dir(view.join("etc")));
+    assert!(node.fails(4, &["umount", "a"]).contains("is in use"));
+    run(Command::new("umount").arg("-l").arg(&view));
+    let who = format!("process {} (sh)", holder.0.id());
+    assert_eq!(node.json(&["show", "a", "--json"])["held_by"][0], who.as_str());
+    for command in ["mount", "destroy"] {
+        let said = node.fails(4, &[command, "a"]);
+        assert!(said.contains("detached") && said.contains(&who), "{said}");
+    }
+    drop(holder);
+    node.ok(&["mount", "a"]);
+}
+
+#[test]
+fn another_tools_mount_of_the_store_is_found() {
+    let Some(node) = node() else { return };
+    node.ok(&["create", "a", "--base", "b"]);
+    let other = node.dir().join("other");
+    fs::create_dir(&other).unwrap();
+    let store = node.store("a");
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        node.lxcpath.join(".base/b/tree").display(),
+        store.join("upper").display(),
+        store.join("work").display()
+    );
+    run(Command::new("mount").args(["-t", "overlay", "-o", &options, "mine"]).arg(&other));
+    node.fails(4, &["mount", "a"]);
+    node.fails(4, &["destroy", "a"]);
+    run(Command::new("umount").arg(&other));
+    node.ok(&["mount", "a"]);
+}
+
+#[test]
+fn the_same_disk_by_another_path_is_the_same_node() {
+    let Some(node) = node() else { return };
+    node.ok(&["create", "a", "--base", "b"]);
+    node.ok(&["mount", "a"]);
+    let alias = node.dir().join("alias");
+    fs::create_dir(&alias).unwrap();
+    run(Command::new("mount").arg("--bind").arg(&node.lxcpath).arg(&alias));
+    let by_alias = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_sliverfs"))
+            .arg("--lxcpath")
+            .arg(&alias)
+            .args(["--config", "/dev/null"])
+            .args(args)
+            .output()
+            .unwrap()
+    };
+    assert_eq!(by_alias(&["destroy", "a"]).status.code(), Some(4));
+    let list: serde_json::Value = serde_json::from_slice(&by_alias(&["list", "--json"]).stdout).unwrap();
+    assert_ne!(list[0]["actual"], "unmounted");
+    run(Command::new("umount").arg(&alias));
+}
+
+#[test]
+fn paths_with_separators_work_and_never_become_options() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for odd in ["a,b", "a:b", "back\\slash", "with space", "quo'te"] {
+        let mut node = Node::with_base("ext4", 32);
+        let lxcpath = node.dir().join("disk").join(format!("odd {odd}"));
+        fs::rename(&node.lxcpath, &lxcpath).unwrap();
+        node.lxcpath = lxcpath;
+        node.ok(&["create", "a", "--base", "b"]);
+        node.ok(&["mount", "a"]);
+        fs::write(node.view("a").join("new"), odd).unwrap();
+        assert!(node.store("a").join("upper/new").exists(), "{odd}");
+        assert_eq!(node.json(&["list", "--json"])[0]["actual"], "mounted", "{odd}");
+        node.ok(&["umount", "a"]);
+        node.ok(&["destroy", "a"]);
+    }
+    let mut node = Node::new("ext4", 16);
+    let lxcpath = node.dir().join("disk/new\nline");
+    fs::rename(&node.lxcpath, &lxcpath).unwrap();
+    node.lxcpath = lxcpath;
+    assert!(node.fails(2, &["list"]).contains("control character"));
+}
+
+#[test]
+fn bad_input_changes_nothing() {
+    let Some(node) = node() else { return };
+    node.ok(&["create", "a", "--base", "b"]);
+    let before = listing::of(&node.lxcpath, true);
+    for name in ["", ".", "..", ".base", "a/b", "a,b", "-x", "x y", &"n".repeat(64)] {
+        node.fails(2, &["create", "--base", "b", "--", name]);
+        node.fails(2, &["destroy", "--", name]);
+    }
+    assert!(node.fails(2, &["create", "c", "--base", "nobase"]).contains("nobase"));
+    node.fails(2, &["create", "c", "--base", "b", "--backend", "ext4"]);
+    node.fails(3, &["create", "c", "--base", "b", "--backend", "mini_fo"]);
+    node.fails(2, &["mount"]);
+    node.fails(2, &["mount", "nosuch"]);
+    node.fails(2, &["frobnicate"]);
+    assert_eq!(listing::of(&node.lxcpath, true), before);
+    // The same name with other wishes.
+    run(Command::new("cp").arg("-a").arg(node.lxcpath.join(".base/b")).arg(node.lxcpath.join(".base/b2")));
+    assert!(node.fails(2, &["create", "a", "--base", "b2"]).contains("there already"));
+}
+
+#[test]
+fn records_that_cannot_be_read() {
+    let Some(node) = node() else { return };
+    node.ok(&["create", "a", "--base", "b"]);
+    node.ok(&["create", "good", "--base", "b"]);
+    let record = node.store("a").join("sliver.json");
+    let text = fs::read_to_string(&record).unwrap();
+    for (bad, code, word) in [
+        (text.replace("\"version\":1", "\"version\":99"), 3, "newer"),
+        (text.replace("\"overlay\"", "\"paper\""), 5, "damaged"),
+        (text.replace("\"a\"", "\"z\""), 5, "is the record of"),
+        (text[..text.len() / 2].to_owned(), 5, "damaged"),
+        (String::new(), 5, "damaged"),
+    ] {
+        fs::write(&record, &bad).unwrap();
+        for command in
+            [&["mount", "a"][..], &["destroy", "a"], &["show", "a"], &["create", "a", "--base", "b"]]
+        {
+            let said = node.fails(code, command);
+            assert!(said.contains(word) && said.contains(node.lxcpath.to_str().unwrap()), "{said}");
+        }
+        let list = node.json(&["list", "--json"]);
+        assert_eq!(list[0]["recorded"], "unreadable");
+        assert_eq!(list[1]["recorded"], "created");
+        assert_eq!(fs::read_to_string(&record).unwrap(), bad);
+        node.fails(4, &["base", "remove", "b"]);
+    }
+    fs::remove_file(&record).unwrap();
+    assert!(node.fails(5, &["mount", "a"]).contains("sliver.json"));
+}
+
+#[test]
+fn places_that_are_not_right() {
+    let Some(node) = node() else { return };
+    node.ok(&["create", "a", "--base", "b"]);
+    // A mount point with something in it.
+    fs::write(node.view("a").join("precious"), "x").unwrap();
+    assert!(node.fails(1, &["mount", "a"]).contains("is not empty"));
+    assert_eq!(fs::read_to_string(node.view("a").join("precious")).unwrap(), "x");
+    fs::remove_file(node.view("a").join("precious")).unwrap();
+    // Something else mounted on it.
+    run(Command::new("mount").args(["-t", "tmpfs", "other"]).arg(node.view("a")));
+    assert!(node.fails(4, &["mount", "a"]).contains("something else is mounted"));
+    node.fails(4, &["destroy", "a"]);
+    assert!(node.store("a").join("sliver.json").exists());
+    run(Command::new("umount").arg(node.view("a")));
+    // A container of somebody else.
+    fs::create_dir(node.lxcpath.join("theirs")).unwrap();
+    fs::write(node.lxcpath.join("theirs/config"), "lxc.uts.name = theirs\n").unwrap();
+    assert!(node.fails(4, &["create", "theirs", "--base", "b"]).contains("no sliver's"));
+    // The disk is not there.
+    let mut away = Node::new("ext4", 16);
+    fs::remove_file(away.lxcpath.join(".sliverfs")).unwrap();
+    assert!(away.fails(1, &["list"]).contains("does not carry slivers"));
+    away.lxcpath = away.lxcpath.join("missing");
+    assert!(away.fails(1, &["list"]).contains("missing"));
+}
+
+#[test]
+fn full_and_read_only_disks() {
+    let Some(node) = node() else { return };
+    node.ok(&["create", "a", "--base", "b"]);
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(node.dir().join("disk")));
+    let said = node.fails(1, &["create", "c", "--base", "b", "--backend", "overlay"]);
+    assert!(said.contains("read-only"), "{said}");
+    let said = node.fails(1, &["destroy", "a"]);
+    assert!(said.contains("read-only"), "{said}");
+    // An overlay on a read-only disk comes up read-only, which is refused and undone.
+    node.fails(1, &["mount", "a"]);
+    assert_eq!(node.json(&["list", "--json"])[0]["actual"], "unmounted");
+    run(Command::new("mount").args(["-o", "remount,rw"]).arg(node.dir().join("disk")));
+    node.ok(&["mount", "a"]);
+    node.ok(&["umount", "a"]);
+    let full = node.dir().join("disk/full");
+    let _filled =
+        Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", full.display())).output();
+    for inode in 0..100_000 {
+        if fs::create_dir(node.dir().join(format!("disk/d{inode}"))).is_err() {
+            break;
+        }
+    }
+    let before = listing::of(&node.lxcpath, false);
+    let said = node.fails(1, &["create", "c", "--base", "b", "--backend", "overlay"]);
+    assert!(said.contains("full"), "{said}");
+    assert_eq!(listing::of(&node.lxcpath, false), before, "nothing is left of a create that failed");
+    fs::remove_file(full).unwrap();
+    node.ok(&["create", "c", "--base", "b"]);
+}
+
+#[test]
+fn one_more_sliver_is_eight_blocks() {
+    let Some(node) = node() else { return };
+    node.ok(&["create", "first", "--base", "b"]);
+    let used = || {
+        nix::sys::statvfs::statvfs(&node.lxcpath)
+            .map(|disk| disk.blocks_free() * disk.fragment_size())
+            .unwrap()
+    };
+    run(&mut Command::new("sync"));
+    let before = used();
+    node.ok(&["create", "second", "--base", "b"]);
+    node.ok(&["mount", "second"]);
+    node.ok(&["umount", "second"]);
+    run(&mut Command::new("sync"));
+    let more = before - used();
+    assert!(more <= 8 * 4096, "one more sliver took {more} bytes");
+}
+
+#[test]
+fn thirty_two_at_once_leave_a_whole_catalog() {
+    let Some(node) = node() else { return };
+    node.ok(&["probe"]);
+    let names = ["p", "q", "r", "s", "t", "u"];
+    let workers: Vec<Child> = (0..32)
+        .map(|worker| {
+            let mut script = String::new();
+            for turn in 0..8 {
+                let name = names[(worker + turn) % names.len()];
+                for step in ["create NAME --base b", "mount NAME", "umount NAME", "destroy NAME"] {
+                    script += &format!("\"$@\" {} 2>/dev/null; ", step.replace("NAME", name));
+                }
+            }
+            let mut shell = Command::new("sh");
+            shell.args([
+                "-c",
+                &script,
+                "sh",
+                env!("CARGO_BIN_EXE_sliverfs"),
+                "--config",
+                "/dev/null",
+                "--lxcpath",
+            ]);
+            shell.arg(&node.lxcpath).stdout(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for mut worker in workers {
+        worker.wait().unwrap();
+    }
+    for sliver in node.json(&["list", "--json"]).as_array().unwrap() {
+        assert_eq!(sliver["recorded"], "created", "{sliver}");
+        let name = sliver["name"].as_str().unwrap();
+        node.ok(&["umount", name]);
+        node.ok(&["mount", name]);
+        node.ok(&["umount", name]);
+        node.ok(&["destroy", name]);
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&format!("sliverfs:{}", node.lxcpath.display())), "a stray mount");
+    assert_eq!(fs::read_dir(node.lxcpath.join(".store")).unwrap().count(), 0);
+    let left: Vec<_> = fs::read_dir(&node.lxcpath).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+    node.ok(&["base", "verify", "b"]);
+}
