@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
-use crate::backend::Choice;
+use crate::kind::Choice;
 use crate::name::Name;
 
 /// Many LXC containers (slivers) on one shared read-only base image.

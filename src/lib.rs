@@ -1,5 +1,6 @@
 //! sliverfs runs many LXC containers ("slivers") on one shared read-only base image.
 
+pub mod alive;
 pub mod archive;
 pub mod backend;
 pub mod catalog;
@@ -9,6 +10,7 @@ pub mod config;
 pub mod error;
 pub mod hash;
 pub mod image;
+pub mod kind;
 pub mod logger;
 pub mod lxc;
 pub mod mount;

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
+use crate::alive::Views;
 use crate::catalog::{Root, Sliver};
 use crate::config::Config;
 use crate::error::{Class, Result};
 use crate::lxc::Sockets;
-use crate::mount::alive::Views;
 use crate::name::Name;
 
 /// What the operator wants.

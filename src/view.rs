@@ -3,16 +3,17 @@
 use std::fs;
 use std::path::Path;
 
+use crate::alive::{Views, refuse_alive};
 use crate::backend::features::Features;
+use crate::backend::probe;
 use crate::backend::union::{self, Layers};
-use crate::backend::{Kind, probe};
 use crate::catalog::base::{Base, Form};
 use crate::catalog::lock::Lock;
 use crate::catalog::mounted::source;
 use crate::catalog::{Mounted, Root, Sliver};
 use crate::error::{Context, Error, Result};
+use crate::kind::Kind;
 use crate::lxc::Sockets;
-use crate::mount::alive::{Views, refuse_alive};
 use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{MountCall, Step};
@@ -98,7 +99,14 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     let mut steps = base_steps(root, base, &info);
     steps.push(Step::CreateDir(root.container(name)));
     steps.push(Step::CreateDir(view.clone()));
-    steps.push(Step::Mount(Box::new(mount_call(root, base, name.as_str(), sliver.backend, features, &view)?)));
+    steps.push(Step::Mount(Box::new(mount_call(
+        root,
+        base,
+        name.as_str(),
+        sliver.backend,
+        features,
+        &view,
+    )?)));
     Ok(steps)
 }
 

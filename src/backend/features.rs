@@ -3,8 +3,8 @@
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::Kind;
 use crate::error::Result;
+use crate::kind::Kind;
 use crate::mount::options::Options;
 
 /// Which optional mount options this kernel's driver knows.

@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
-use super::Kind;
 use super::trial::{DiskName, Edit, Kernel, lists};
 use crate::catalog::root::create_dir;
 use crate::error::{Context, Error, Result};
+use crate::kind::Kind;
 use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::options::Options;

@@ -8,14 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::features::Features;
 use super::kernel::{self, Running};
 use super::trial::{self, DiskName, Verdict};
-use super::{Choice, Kind};
 use crate::catalog::{Root, record};
 use crate::error::{Context, Error, Result};
 use crate::hash::fnv64a;
+use crate::kind::{Choice, Kind};
 use crate::mount::disk;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::private;
 use crate::sys::statfs;
+use crate::tree;
 
 /// What is remembered in the run folder.
 #[derive(Serialize, Deserialize)]
@@ -161,7 +162,7 @@ fn sweep(stores: &Path) -> Result<()> {
     for entry in fs::read_dir(stores).at("list", stores)? {
         let entry = entry.at("list", stores)?;
         if entry.file_name().as_encoded_bytes().starts_with(TRIAL.as_bytes()) {
-            fs::remove_dir_all(entry.path()).at("remove the trial folder", &entry.path())?;
+            tree::remove_path(&entry.path())?;
         }
     }
     Ok(())

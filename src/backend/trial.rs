@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::features::Features;
 use super::union::{self, Layers};
-use super::{Caps, Kind};
 use crate::error::Result;
+use crate::kind::{Caps, Kind};
 use crate::mount::options::Options;
 
 /// An edit of the trial view, in the order in which they are made.

@@ -1,8 +1,8 @@
 //! The option dialects of the union file systems: the only place that spells them.
 
-use super::Kind;
 use super::features::Features;
 use crate::error::Result;
+use crate::kind::Kind;
 use crate::mount::options::Options;
 
 /// The layers of one view, as names that this program made: relative to LXCPATH, or below the run folder.

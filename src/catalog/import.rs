@@ -22,7 +22,7 @@ use crate::name::Name;
 use crate::out::Progress;
 use crate::shell;
 use crate::size::Size;
-use crate::sys::statfs;
+use crate::sys::{statfs, sync};
 use crate::tree::{self, Dir, Summary};
 
 /// What came of an import.
@@ -177,7 +177,7 @@ fn import(root: &Root, name: &Name, source: Source, text: String, pack: Option<F
     };
     let base = found.record(name, text);
     base.write(staging.path())?;
-    tree::open(staging.path())?.sync_disk().at("write to the disk", staging.path())?;
+    sync::disk(staging.path())?;
     let _lock = root.lock_catalog()?;
     staging.publish(root, name)?;
     Ok(base)

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::record;
 use super::root::Root;
-use crate::backend::Kind;
 use crate::error::{Context, Result};
+use crate::kind::Kind;
 use crate::name::Name;
 
 /// A mount that this program made.

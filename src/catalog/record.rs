@@ -1,6 +1,6 @@
 //! Records: small JSON documents with a version, replaced as a whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::sync;
 
 /// The version that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -45,7 +46,7 @@ pub fn write<T: Serialize>(dir: &Path, file: &str, record: &T) -> Result<()> {
     let path = dir.join(file);
     write_synced(&temporary, record)?;
     fs::rename(&temporary, &path).at("rename the new record to", &path)?;
-    sync_dir(dir)
+    sync::dir(dir)
 }
 
 /// Writes a record that need not outlive the boot: replaced as a whole, but not forced to the disk.
@@ -54,11 +55,6 @@ pub fn write_volatile<T: Serialize>(dir: &Path, file: &str, record: &T) -> Resul
     let path = dir.join(file);
     fs::write(&temporary, to_text(&path, record)?).at("write", &temporary)?;
     fs::rename(&temporary, &path).at("rename the new record to", &path)
-}
-
-/// Makes the names in a folder durable.
-pub fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|dir| dir.sync_all()).at("write to the disk the folder", dir)
 }
 
 fn write_synced<T: Serialize>(path: &Path, record: &T) -> Result<()> {

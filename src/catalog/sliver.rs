@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::record;
 use super::root::Root;
-use crate::backend::Kind;
 use crate::error::{Class, Context, Error, Result};
+use crate::kind::Kind;
 use crate::name::Name;
 
 /// The record's file name, in the store's folder.

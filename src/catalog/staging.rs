@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::record::sync_dir;
 use super::root::Root;
 use crate::error::{Context, Error, Result};
 use crate::name::Name;
-use crate::sys::xattr;
+use crate::sys::{sync, xattr};
 use crate::tree;
 
 const NEW: &str = ".new.";
@@ -56,7 +55,7 @@ impl Staging {
         }
         fs::rename(&self.path, &to).at("rename the new base to", &to)?;
         self.lock = None;
-        sync_dir(&root.bases())
+        sync::dir(&root.bases())
     }
 }
 
@@ -92,7 +91,7 @@ pub fn retire(root: &Root, name: &Name) -> Result<()> {
         .find(|to| to.symlink_metadata().is_err())
         .unwrap_or_else(|| root.bases().join(format!("{REMOVED}{name}")));
     fs::rename(&from, &to).at("rename the base to", &to)?;
-    sync_dir(&root.bases())
+    sync::dir(&root.bases())
 }
 
 /// Removes what nobody is at work on: bases that were retired, and imports that were interrupted.

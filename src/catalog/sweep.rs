@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use super::root::Root;
 use crate::error::Result;
-use crate::mount::exec;
-use crate::mount::plan::Step;
 use crate::name::Name;
+use crate::tree;
 
 /// A store that is being made.
 pub fn new_store(root: &Root, name: &Name) -> PathBuf {
@@ -35,7 +34,5 @@ pub fn all(root: &Root, name: &Name) -> Result<()> {
 }
 
 fn clear(dirs: &[PathBuf]) -> Result<()> {
-    let left: Vec<Step> =
-        dirs.iter().filter(|dir| dir.exists()).map(|dir| Step::RemoveTree(dir.clone())).collect();
-    exec::run(&left)
+    dirs.iter().filter(|dir| dir.exists()).try_for_each(|dir| tree::remove_path(dir))
 }

@@ -1,6 +1,5 @@
 //! `sliverfs apply`: makes the node what its configuration wants. Adds and mounts; never removes.
 
-use crate::backend::Choice;
 use crate::catalog::base;
 use crate::catalog::{Root, Sliver, root};
 use crate::cli;
@@ -8,6 +7,7 @@ use crate::cmd::create::{self, create};
 use crate::cmd::{Ctx, mount, probe};
 use crate::config::{BaseWanted, Config, SliverWanted};
 use crate::error::{Error, Result};
+use crate::kind::Choice;
 use crate::out;
 use crate::shell;
 

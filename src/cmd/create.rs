@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::backend::{Choice, Kind, probe};
+use crate::backend::probe;
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::cli;
 use crate::cmd::{Ctx, print_plan, probe as probe_cmd};
 use crate::config::lxcconf;
 use crate::error::{Context, Error, Result};
+use crate::kind::{Choice, Kind};
 use crate::lxc;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::alive::{Views, refuse_alive};
 use crate::backend::probe;
 use crate::catalog::{Mounted, Root, Sliver, sweep};
 use crate::cli;
 use crate::cmd::{create, print_plan};
 use crate::error::{Error, Result};
 use crate::lxc::Sockets;
-use crate::mount::alive::{Views, refuse_alive};
 use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
+use crate::alive::Views;
 use crate::catalog::{Root, Sliver};
 use crate::cli;
 use crate::cmd::Ctx;
 use crate::config::Config;
 use crate::error::Result;
 use crate::lxc::Sockets;
-use crate::mount::alive::Views;
 use crate::name::Name;
 use crate::out;
 use crate::size::Size;

@@ -33,7 +33,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Probe(args) => probe::run(&ctx.root()?, &args),
         Command::Base(args) => match args.command {
             // The first base that is added by hand marks the disk; `apply` never does.
-            BaseCommand::Add(args) => base::add(&Root::init(&ctx.lxcpath()?)?, &args),
+            BaseCommand::Add(args) => base::add(&Root::locate(&ctx.lxcpath()?)?, &args),
             BaseCommand::List(args) => base::list(&ctx.root()?, &args),
             BaseCommand::Show(args) => base::show(&ctx.root()?, &args),
             BaseCommand::Verify(args) => base::verify(&ctx.root()?, &args),

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::backend::Kind;
+use crate::alive::{self, Place, Views};
 use crate::backend::probe;
 use crate::catalog::Sliver;
 use crate::cli;
 use crate::cmd::Ctx;
 use crate::error::Result;
+use crate::kind::Kind;
 use crate::lxc::Sockets;
-use crate::mount::alive::{self, Place, Views};
 use crate::name::Name;
 use crate::out;
 use crate::size::Size;

@@ -11,8 +11,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::image;
 use super::plan::{MountCall, Step};
 use crate::archive;
-use crate::catalog::record::sync_dir;
 use crate::error::{Context, Error, Result};
+use crate::sys::sync;
+use crate::tree;
 
 /// What takes a done step back.
 enum Undo {
@@ -57,12 +58,12 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         Step::CopyAttributes(from, to) => copy_attributes(from, to)?,
         Step::Unpack(archive, view) => archive::unpack_beneath(archive, view)?,
         Step::Unmount(target) => unmount(target)?,
-        Step::SyncDisk(dir) => sync_disk(dir)?,
+        Step::SyncDisk(dir) => sync::disk(dir)?,
         Step::Rename(from, to) => {
             fs::rename(from, to).at("rename to", to)?;
             undo.push(Undo::Rename(to.clone(), from.clone()));
             for folder in [from.parent(), to.parent()].into_iter().flatten() {
-                sync_dir(folder)?;
+                sync::dir(folder)?;
             }
         }
         Step::RemoveTree(dir) => remove_tree(dir)?,
@@ -135,18 +136,6 @@ pub fn unmount(target: &Path) -> Result<()> {
     }
 }
 
-/// syncfs(2) where the kernel has it (2.6.39), else sync(2).
-pub fn sync_disk(dir: &Path) -> Result<()> {
-    let open = fs::File::open(dir).at("open", dir)?;
-    match nix::unistd::syncfs(&open) {
-        Err(Errno::ENOSYS) => {
-            nix::unistd::sync();
-            Ok(())
-        }
-        done => done.at("write to the disk of", dir),
-    }
-}
-
 fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     let meta = fs::symlink_metadata(from).at("look at", from)?;
     chown(to, Some(meta.uid()), Some(meta.gid())).at("change the owner of", to)?;
@@ -167,5 +156,5 @@ fn write_file(path: &Path, text: &[u8]) -> Result<()> {
 
 /// Removes a tree by descriptors, without following links and without crossing into another mount.
 fn remove_tree(dir: &Path) -> Result<()> {
-    fs::remove_dir_all(dir).at("remove", dir)
+    tree::remove_path(dir)
 }

@@ -1,6 +1,5 @@
 //! Mounts: option strings, what is mounted where, and the one executor of plans.
 
-pub mod alive;
 pub mod disk;
 pub mod exec;
 pub mod image;

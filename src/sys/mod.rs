@@ -4,5 +4,6 @@
 pub mod child;
 pub mod loopdev;
 pub mod statfs;
+pub mod sync;
 pub mod tool;
 pub mod xattr;

@@ -226,17 +226,6 @@ impl Dir {
         path
     }
 
-    /// Writes everything on this directory's file system to the disk; before Linux 2.6.39, on all of them.
-    pub fn sync_disk(&self) -> nix::Result<()> {
-        match nix::unistd::syncfs(&self.0) {
-            Err(Errno::ENOSYS) => {
-                nix::unistd::sync();
-                Ok(())
-            }
-            done => done,
-        }
-    }
-
     /// Writes the names in this directory to the disk.
     pub fn sync(&self) -> nix::Result<()> {
         nix::unistd::fsync(&self.0)

@@ -3,6 +3,8 @@
 
 pub mod listing;
 pub mod node;
+pub mod tar;
+pub mod tree;
 
 use std::io::Write;
 

@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::exec::{mount_union, unmount};
-use super::mountinfo::{Mount, MountInfo};
-use super::options::Options;
-use super::plan::MountCall;
-use crate::backend::Kind;
 use crate::backend::features::Features;
 use crate::catalog::mounted::source;
 use crate::catalog::{Mounted, Root};
 use crate::error::{Context, Error, Result};
 use crate::hash::fnv64a;
+use crate::kind::Kind;
+use crate::mount::exec::{mount_union, unmount};
+use crate::mount::mountinfo::{Mount, MountInfo};
+use crate::mount::options::Options;
+use crate::mount::plan::MountCall;
 use crate::name::Name;
 
 /// Where a view is mounted.
