@@ -39,9 +39,6 @@ pub struct Place {
 /// All views of this program in all mount namespaces, at one moment.
 pub struct Views(Vec<Place>);
 
-/// What starts the source of each mount that this program makes.
-const OURS: &[u8] = b"sliverfs:";
-
 impl Views {
     /// Reads the mountinfo of every distinct mount namespace that a process is in.
     pub fn everywhere() -> Result<Self> {
@@ -51,34 +48,43 @@ impl Views {
         seen.extend([own.hash()].into_iter().chain(namespace("self")));
         views.add(None, &own);
         for pid in processes()? {
-            let Some(id) = namespace(&pid.to_string()) else {
-                views.add_unnamed(pid, &mut seen);
-                continue;
-            };
-            if seen.insert(id) {
-                if let Some(info) = mountinfo(pid)? {
-                    views.add(Some(pid), &info);
+            match namespace(&pid.to_string()) {
+                Some(id) if seen.insert(id) => {
+                    if let Some(info) = mountinfo(pid)? {
+                        views.add(Some(pid), &info);
+                    }
+                }
+                Some(_) => {}
+                // Before Linux 3.8 a process does not tell its mount namespace, and some hide it: the mounts stand for it.
+                None => {
+                    if let Some(info) = mountinfo(pid)?.filter(|info| seen.insert(info.hash())) {
+                        views.add(Some(pid), &info);
+                    }
                 }
             }
         }
         Ok(views)
     }
 
-    /// Before Linux 3.8 a process does not tell its mount namespace, and some may hide it: the mountinfo stands for it.
-    fn add_unnamed(&mut self, pid: u32, seen: &mut BTreeSet<u64>) {
-        if let Ok(Some(info)) = mountinfo(pid) {
-            if seen.insert(info.hash()) {
-                self.add(Some(pid), &info);
+    /// As [`Views::everywhere`], and again for a while where only other namespaces have the sliver's store.
+    ///
+    /// A namespace that was just made has a copy of every mount until its maker has left the old root behind (a container
+    /// that starts) or taken the copies down (another sliverfs at work).
+    pub fn settled(root: &Root, name: &Name) -> Result<Self> {
+        let mut views = Self::everywhere()?;
+        for _ in 0..PATIENCE_FOR_NAMESPACES {
+            let places: Vec<&Place> = views.of(root, name).collect();
+            if places.is_empty() || places.iter().any(|place| place.pid.is_none()) {
+                break;
             }
+            pause();
+            views = Self::everywhere()?;
         }
+        Ok(views)
     }
 
     fn add(&mut self, pid: Option<u32>, info: &MountInfo) {
-        self.0.extend(
-            info.mounts()
-                .filter(|mount| mount.source().starts_with(OURS))
-                .map(|mount| Place::of(pid, &mount)),
-        );
+        self.0.extend(info.mounts().filter(Mount::is_ours).map(|mount| Place::of(pid, &mount)));
     }
 
     /// Where the sliver's store is mounted: matched by source, or by what was noted when it was mounted. Never by path: a
@@ -122,7 +128,7 @@ impl Place {
     }
 }
 
-/// Refuses when the store is alive anywhere but at the places that `allowed` takes.
+/// Refuses when the store is alive anywhere: mounted in any namespace, or held by a process.
 pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, views: &Views) -> Result<()> {
     let places: Vec<String> = views.of(root, name).map(Place::words).collect();
     if !places.is_empty() {
@@ -154,6 +160,9 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
 
 /// How often a store that nobody visible holds is asked for again, a [`pause`] apart.
 const PATIENCE: u32 = 50;
+
+/// How often the places in other namespaces are looked at again, a [`pause`] apart.
+const PATIENCE_FOR_NAMESPACES: u32 = 10;
 
 /// A tenth of a second. poll(2) and not sleep: new 32-bit kernels without the old time calls were seen to refuse that.
 fn pause() {

@@ -73,7 +73,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     let name = &sliver.name;
     let view = root.view(name);
     let info = MountInfo::of_self()?;
-    let views = Views::everywhere()?;
+    let views = Views::settled(root, name)?;
     if let Some(mount) = info.at(&view) {
         return match views.of(root, name).find(|place| place.pid.is_none() && place.target == view) {
             Some(place) => writable(place.read_only, &view).map(|()| Vec::new()),
@@ -204,7 +204,7 @@ pub fn own_mounts(root: &Root, name: &Name) -> Result<Vec<Step>> {
 pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<Outcome> {
     exec::run(steps)?;
     // The note is kept while somebody may hold a detached view: it tells the view's device.
-    let views = Views::everywhere()?;
+    let views = Views::settled(root, name)?;
     let elsewhere: Vec<String> = views.of(root, name).map(|place| place.words()).collect();
     if !elsewhere.is_empty() {
         return Err(Error::in_use(format!(

@@ -368,7 +368,7 @@ fn thirty_two_at_once_leave_a_whole_catalog() {
         node.ok(&["umount", name]);
         node.ok(&["destroy", name]);
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     assert!(!mounts.contains(&format!("sliverfs:{}", node.lxcpath.display())), "a stray mount");
     assert_eq!(fs::read_dir(node.lxcpath.join(".store")).unwrap().count(), 0);
     let left: Vec<_> = fs::read_dir(&node.lxcpath).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -180,7 +180,7 @@ fn only_the_probe_writes_trial_files() {
     run(strace.args(["mount", "a"]));
     let calls = fs::read_to_string(&trace).unwrap();
     assert!(!calls.contains(".probe") && !calls.contains("unshare") && !calls.contains("fork"), "{calls}");
-    let options = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let options = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     let line = options.lines().find(|line| line.contains(node.view("a").to_str().unwrap())).unwrap();
     assert!(line.contains("redirect_dir=nofollow"), "{line}");
 }

@@ -9,7 +9,7 @@ use super::sparse::{self, Map};
 use crate::error::{Error, Result};
 use crate::tree::{Kind, Meta, Time, c_name};
 
-/// The longest path, link target or pax header, in bytes: 16 times the longest path that the kernel takes at once.
+/// The most bytes of paths, link targets and pax headers that may stand before an entry.
 const MAX_TEXT: u64 = 1 << 20;
 
 /// What an entry is.
@@ -54,7 +54,8 @@ pub struct Reader<'a> {
 struct Before {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
-    any: bool,
+    /// Their bytes together.
+    bytes: u64,
 }
 
 impl<'a> Reader<'a> {
@@ -70,7 +71,7 @@ impl<'a> Reader<'a> {
         loop {
             self.pass_over()?;
             let Some(bytes) = self.block()? else {
-                return if before.any { Err(self.torn()) } else { self.drain().map(|()| None) };
+                return if before.bytes > 0 { Err(self.torn()) } else { self.drain().map(|()| None) };
             };
             let block = Block::new(&bytes);
             if !block.checksum_fits() {
@@ -82,6 +83,13 @@ impl<'a> Reader<'a> {
             self.path = before.path.clone().or_else(|| pax.path.clone()).unwrap_or_else(|| block.path());
             let size = block.size().and_then(|size| u64::try_from(size).ok());
             let size = size.ok_or_else(|| self.refuse("has a size that is no size"))?;
+            if matches!(block.flag(), b'x' | b'X' | b'L' | b'K') {
+                before.bytes = before.bytes.saturating_add(size.max(1));
+                if before.bytes > MAX_TEXT {
+                    return Err(self
+                        .refuse(&format!("has headers of {} bytes; {MAX_TEXT} is the most", before.bytes)));
+                }
+            }
             match block.flag() {
                 b'x' | b'X' => {
                     let text = self.text(size)?;
@@ -103,7 +111,6 @@ impl<'a> Reader<'a> {
                 b'V' => self.start_body(size)?,
                 _ => return self.entry(&block, size, before, pax).map(Some),
             }
-            before.any |= !matches!(block.flag(), b'g' | b'V');
         }
     }
 

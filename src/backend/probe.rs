@@ -141,7 +141,7 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
         fstype: disk.map_or_else(|| "an unknown file system".to_owned(), |disk| disk.fstype),
     };
     let dir = stores.join(format!("{TRIAL}{}", std::process::id()));
-    let answer = private::run(|| {
+    let answer = private::run(root.path(), || {
         let verdict = trial::run(&mut Running::lay_out(&dir, disk)?, kind)?;
         serde_json::to_vec(&verdict).map_err(|err| Error::failed(format!("write the verdict as JSON: {err}")))
     });

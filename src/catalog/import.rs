@@ -127,6 +127,10 @@ fn same(base: &Base, source: &str, pack: Option<Form>) -> Result<()> {
 }
 
 fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
+    // A missing program must not be found out after an hour, nor after something was written.
+    if let Some(form) = pack {
+        image::require(form)?;
+    }
     let meta = if archive::is_stdin(source) { None } else { Some(fs::metadata(source).at("open", source)?) };
     if meta.as_ref().is_some_and(fs::Metadata::is_dir) {
         let real = fs::canonicalize(source).at("open", source)?;
@@ -153,7 +157,6 @@ fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
 
 fn import(root: &Root, name: &Name, source: Source, text: String, pack: Option<Form>) -> Result<Base> {
     let staging = Staging::new(root, name)?;
-    // Asked first: a missing program must not be found out after an hour.
     let packer = pack.map(|form| image::packer(form, staging.path())).transpose()?.zip(pack);
     let tree = staging.path().join(Form::Directory.file());
     let found = match (source, packer) {

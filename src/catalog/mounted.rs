@@ -10,6 +10,7 @@ use super::record;
 use super::root::Root;
 use crate::error::{Context, Result};
 use crate::kind::Kind;
+use crate::mount::mountinfo::SOURCE;
 use crate::name::Name;
 
 /// A mount that this program made.
@@ -51,5 +52,5 @@ impl Mounted {
 
 /// The source that a view's mount carries: `sliverfs:` and the store's absolute path.
 pub fn source(store: &Path) -> String {
-    format!("sliverfs:{}", store.to_string_lossy())
+    format!("{SOURCE}{}", store.to_string_lossy())
 }

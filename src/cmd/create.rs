@@ -81,7 +81,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
             } else {
                 sweep::all(root, name)?;
                 // Planned in there, too: nobody can let go of a base's image that this namespace has.
-                private::run(|| exec::run(&stage()?).map(|()| Vec::new()))
+                private::run(root.path(), || exec::run(&stage()?).map(|()| Vec::new()))
                     .inspect_err(|_| left_over(root, name))?;
             }
             vec![Step::Rename(sweep::new_store(root, name), root.store(name))]

@@ -31,7 +31,7 @@ pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
     if let Some(sliver) = &sliver {
         // A kernel that no longer offers the backend cannot hold a view of it either, but for what mountinfo shows.
         let features = probe::features(root, sliver.backend).unwrap_or_default();
-        refuse_alive(root, name, sliver.backend, features, &Views::everywhere()?)?;
+        refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)?;
     }
     refuse_mounts_in(&[root.store(name), root.container(name)])?;
     let (hide, remove) = steps(root, name, sliver.is_some(), container);

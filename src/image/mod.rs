@@ -5,6 +5,6 @@ mod pack;
 mod superblock;
 mod view;
 
-pub use pack::{Packer, packer};
-pub use superblock::{HEAD, Superblock, detect};
+pub use pack::{Packer, packer, require};
+pub use superblock::{Superblock, detect};
 pub use view::{Seen, look};

@@ -54,14 +54,26 @@ const EROFS: Choices = Choices {
 
 const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
 
+fn choices(form: Form) -> Result<Choices> {
+    match form {
+        Form::Squashfs => Ok(SQUASHFS),
+        Form::Erofs => Ok(EROFS),
+        Form::Directory => Err(Error::usage("a directory is not packed")),
+    }
+}
+
+/// Refuses when the program that packs images of the given form is not installed.
+pub fn require(form: Form) -> Result<()> {
+    let choices = choices(form)?;
+    let mut asked = tool::command(choices.program);
+    asked.arg("--help").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    asked.status().map(drop).map_err(|err| absent(&choices, &err))
+}
+
 /// Finds a way to pack a tree as an image of the given form: tried on an empty folder in `scratch`, which this kernel must then
 /// mount. Nothing of the trial stays.
 pub fn packer(form: Form, scratch: &Path) -> Result<Packer> {
-    let choices = match form {
-        Form::Squashfs => SQUASHFS,
-        Form::Erofs => EROFS,
-        Form::Directory => return Err(Error::usage("a directory is not packed")),
-    };
+    let choices = choices(form)?;
     let empty = scratch.join("empty");
     let trial = scratch.join("trial");
     fs::create_dir(&empty).at("create", &empty)?;
@@ -97,7 +109,7 @@ fn choose(form: Form, choices: &Choices, empty: &Path, trial: &Path) -> Result<P
 }
 
 fn mounts(form: Form, image: &Path, over: &Path) -> Result<()> {
-    private::run(|| {
+    private::run(over, || {
         image::mount_read_only(form.name(), image, over)?;
         exec::unmount(over)?;
         Ok(Vec::new())

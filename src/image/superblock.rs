@@ -9,7 +9,7 @@ use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
 
 /// How many bytes of an image hold its superblock.
-pub const HEAD: usize = 2048;
+const HEAD: usize = 2048;
 
 /// Tells an image by its first bytes.
 pub fn detect(head: &[u8]) -> Option<Form> {

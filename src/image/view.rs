@@ -29,7 +29,7 @@ pub struct Seen {
 /// the number of bytes in it, where it is known.
 pub fn look(file: &Path, form: Form, folder: &Path, attrs: bool, total: Option<u64>) -> Result<Seen> {
     let block = Superblock::read(file)?;
-    let answer = private::run(|| {
+    let answer = private::run(folder, || {
         // The mount must not outlive the command that asked for it.
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", Path::new("a child process"))?;
         image::mount_read_only(form.name(), file, folder)?;

@@ -9,6 +9,9 @@ use std::path::Path;
 use crate::error::{Context, Result};
 use crate::hash::fnv64a;
 
+/// What the source of each mount that this program makes starts with; a store's path follows.
+pub const SOURCE: &str = "sliverfs:";
+
 /// The text of one mountinfo file.
 pub struct MountInfo(Vec<u8>);
 
@@ -64,6 +67,11 @@ impl<'a> Mount<'a> {
     /// The source string.
     pub fn source(&self) -> Cow<'a, [u8]> {
         unescape(self.source)
+    }
+
+    /// Is it a mount of this program? Each of them says so in its source.
+    pub fn is_ours(&self) -> bool {
+        self.source().starts_with(SOURCE.as_bytes())
     }
 
     /// Is the mount, or the file system below it, read-only?

@@ -2,19 +2,31 @@
 
 use std::path::Path;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
+use super::mountinfo::MountInfo;
 use crate::error::{Context, Result};
 use crate::sys::child;
 
-/// Runs `work` in a child with a private mount namespace, and returns its answer.
-pub fn run(work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+/// Runs `work` in a child with a private mount namespace, and returns its answer. `keep` is the folder to work on.
+pub fn run(keep: &Path, work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
     child::answer(|| {
         let slash = Path::new("/");
         unshare(CloneFlags::CLONE_NEWNS).at("make a mount namespace from", slash)?;
         mount(None::<&str>, slash, None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
             .at("make private", slash)?;
+        let_go_of_views(keep);
         work()
     })
+}
+
+/// Takes the views down in this namespace, which has a copy of each: a sliver that is unmounted outside must not be found alive
+/// in here. But for the view that `keep` itself lies in (a node in a sliver). What cannot be taken down stays for as long as the
+/// work takes.
+fn let_go_of_views(keep: &Path) {
+    let Ok(info) = MountInfo::of_self() else { return };
+    for mount in info.mounts().rev().filter(|mount| mount.is_ours() && !keep.starts_with(mount.target())) {
+        let _stays = umount2(&*mount.target(), MntFlags::MNT_DETACH);
+    }
 }

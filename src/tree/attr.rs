@@ -1,6 +1,6 @@
 //! Which extended attributes belong to a base, and how they are read and written.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use nix::errno::Errno;
 
@@ -28,16 +28,15 @@ pub fn forged(name: &[u8]) -> bool {
 }
 
 /// The names of all attributes of an entry. None where the disk has no attributes.
-pub fn names(dir: &Dir, name: &std::ffi::CStr) -> nix::Result<Vec<CString>> {
+pub fn names(dir: &Dir, name: &CStr) -> nix::Result<Vec<CString>> {
     match xattr::list(&dir.proc_path(name)) {
         Err(Errno::EOPNOTSUPP) => Ok(Vec::new()),
         listed => listed,
     }
 }
 
-/// The kept attributes of an entry, sorted by name.
-pub fn read(dir: &Dir, name: &std::ffi::CStr) -> nix::Result<Vec<Attr>> {
-    let mut names = names(dir, name)?;
+/// Those of the attributes `names` of an entry that a base keeps, sorted by name, with their values.
+pub fn read(dir: &Dir, name: &CStr, mut names: Vec<CString>) -> nix::Result<Vec<Attr>> {
     names.retain(|attr| kept(attr.to_bytes()));
     names.sort_unstable();
     let path = dir.proc_path(name);
@@ -53,7 +52,7 @@ pub fn read(dir: &Dir, name: &std::ffi::CStr) -> nix::Result<Vec<Attr>> {
 }
 
 /// Sets attributes on an entry.
-pub fn write(dir: &Dir, name: &std::ffi::CStr, attrs: &[Attr]) -> nix::Result<()> {
+pub fn write(dir: &Dir, name: &CStr, attrs: &[Attr]) -> nix::Result<()> {
     if attrs.is_empty() {
         return Ok(());
     }

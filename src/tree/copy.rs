@@ -7,7 +7,7 @@ use std::io::{Seek, SeekFrom, Write};
 use nix::errno::Errno;
 
 use super::content::{BLOCK, read_data};
-use super::meta::{Meta, refuse_union_marks};
+use super::meta::Meta;
 use super::{Chain, Dir, Entry, Kind, SELF, Stat, Step, Walk, c_name, shown, sys};
 use crate::error::{Context, Error, Result};
 
@@ -46,7 +46,6 @@ pub fn copy(
     while let Some(step) = walk.step()? {
         match step {
             Step::Entry(entry) if entry.stat.kind == Kind::Dir => {
-                refuse_union_marks(entry.dir, entry.name, &entry.stat, entry.path)?;
                 directories.push(Meta::read(entry.dir, entry.name, &entry.stat, entry.path)?);
                 copy.directory(&entry)?;
                 walk.enter()?;
@@ -99,7 +98,6 @@ impl Copy<'_> {
             let below = path.get(self.prefix..).unwrap_or_default();
             self.linked.insert(stat.id, below.strip_prefix(b"/").unwrap_or(below).to_vec());
         }
-        refuse_union_marks(dir, name, stat, path)?;
         let meta = Meta::read(dir, name, stat, path)?;
         let here = self.to.here();
         match stat.kind {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::content::{BLOCK, read_data};
-use super::meta::{Meta, refuse_union_marks};
+use super::meta::Meta;
 use super::{Dir, Entry, Kind, SELF, Step, Walk, sys};
 use crate::error::Result;
 
@@ -108,7 +108,6 @@ impl Stream<'_> {
             }
             self.linked.insert(stat.id, number);
         }
-        refuse_union_marks(dir, entry.name, stat, path)?;
         self.disk = self.disk.saturating_add(stat.allocated);
         let meta = Meta::read(dir, entry.name, stat, path)?;
         self.hash.update([letter(stat.kind)]);

@@ -23,8 +23,20 @@ pub struct Meta {
 
 impl Meta {
     /// Reads the rest of what `stat` began.
+    ///
+    /// Refuses what only a union file system may put into a tree: as a base it would hide or forge entries of the view.
     pub fn read(dir: &Dir, name: &CStr, stat: &Stat, path: &[u8]) -> Result<Self> {
-        let attrs = attr::read(dir, name).map_err(sys("read the attributes of", path))?;
+        if stat.kind == Kind::Char && stat.device == (0, 0) {
+            return Err(union_mark(path, "a whiteout (character device 0:0)"));
+        }
+        let names = attr::names(dir, name).map_err(sys("list the attributes of", path))?;
+        if let Some(mark) = names.iter().find(|attr| attr::forged(attr.to_bytes())) {
+            return Err(union_mark(
+                path,
+                &format!("marked by a union file system ({})", mark.to_string_lossy()),
+            ));
+        }
+        let attrs = attr::read(dir, name, names).map_err(sys("read the attributes of", path))?;
         Ok(Self { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs })
     }
 
@@ -39,19 +51,7 @@ impl Meta {
     }
 }
 
-/// Refuses what only a union file system may put into a tree: as a base it would hide or forge entries of the view.
-pub fn refuse_union_marks(dir: &Dir, name: &CStr, stat: &Stat, path: &[u8]) -> Result<()> {
-    let refuse = |what: &str| {
-        Err(Error::failed(format!("{} is {what}", shown(path).display())).way_out(
-            "this is the store of a union file system, not a root file system: take the merged view",
-        ))
-    };
-    if stat.kind == Kind::Char && stat.device == (0, 0) {
-        return refuse("a whiteout (character device 0:0)");
-    }
-    let names = attr::names(dir, name).map_err(sys("list the attributes of", path))?;
-    match names.iter().find(|attr| attr::forged(attr.to_bytes())) {
-        Some(attr) => refuse(&format!("marked by a union file system ({})", attr.to_string_lossy())),
-        None => Ok(()),
-    }
+fn union_mark(path: &[u8], what: &str) -> Error {
+    Error::failed(format!("{} is {what}", shown(path).display()))
+        .way_out("this is the store of a union file system, not a root file system: take the merged view")
 }

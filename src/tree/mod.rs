@@ -17,7 +17,7 @@ pub use content::{BLOCK, read_data};
 pub use copy::{Copied, copy};
 pub use digest::{Summary, digest, hex};
 pub use dir::{Dir, Kind, Stat, Time};
-pub use meta::{Meta, refuse_union_marks};
+pub use meta::Meta;
 pub use remove::{remove, remove_path};
 pub use space::space;
 pub use walk::{Entry, Step, Walk};

@@ -6,6 +6,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
+/// Gives the calling thread, which is a test of its own, a mount namespace of its own: what other tests do in theirs, private
+/// namespaces among it, must not hold this one's mounts.
+fn own_namespace() {
+    thread_local! {
+        static DONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    if !DONE.replace(true) {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    }
+}
+
 /// A disk of its own, unmounted and removed when dropped.
 pub struct Node {
     dir: PathBuf,
@@ -16,6 +29,7 @@ pub struct Node {
 impl Node {
     /// A node whose stores lie on a new file system of the given type and size.
     pub fn new(fstype: &str, mib: u64) -> Self {
+        own_namespace();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("sliverfs-node-{}-{number}", std::process::id()));
         std::fs::create_dir_all(dir.join("disk")).unwrap();
@@ -93,7 +107,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         // Whatever a failed test left mounted, deepest first.
-        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
         let prefix = self.dir.to_string_lossy().into_owned();
         let targets =
             table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|path| path.starts_with(&prefix));
