@@ -20,6 +20,7 @@ use crate::mount::mountinfo::{Mount, MountInfo};
 use crate::mount::options::Options;
 use crate::mount::plan::MountCall;
 use crate::name::Name;
+use crate::sys::pause;
 
 /// Where a view is mounted.
 #[derive(Clone, Debug)]
@@ -164,10 +165,6 @@ const PATIENCE: u32 = 50;
 /// How often the places in other namespaces are looked at again, a [`pause`] apart.
 const PATIENCE_FOR_NAMESPACES: u32 = 10;
 
-/// A tenth of a second. poll(2) and not sleep: new 32-bit kernels without the old time calls were seen to refuse that.
-fn pause() {
-    let _nothing_to_wait_for = nix::poll::poll(&mut [], 100u16);
-}
 
 /// Asks the kernel whether the store's upper folder is in use by any mount, also a detached one.
 ///

@@ -92,14 +92,58 @@ impl Sockets {
 
     /// Does a monitor listen for the container?
     pub fn running(&self, root: &Root, name: &Name) -> bool {
+        !self.inodes(root, name).is_empty()
+    }
+
+    /// Does a monitor listen for the container that is not the one which called this process as a hook?
+    ///
+    /// LXC 5 closes its socket before it calls post-stop, so a new start can be under way by then; older ones close it later.
+    pub fn running_anew(&self, root: &Root, name: &Name) -> bool {
+        let mut inodes = self.inodes(root, name);
+        let mut pid = nix::unistd::getppid().as_raw();
+        while pid > 1 && !inodes.is_empty() {
+            let held = sockets_of(pid);
+            inodes.retain(|inode| !held.contains(inode));
+            pid = parent(pid).unwrap_or(0);
+        }
+        !inodes.is_empty()
+    }
+
+    /// The inodes of the sockets that belong to a monitor of the container.
+    fn inodes(&self, root: &Root, name: &Name) -> Vec<u64> {
         let lxcpath = root.path().to_string_lossy();
         let plain = format!(" @{lxcpath}/{name}/command");
         // Where that does not fit into an address, LXC hashes it (src/lxc/commands_utils.c).
         let hashed = format!(" @lxc/{:016x}/command", fnv64a(format!("{lxcpath}/{name}").as_bytes()));
         self.0
             .split(|b| *b == b'\n')
-            .any(|line| line.ends_with(plain.as_bytes()) || line.ends_with(hashed.as_bytes()))
+            .filter(|line| line.ends_with(plain.as_bytes()) || line.ends_with(hashed.as_bytes()))
+            .map(inode)
+            .collect()
     }
+}
+
+/// A line: `NUM: REFCOUNT PROTOCOL FLAGS TYPE STATE INODE PATH` (proc(5)). 0, which no socket has, where it is not one.
+fn inode(line: &[u8]) -> u64 {
+    let field = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).nth(6);
+    field.and_then(|field| std::str::from_utf8(field).ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// The inodes of the sockets that a process holds open.
+fn sockets_of(pid: i32) -> Vec<u64> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    links
+        .filter_map(|entry| {
+            let link = fs::read_link(entry.path()).ok()?;
+            link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
+}
+
+/// The parent of a process.
+fn parent(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -115,6 +159,25 @@ mod tests {
             assert_eq!(Version::parse(text), Some(version));
         }
         assert_eq!(Version::parse("lxc-start: not found"), None);
+    }
+
+    #[test]
+    fn a_monitor_in_the_list_of_sockets() {
+        let root = Root::locate(&std::env::temp_dir()).unwrap();
+        let path = root.path().display();
+        let text = format!(
+            "Num       RefCount Protocol Flags    Type St Inode Path\n\
+             0000000000000000: 00000002 00000000 00010000 0001 01  7093 @{path}/web/command\n\
+             0000000000000000: 00000003 00000000 00000000 0001 03 70930\n"
+        );
+        let sockets = Sockets(text.into_bytes());
+        for (name, inodes) in [("web", &[7093][..]), ("eb", &[]), ("web2", &[])] {
+            let name = Name::parse(name).unwrap();
+            assert_eq!(sockets.inodes(&root, &name), inodes);
+            assert_eq!(sockets.running(&root, &name), !inodes.is_empty());
+            // No ancestor of this test holds it.
+            assert_eq!(sockets.running_anew(&root, &name), !inodes.is_empty());
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ fn parse() -> Result<Cli, ExitCode> {
     let mut words = Vec::new();
     for word in std::env::args_os().skip(1) {
         match word.into_string() {
+            // argh takes a lone `-` as an option.
+            Ok(word) if word == "-" => words.push("/dev/stdin".to_owned()),
             Ok(word) => words.push(word),
             Err(word) => {
                 eprintln!("{word:?} is not UTF-8");

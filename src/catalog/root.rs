@@ -14,8 +14,8 @@ use crate::name::Name;
 /// The marker's name: it says that this is the disk that carries the slivers, and not its empty mount point.
 pub const MARKER: &str = ".sliverfs";
 
-/// Where the state of this boot lives: a tmpfs, so that nothing here wears flash.
-pub const RUN: &str = "/var/run/sliverfs";
+/// Where the state of this boot lives, in a folder of its own: a tmpfs, so that nothing here wears flash.
+const RUN: &str = "/var/run";
 
 /// LXCPATH: where the bases, the stores and the views of a node lie.
 pub struct Root {
@@ -72,7 +72,9 @@ impl Root {
             return Err(Error::usage(format!("LXCPATH {} is not a folder", path.display())));
         }
         // The same folder reached by another path (a bind mount, a link) has the same key.
-        let run = PathBuf::from(format!("{RUN}/{:x}-{:x}", meta.dev(), meta.ino()));
+        // Without the links in it (/var is one on OpenWrt, /var/run on Debian), as mountinfo shows what is mounted below it.
+        let tmpfs = fs::canonicalize(RUN).unwrap_or_else(|_| PathBuf::from(RUN));
+        let run = tmpfs.join(format!("sliverfs/{:x}-{:x}", meta.dev(), meta.ino()));
         Ok(Self { path: real, run })
     }
 

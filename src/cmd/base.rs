@@ -1,7 +1,6 @@
 //! `sliverfs base add|list|show|verify|remove`.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -17,7 +16,7 @@ use crate::name::Name;
 use crate::out::{self, Progress, Table};
 use crate::shell;
 use crate::size::Size;
-use crate::sys::loopdev;
+use crate::sys::{loopdev, pause};
 use crate::tree::{self, Summary};
 
 /// Imports a base. `root` need not carry the marker yet: a base that is added by hand makes it.
@@ -296,7 +295,7 @@ fn refuse_while_mounted(root: &Root, name: &Name) -> Result<()> {
                 )
                 .way_out("look for it in /proc/*/mountinfo, and end the processes there"));
             }
-            std::thread::sleep(Duration::from_millis(50));
+            pause();
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use crate::catalog::Sliver;
 use crate::cli;
 use crate::cmd::{Ctx, mount};
 use crate::error::{Class, Error, Result};
+use crate::lxc::Sockets;
 use crate::name::Name;
 use crate::view;
 
@@ -31,6 +32,11 @@ fn post_stop(ctx: &mut Ctx, name: &Name) -> Result<()> {
     let root = ctx.root()?;
     let _lock = root.lock_sliver(name)?;
     Sliver::load(&root, name)?;
+    if Sockets::read()?.running_anew(&root, name) {
+        // Its pre-start found the view up, or is about to.
+        log::info!("`{name}` is being started again: its view stays");
+        return Ok(());
+    }
     let steps = view::own_mounts(&root, name)?;
     match view::down(&root, name, &steps) {
         // Somebody still looks at it: the next start takes the view as it is.

@@ -7,3 +7,8 @@ pub mod statfs;
 pub mod sync;
 pub mod tool;
 pub mod xattr;
+
+/// Waits for a tenth of a second. poll(2) and not sleep: new 32-bit kernels without the old time calls were seen to refuse that.
+pub fn pause() {
+    let _nothing_to_wait_for = nix::poll::poll(&mut [], 100u16);
+}
