@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
 use crate::backend::features::Features;
+use crate::backend::union;
 use crate::catalog::mounted::source;
 use crate::catalog::{Mounted, Root};
 use crate::error::{Context, Error, Result};
@@ -17,7 +18,6 @@ use crate::hash::fnv64a;
 use crate::kind::Kind;
 use crate::mount::exec::{mount_union, unmount};
 use crate::mount::mountinfo::{Mount, MountInfo};
-use crate::mount::options::Options;
 use crate::mount::plan::MountCall;
 use crate::name::Name;
 use crate::sys::pause;
@@ -41,13 +41,19 @@ pub struct Place {
 pub struct Views(Vec<Place>);
 
 impl Views {
+    /// The views among the mounts of this process's own namespace.
+    pub fn here(own: &MountInfo) -> Self {
+        let mut views = Self(Vec::new());
+        views.add(None, own);
+        views
+    }
+
     /// Reads the mountinfo of every distinct mount namespace that a process is in.
     pub fn everywhere() -> Result<Self> {
-        let mut views = Self(Vec::new());
-        let mut seen = BTreeSet::new();
         let own = MountInfo::of_self()?;
+        let mut views = Self::here(&own);
+        let mut seen = BTreeSet::new();
         seen.extend([own.hash()].into_iter().chain(namespace("self")));
-        views.add(None, &own);
         for pid in processes()? {
             match namespace(&pid.to_string()) {
                 Some(id) if seen.insert(id) => {
@@ -92,7 +98,7 @@ impl Views {
     /// namespace may show it anywhere, and a container shows it as `/`.
     pub fn of<'a>(&'a self, root: &Root, name: &Name) -> impl Iterator<Item = &'a Place> + use<'a> {
         let source = source(&root.store(name)).into_bytes();
-        let noted = Mounted::find(root, name);
+        let noted = if self.0.is_empty() { None } else { Mounted::find(root, name) };
         self.0.iter().filter(move |place| {
             place.source == source
                 || noted.as_ref().is_some_and(|noted| {
@@ -165,27 +171,14 @@ const PATIENCE: u32 = 50;
 /// How often the places in other namespaces are looked at again, a [`pause`] apart.
 const PATIENCE_FOR_NAMESPACES: u32 = 10;
 
-
 /// Asks the kernel whether the store's upper folder is in use by any mount, also a detached one.
 ///
-/// A trial mount with `index=on` and a work folder on another mount answers EBUSY for an upper in use, and EINVAL for a
-/// free one, before it writes anything (seen on 6.1 and 6.18; fs/overlayfs/super.c). None where the driver cannot tell.
+/// By a mount that never comes about ([`union::in_use`]). None where the driver cannot tell.
 pub fn in_use(root: &Root, name: &Name, kind: Kind, features: Features) -> Result<Option<bool>> {
     if !kind.caps().tells_in_use || !features.index {
         return Ok(None);
     }
-    let store = root.store(name);
-    let disk = fs::metadata(&store).at("look at the store", &store)?.dev();
-    // It must be another mount than the store's, or the trial would succeed.
-    let elsewhere = [root.run(), Path::new("/dev"), Path::new("/proc")]
-        .into_iter()
-        .find(|dir| fs::metadata(dir).is_ok_and(|meta| meta.dev() != disk));
-    let Some(elsewhere) = elsewhere.and_then(Path::to_str) else { return Ok(None) };
-    let mut options = Options::new();
-    options.add("lowerdir", ".base")?;
-    options.add("upperdir", &format!(".store/{name}/upper"))?;
-    options.add("workdir", elsewhere)?;
-    options.flag("index=on")?;
+    let options = union::in_use(".base", &format!(".store/{name}/upper"))?;
     let target = root.run().join("mounted");
     let call = MountCall {
         fstype: kind.caps().fstype,

@@ -155,7 +155,7 @@ pub struct Create {
     /// the base
     #[argh(option)]
     pub base: Name,
-    /// auto, overlay, overlayfs, mini_fo or aufs (default: UCI's, or auto)
+    /// auto, or a kind that `probe` lists (default: UCI's, or auto)
     #[argh(option)]
     pub backend: Option<Choice>,
     /// an archive to unpack into the new sliver

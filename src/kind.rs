@@ -26,6 +26,8 @@ pub enum Kind {
 pub struct Caps {
     /// The type that mount(2) and /proc/filesystems know it by, and its module's name.
     pub fstype: &'static str,
+    /// What statfs(2) calls a view's file system; none where it answers for the base.
+    pub magic: Option<u32>,
     /// It wants a work folder beside the upper folder.
     pub work_dir: bool,
     /// The store's disk must keep trusted extended attributes.
@@ -45,6 +47,7 @@ impl Kind {
         match self {
             Self::Overlay => Caps {
                 fstype: "overlay",
+                magic: Some(0x794c_7630),
                 work_dir: true,
                 trusted_xattrs: true,
                 replaces_folders: true,
@@ -52,6 +55,7 @@ impl Kind {
             },
             Self::Overlayfs => Caps {
                 fstype: "overlayfs",
+                magic: Some(0x794c_764f),
                 work_dir: true,
                 trusted_xattrs: true,
                 replaces_folders: true,
@@ -60,6 +64,7 @@ impl Kind {
             // rmdir of any folder of the base is EINVAL (seen on 2.6.32).
             Self::MiniFo => Caps {
                 fstype: "mini_fo",
+                magic: None,
                 work_dir: false,
                 trusted_xattrs: false,
                 replaces_folders: false,
@@ -67,6 +72,7 @@ impl Kind {
             },
             Self::Aufs => Caps {
                 fstype: "aufs",
+                magic: Some(0x6175_6673),
                 work_dir: false,
                 trusted_xattrs: false,
                 replaces_folders: true,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::alive::{Views, refuse_alive};
+use crate::alive::{Views, in_use, refuse_alive};
 use crate::backend::features::Features;
 use crate::backend::probe;
 use crate::backend::union::{self, Layers};
@@ -18,6 +18,7 @@ use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{MountCall, Step};
 use crate::name::Name;
+use crate::sys::statfs;
 
 /// What a command found or did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +74,9 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     let name = &sliver.name;
     let view = root.view(name);
     let info = MountInfo::of_self()?;
-    let views = Views::settled(root, name)?;
+    let here = Views::here(&info);
     if let Some(mount) = info.at(&view) {
-        return match views.of(root, name).find(|place| place.pid.is_none() && place.target == view) {
+        return match here.of(root, name).find(|place| place.pid.is_none() && place.target == view) {
             Some(place) => writable(place.read_only, &view).map(|()| Vec::new()),
             None => Err(Error::in_use(format!(
                 "something else is mounted on {}: {} ({})",
@@ -94,7 +95,14 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
         .way_out("a store means nothing over another base: add the old base again under this name"));
     }
     let features = probe::features(root, sliver.backend)?;
-    refuse_alive(root, name, sliver.backend, features, &views)?;
+    // What the kernel says of the upper folder holds for every namespace. Only where it was not proved to tell, or says that
+    // the store is alive, are all namespaces looked at: that takes longer than the mount.
+    let free = features.tells_in_use
+        && here.of(root, name).next().is_none()
+        && in_use(root, name, sliver.backend, features)? == Some(false);
+    if !free {
+        refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)?;
+    }
     refuse_full_mount_point(&view)?;
     let mut steps = base_steps(root, base, &info);
     steps.push(Step::CreateDir(root.container(name)));
@@ -139,6 +147,11 @@ pub fn hold_image(root: &Root, base: &Base) -> Result<Option<Lock>> {
 /// After a mount: is it of the right type, and is it writable? A driver that cannot write to its store mounts read-only, with
 /// no more than a line in the kernel's log.
 pub fn check(kind: Kind, view: &Path) -> Result<()> {
+    let disk = statfs::of(view)?;
+    if let (true, Some(read_only)) = (kind.caps().magic == Some(disk.magic), disk.read_only) {
+        return writable(read_only, view);
+    }
+    // The kernel's table of mounts tells it on kernels before 2.6.36, and of a kind that answers for its base.
     let info = MountInfo::of_self()?;
     let Some(mount) = info.at(view) else {
         return Err(Error::failed(format!(

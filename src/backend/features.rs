@@ -28,6 +28,8 @@ pub struct Features {
     pub userxattr: bool,
     /// overlayfs: `workdir=` (v23).
     pub workdir: bool,
+    /// overlay: the mount of [`super::union::in_use`] told a busy upper from a free one in the trial on this disk.
+    pub tells_in_use: bool,
 }
 
 /// A folder that cannot exist: /proc has no such entry, and nobody can make one.
@@ -56,6 +58,7 @@ impl Features {
                 xino: knows("xino=off")?,
                 userxattr: knows("userxattr")?,
                 workdir: true,
+                tells_in_use: false,
             },
             Kind::Overlayfs => Self { workdir: knows(WORKDIR)?, ..Self::default() },
             Kind::MiniFo | Kind::Aufs => Self::default(),

@@ -124,12 +124,17 @@ pub fn run(kernel: &mut dyn Kernel, kind: Kind) -> Result<Verdict> {
             return Ok(Verdict::no(kind, false, Features::default(), reason, true));
         }
     }
-    let features = Features::ask(kind, &mut |options| kernel.ask(caps.fstype, options))?;
+    let mut features = Features::ask(kind, &mut |options| kernel.ask(caps.fstype, options))?;
     let layers = Layers { lower: "lower".into(), upper: "upper".into(), work: "work".into() };
     let options = union::options(kind, &layers, features)?;
-    let done = view(kernel, kind, &options);
+    let in_use = union::in_use(&layers.lower, &layers.upper)?;
+    let in_use = (caps.tells_in_use && features.index).then_some(in_use);
+    let done = view(kernel, kind, &options, in_use.as_ref());
     Ok(match done {
-        Ok(()) => Verdict { kind, offered: true, works: true, reason: None, lasting: true, features },
+        Ok(told) => {
+            features.tells_in_use = told;
+            Verdict { kind, offered: true, works: true, reason: None, lasting: true, features }
+        }
         Err((step, errno)) => {
             let (reason, lasting) = explain(kind, step, errno, kernel.disk());
             Verdict::no(kind, true, features, reason, lasting)
@@ -147,13 +152,33 @@ enum Failed {
     NoMark,
 }
 
-fn view(kernel: &mut dyn Kernel, kind: Kind, options: &Options) -> Result<(), (Failed, Errno)> {
+/// Makes the view and edits it. Was the upper told to be in use while it was up, and free when it was down?
+fn view(
+    kernel: &mut dyn Kernel,
+    kind: Kind,
+    options: &Options,
+    in_use: Option<&Options>,
+) -> Result<bool, (Failed, Errno)> {
     let caps = kind.caps();
     kernel.mount(caps.fstype, options).map_err(|errno| (Failed::Mount, errno))?;
     let edited = edit(kernel, caps);
+    let while_up = in_use.map(|options| refusal(kernel, caps, options)).transpose();
     kernel.unmount().map_err(|errno| (Failed::Unmount, errno))?;
     edited?;
-    if kernel.holds_deletion(kind) { Ok(()) } else { Err((Failed::NoMark, Errno::UnknownErrno)) }
+    let while_up = while_up?.flatten();
+    if !kernel.holds_deletion(kind) {
+        return Err((Failed::NoMark, Errno::UnknownErrno));
+    }
+    let after = in_use.map(|options| refusal(kernel, caps, options)).transpose()?.flatten();
+    Ok((while_up, after) == (Some(Errno::EBUSY), Some(Errno::EINVAL)))
+}
+
+/// What a mount is refused with; none for one that came about, and was taken down again.
+fn refusal(kernel: &mut dyn Kernel, caps: Caps, options: &Options) -> Result<Option<Errno>, (Failed, Errno)> {
+    match kernel.mount(caps.fstype, options) {
+        Ok(()) => kernel.unmount().map(|()| None).map_err(|errno| (Failed::Unmount, errno)),
+        Err(errno) => Ok(Some(errno)),
+    }
 }
 
 fn edit(kernel: &mut dyn Kernel, caps: Caps) -> Result<(), (Failed, Errno)> {

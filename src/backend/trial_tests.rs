@@ -12,6 +12,7 @@ struct Recorded {
     mount: Result<(), Errno>,
     read_only: bool,
     fails: Option<(Edit, Errno)>,
+    in_use: [Errno; 2],
     marks: bool,
     disk: DiskName,
     mounted: Option<String>,
@@ -29,6 +30,7 @@ impl Recorded {
             mount: Ok(()),
             read_only: false,
             fails: None,
+            in_use: [Errno::EBUSY, Errno::EINVAL],
             marks: true,
             disk: DiskName { path: "/srv/lxc".into(), fstype: disk.into() },
             mounted: None,
@@ -64,6 +66,10 @@ impl Kernel for Recorded {
             return Err(Errno::EINVAL);
         }
         self.mount?;
+        if options.as_str().contains("index=on") {
+            let [busy, free] = self.in_use;
+            return Err(if self.mounted.is_some() { busy } else { free });
+        }
         self.mounted = Some(fstype.to_owned());
         Ok(())
     }
@@ -185,4 +191,21 @@ fn overlay_without_any_option_of_today() {
     let (verdict, _) = Recorded::new("nodev\toverlay\n", UNION, "ext4").try_it(Kind::Overlay);
     assert!(verdict.works, "3.18 knows three options");
     assert_eq!(verdict.features, Features { workdir: true, ..Features::default() });
+}
+
+#[test]
+fn a_busy_upper_is_told_only_by_a_kernel_that_was_seen_to() {
+    const TODAY: &[&str] = &["lowerdir", "upperdir", "workdir", "index"];
+    for (options, in_use, told) in [
+        (TODAY, [Errno::EBUSY, Errno::EINVAL], true),
+        (TODAY, [Errno::EINVAL, Errno::EINVAL], false),
+        (TODAY, [Errno::EBUSY, Errno::EBUSY], false),
+        (UNION, [Errno::EBUSY, Errno::EINVAL], false),
+    ] {
+        let mut kernel = Recorded::new("nodev\toverlay\n", options, "ext4");
+        kernel.in_use = in_use;
+        let (verdict, _) = kernel.try_it(Kind::Overlay);
+        assert!(verdict.works);
+        assert_eq!(verdict.features.tells_in_use, told, "{in_use:?}");
+    }
 }

@@ -14,7 +14,7 @@ use crate::mount::mountinfo::SOURCE;
 use crate::name::Name;
 
 /// A mount that this program made.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
     /// The record's format.
     pub version: u32,
@@ -27,11 +27,14 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Notes that the sliver is mounted.
+    /// Notes that the sliver is mounted, where that is not what stands there from its last mount.
     pub fn note(root: &Root, name: &Name, backend: Kind, source: String) -> Result<()> {
         let view = root.view(name);
         let device = fs::metadata(&view).at("look at the view", &view)?.dev();
         let mounted = Self { version: record::VERSION, backend, source, device };
+        if Self::find(root, name).as_ref() == Some(&mounted) {
+            return Ok(());
+        }
         record::write_volatile(&root.run().join("mounted"), name.as_str(), &mounted)
     }
 

@@ -10,6 +10,11 @@ use nix::libc;
 
 use crate::error::{Context, Error, Result};
 
+/// The flags mean something (include/linux/statfs.h).
+const ST_VALID: u32 = 0x20;
+/// Mounted read-only (the same).
+const ST_RDONLY: u32 = 1;
+
 /// A disk as statfs(2) answers for a path on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
@@ -19,6 +24,8 @@ pub struct Disk {
     pub id: u64,
     /// Bytes that are free to an unprivileged user.
     pub available: u64,
+    /// Is the mount, or the file system below it, read-only? None on kernels that do not tell (before 2.6.36).
+    pub read_only: Option<bool>,
 }
 
 /// Asks for the disk that `path` lies on.
@@ -38,5 +45,13 @@ pub fn of(path: &Path) -> Result<Disk> {
     // The magic is 32 bits wide; the field's sign and width are the architecture's.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let magic = answer.f_type as u32;
-    Ok(Disk { magic, id: u64::from_ne_bytes(id), available: block.saturating_mul(answer.f_bavail) })
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let flags = answer.f_flags as u32;
+    let read_only = (flags & ST_VALID != 0).then_some(flags & ST_RDONLY != 0);
+    Ok(Disk {
+        read_only,
+        magic,
+        id: u64::from_ne_bytes(id),
+        available: block.saturating_mul(answer.f_bavail),
+    })
 }
