@@ -6,22 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A backend. What it can do is data ([`Kind::caps`]); code asks that, and never the name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
+/// A union file system of the kernel: base and store are merged as they are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Union {
     /// Mainline overlay, Linux 3.18 and later.
     Overlay,
     /// The out-of-tree overlayfs of OpenWrt's kernels 2.6.37 to 3.17.
     Overlayfs,
     /// mini_fo, OpenWrt's before 2.6.37.
-    #[serde(rename = "mini_fo")]
     MiniFo,
     /// aufs, Debian's and Voyage's.
     Aufs,
 }
 
-/// What a backend needs and what it keeps.
+/// What a union file system needs and what it keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
     /// The type that mount(2) and /proc/filesystems know it by, and its module's name.
@@ -38,11 +36,24 @@ pub struct Caps {
     pub tells_in_use: bool,
 }
 
-impl Kind {
-    /// All kinds, in the order in which `auto` takes them.
+/// A backend: the way in which base and store become the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A union of the kernel.
+    Union(Union),
+    /// The store is a writable snapshot of the base's subvolume.
+    BtrfsSnapshot,
+    /// The store is a copy of the base whose files share their extents.
+    Reflink,
+    /// The store is a full copy of the base; a disk that deduplicates shares it.
+    Copy,
+}
+
+impl Union {
+    /// All unions, the newest first.
     pub const ALL: [Self; 4] = [Self::Overlay, Self::Overlayfs, Self::MiniFo, Self::Aufs];
 
-    /// What the kind needs and keeps.
+    /// What it needs and keeps.
     pub const fn caps(self) -> Caps {
         match self {
             Self::Overlay => Caps {
@@ -80,18 +91,70 @@ impl Kind {
             },
         }
     }
+}
+
+impl Kind {
+    /// All kinds, in the order in which `auto` takes them.
+    pub const ALL: [Self; 7] = [
+        Self::Union(Union::Overlay),
+        Self::Union(Union::Overlayfs),
+        Self::Union(Union::MiniFo),
+        Self::Union(Union::Aufs),
+        Self::BtrfsSnapshot,
+        Self::Reflink,
+        Self::Copy,
+    ];
+
+    /// Does the view stand on the base, so that the store holds only what was changed? Otherwise it holds the whole tree.
+    pub const fn reads_base(self) -> bool {
+        match self {
+            Self::Union(_) => true,
+            Self::BtrfsSnapshot | Self::Reflink | Self::Copy => false,
+        }
+    }
 
     /// The name on the command line, in UCI and in records.
     pub const fn name(self) -> &'static str {
-        self.caps().fstype
+        match self {
+            Self::Union(union) => union.caps().fstype,
+            Self::BtrfsSnapshot => "btrfs-snapshot",
+            Self::Reflink => "reflink",
+            Self::Copy => "copy",
+        }
     }
 
     /// Takes a text as a kind.
     pub fn parse(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|kind| kind.name()).collect();
             Error::usage(format!("`{}` is no backend", text.escape_debug()))
-                .way_out("take auto, overlay, overlayfs, mini_fo or aufs")
+                .way_out(format!("take auto, {}", names.join(", ")))
         })
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Union {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.caps().fstype)
+    }
+}
+
+impl From<Union> for Kind {
+    fn from(union: Union) -> Self {
+        Self::Union(union)
     }
 }
 

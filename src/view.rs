@@ -4,10 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use crate::alive::{Views, in_use, refuse_alive};
-use crate::backend::features::Features;
 use crate::backend::probe;
-use crate::backend::union::{self, Layers};
-use crate::catalog::base::{Base, Form};
+use crate::backend::store::Ground;
+use crate::catalog::base::Base;
 use crate::catalog::lock::Lock;
 use crate::catalog::mounted::source;
 use crate::catalog::{Mounted, Root, Sliver};
@@ -16,7 +15,7 @@ use crate::kind::Kind;
 use crate::lxc::Sockets;
 use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
-use crate::mount::plan::{MountCall, Step};
+use crate::mount::plan::Step;
 use crate::name::Name;
 use crate::sys::statfs;
 
@@ -29,43 +28,6 @@ pub enum Outcome {
     Done,
 }
 
-/// The folder of a base's tree, as a layer's name: relative to LXCPATH, or the image's mount point.
-pub fn lower(root: &Root, base: &Base) -> String {
-    match base.form {
-        Form::Directory => format!(".base/{}/tree", base.name),
-        Form::Squashfs | Form::Erofs => root.base_mount(&base.name).to_string_lossy().into_owned(),
-    }
-}
-
-/// The steps that mount the base's image, where it is one that is not mounted yet.
-pub fn base_steps(root: &Root, base: &Base, info: &MountInfo) -> Vec<Step> {
-    let Some((fstype, image)) = base.image(root) else { return Vec::new() };
-    let target = root.base_mount(&base.name);
-    if info.at(&target).is_some_and(|mount| mount.fstype == fstype.as_bytes()) {
-        return Vec::new();
-    }
-    vec![Step::CreateDir(target.clone()), Step::MountImage { fstype, image, target }]
-}
-
-/// The call that mounts a view of the store folder `.store/STORE`.
-pub fn mount_call(
-    root: &Root,
-    base: &Base,
-    store: &str,
-    kind: Kind,
-    features: Features,
-    target: &Path,
-) -> Result<MountCall> {
-    let layers = Layers::new(&lower(root, base), &format!(".store/{store}"));
-    Ok(MountCall {
-        fstype: kind.caps().fstype,
-        source: source(&root.stores().join(store)),
-        options: union::options(kind, &layers, features)?,
-        from: root.path().to_owned(),
-        target: target.to_owned(),
-    })
-}
-
 /// The plan that mounts a sliver; empty where its view is up already.
 ///
 /// Refuses a store that is alive anywhere else, a mount point that is not empty or not ours, a base that changed.
@@ -74,7 +36,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     let name = &sliver.name;
     let view = root.view(name);
     let info = MountInfo::of_self()?;
-    let here = Views::here(&info);
+    let here = Views::here(root, &info)?;
     if let Some(mount) = info.at(&view) {
         return match here.of(root, name).find(|place| place.pid.is_none() && place.target == view) {
             Some(place) => writable(place.read_only, &view).map(|()| Vec::new()),
@@ -104,17 +66,12 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
         refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)?;
     }
     refuse_full_mount_point(&view)?;
-    let mut steps = base_steps(root, base, &info);
-    steps.push(Step::CreateDir(root.container(name)));
-    steps.push(Step::CreateDir(view.clone()));
-    steps.push(Step::Mount(Box::new(mount_call(
-        root,
-        base,
-        name.as_str(),
-        sliver.backend,
-        features,
-        &view,
-    )?)));
+    let ground = Ground { root, base, kind: sliver.backend, features };
+    let mut steps = vec![Step::CreateDir(root.container(name)), Step::CreateDir(view.clone())];
+    if ground.kind.reads_base() {
+        steps.extend(ground.image(&info));
+    }
+    steps.extend(ground.mount(name.as_str(), &view)?);
     Ok(steps)
 }
 
@@ -125,7 +82,7 @@ pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<Outcome> {
     }
     exec::run(steps)?;
     let view = root.view(&sliver.name);
-    let noted = check(sliver.backend, &view)
+    let noted = check(root, sliver, &view)
         .and_then(|()| Mounted::note(root, &sliver.name, sliver.backend, source(&root.store(&sliver.name))));
     noted.inspect_err(|_| {
         if let Err(err) = exec::unmount(&view) {
@@ -135,38 +92,33 @@ pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The catalog's lock, where the base is an image: between the look at its mount and the mount of the view nobody may let go
-/// of it, or the view would stand on the empty mount point.
-pub fn hold_image(root: &Root, base: &Base) -> Result<Option<Lock>> {
-    match base.image(root) {
-        Some(_) => root.lock_catalog().map(Some),
-        None => Ok(None),
+/// The catalog's lock, where the view stands on a base that is an image: between the look at its mount and the mount of the
+/// view nobody may let go of it, or the view would stand on the empty mount point.
+pub fn hold_image(root: &Root, sliver: &Sliver, base: &Base) -> Result<Option<Lock>> {
+    if sliver.backend.reads_base() && base.image(root).is_some() {
+        return root.lock_catalog().map(Some);
     }
+    Ok(None)
 }
 
-/// After a mount: is it of the right type, and is it writable? A driver that cannot write to its store mounts read-only, with
-/// no more than a line in the kernel's log.
-pub fn check(kind: Kind, view: &Path) -> Result<()> {
+/// After a mount: is it this sliver's, and is it writable? A driver that cannot write to its store mounts read-only, with no
+/// more than a line in the kernel's log.
+fn check(root: &Root, sliver: &Sliver, view: &Path) -> Result<()> {
     let disk = statfs::of(view)?;
-    if let (true, Some(read_only)) = (kind.caps().magic == Some(disk.magic), disk.read_only) {
-        return writable(read_only, view);
+    if let (Kind::Union(union), Some(read_only)) = (sliver.backend, disk.read_only) {
+        if union.caps().magic == Some(disk.magic) {
+            return writable(read_only, view);
+        }
     }
-    // The kernel's table of mounts tells it on kernels before 2.6.36, and of a kind that answers for its base.
-    let info = MountInfo::of_self()?;
-    let Some(mount) = info.at(view) else {
-        return Err(Error::failed(format!(
-            "the kernel took the mount on {}, but lists none",
+    // The kernel's table of mounts tells it before 2.6.36, of a union that answers for its base, and of a bound tree.
+    let views = Views::here(root, &MountInfo::of_self()?)?;
+    match views.of(root, &sliver.name).find(|place| place.target == view) {
+        Some(place) => writable(place.read_only, view),
+        None => Err(Error::failed(format!(
+            "the kernel took the mount on {}, but does not list it",
             view.display()
-        )));
-    };
-    if mount.fstype != kind.caps().fstype.as_bytes() {
-        return Err(Error::failed(format!(
-            "{} came up as {} and not as {kind}",
-            view.display(),
-            String::from_utf8_lossy(mount.fstype)
-        )));
+        ))),
     }
-    writable(mount.read_only(), view)
 }
 
 fn writable(read_only: bool, view: &Path) -> Result<()> {
@@ -201,15 +153,9 @@ pub fn plan_down(root: &Root, name: &Name, sockets: &Sockets) -> Result<Vec<Step
 /// The steps that unmount what this namespace has of the sliver on its mount point.
 pub fn own_mounts(root: &Root, name: &Name) -> Result<Vec<Step>> {
     let view = root.view(name);
-    let info = MountInfo::of_self()?;
-    let ours = source(&root.store(name)).into_bytes();
-    let noted = Mounted::find(root, name).map(|noted| noted.source.into_bytes());
-    Ok(info
-        .mounts()
-        .filter(|mount| *mount.target() == *view)
-        .filter(|mount| *mount.source() == *ours || noted.as_deref() == Some(&*mount.source()))
-        .map(|_| Step::Unmount(view.clone()))
-        .collect())
+    let views = Views::here(root, &MountInfo::of_self()?)?;
+    let ours = views.of(root, name).filter(|place| place.target == view);
+    Ok(ours.map(|_| Step::Unmount(view.clone())).collect())
 }
 
 /// Unmounts what the plan names, forgets the note when the store is nowhere alive, and lets go of a base image that no other
@@ -240,7 +186,7 @@ fn release_base(root: &Root, base: &Name) -> Result<()> {
         return Ok(());
     }
     let _lock = root.lock_catalog()?;
-    let views = Views::everywhere()?;
+    let views = Views::everywhere(root)?;
     for name in Sliver::names(root)? {
         let uses = Sliver::load(root, &name).map_or(true, |sliver| sliver.base == *base);
         if uses && views.of(root, &name).next().is_some() {

@@ -17,7 +17,7 @@ use sliverfs::tree::{self, Dir};
 fn copy(from: &Path, to: &Path) -> Result<(), String> {
     fs::create_dir(to).unwrap();
     let (source, target) = (tree::open(from).unwrap(), tree::open(to).unwrap());
-    tree::copy(source, from.as_os_str().as_bytes(), &target, (0, 0), &mut |_| ())
+    tree::copy(source, from.as_os_str().as_bytes(), &target, (0, 0), tree::Content::Written, &mut |_| ())
         .map(drop)
         .map_err(|err| err.to_string())
 }

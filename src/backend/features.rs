@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::kind::Kind;
+use crate::kind::Union;
 use crate::mount::options::Options;
 
 /// Which optional mount options this kernel's driver knows.
@@ -38,19 +38,19 @@ const NOWHERE: &str = "/proc/sliverfs-is-not-here";
 impl Features {
     /// Asks the kernel through `try_mount`, which mounts nothing: the layers do not exist, so a driver that knows the option
     /// fails on them (ENOENT), and one that does not fails on the option (EINVAL), which it parses first.
-    pub fn ask(kind: Kind, try_mount: &mut dyn FnMut(&Options) -> nix::Result<()>) -> Result<Self> {
+    pub fn ask(union: Union, try_mount: &mut dyn FnMut(&Options) -> nix::Result<()>) -> Result<Self> {
         let mut knows = |option: &'static str| -> Result<bool> {
             let mut options = Options::new();
             options.flag(option)?;
             for layer in ["lowerdir", "upperdir", "workdir"] {
-                if layer != "workdir" || kind.caps().work_dir && option != WORKDIR {
+                if layer != "workdir" || union.caps().work_dir && option != WORKDIR {
                     options.add(layer, NOWHERE)?;
                 }
             }
             Ok(matches!(try_mount(&options), Err(Errno::ENOENT)))
         };
-        Ok(match kind {
-            Kind::Overlay => Self {
+        Ok(match union {
+            Union::Overlay => Self {
                 redirect_dir: knows("redirect_dir=off")?,
                 redirect_nofollow: knows("redirect_dir=nofollow")?,
                 metacopy: knows("metacopy=off")?,
@@ -60,8 +60,8 @@ impl Features {
                 workdir: true,
                 tells_in_use: false,
             },
-            Kind::Overlayfs => Self { workdir: knows(WORKDIR)?, ..Self::default() },
-            Kind::MiniFo | Kind::Aufs => Self::default(),
+            Union::Overlayfs => Self { workdir: knows(WORKDIR)?, ..Self::default() },
+            Union::MiniFo | Union::Aufs => Self::default(),
         })
     }
 
@@ -119,7 +119,7 @@ mod tests {
             ),
         ] {
             assert!(layers.iter().all(|layer| known.contains(layer)));
-            let features = Features::ask(Kind::Overlay, &mut kernel(known)).unwrap();
+            let features = Features::ask(Union::Overlay, &mut kernel(known)).unwrap();
             let mut options = Options::new();
             features.pass_off(&mut options).unwrap();
             assert_eq!(options.as_str(), passed);
@@ -128,9 +128,9 @@ mod tests {
 
     #[test]
     fn overlayfs_takes_a_workdir_from_v23_on() {
-        let v21 = Features::ask(Kind::Overlayfs, &mut kernel(&["lowerdir", "upperdir"])).unwrap();
+        let v21 = Features::ask(Union::Overlayfs, &mut kernel(&["lowerdir", "upperdir"])).unwrap();
         assert!(!v21.workdir, "workdir= is EINVAL on v21");
-        let v23 = Features::ask(Kind::Overlayfs, &mut kernel(&["lowerdir", "upperdir", "workdir"])).unwrap();
+        let v23 = Features::ask(Union::Overlayfs, &mut kernel(&["lowerdir", "upperdir", "workdir"])).unwrap();
         assert!(v23.workdir);
     }
 }

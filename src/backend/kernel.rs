@@ -12,7 +12,7 @@ use nix::mount::{MsFlags, mount};
 use super::trial::{DiskName, Edit, Kernel, lists};
 use crate::catalog::root::create_dir;
 use crate::error::{Context, Error, Result};
-use crate::kind::Kind;
+use crate::kind::Union;
 use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::options::Options;
@@ -98,19 +98,19 @@ impl Kernel for Running {
         exec::unmount(&self.dir.join("view")).map_err(|err| err.errno().unwrap_or(Errno::EBUSY))
     }
 
-    fn holds_deletion(&mut self, kind: Kind) -> bool {
+    fn holds_deletion(&mut self, union: Union) -> bool {
         let upper = self.dir.join("upper");
         let gone = upper.join("gone");
-        match kind {
-            Kind::Overlay => fs::symlink_metadata(&gone)
+        match union {
+            Union::Overlay => fs::symlink_metadata(&gone)
                 .is_ok_and(|meta| meta.file_type().is_char_device() && meta.rdev() == 0),
-            Kind::Overlayfs => {
+            Union::Overlayfs => {
                 fs::symlink_metadata(&gone).is_ok_and(|meta| meta.is_symlink())
                     && xattr::get(&gone, c"trusted.overlay.whiteout").is_ok_and(|value| value == b"y")
             }
-            Kind::MiniFo => fs::read(upper.join(META))
+            Union::MiniFo => fs::read(upper.join(META))
                 .is_ok_and(|text| text.split(|b| *b == b'\n').any(|line| line == b"D gone")),
-            Kind::Aufs => upper.join(".wh.gone").exists(),
+            Union::Aufs => upper.join(".wh.gone").exists(),
         }
     }
 
@@ -147,8 +147,8 @@ pub fn ask(fstype: &str, options: &Options) -> nix::Result<()> {
 }
 
 /// Makes sure that the kernel offers a kind's file system, loading its module where it must.
-pub fn need(kind: Kind) -> Result<()> {
-    let fstype = kind.caps().fstype;
+pub fn need(union: Union) -> Result<()> {
+    let fstype = union.caps().fstype;
     if lists(&filesystems()?, fstype) {
         return Ok(());
     }
@@ -156,6 +156,6 @@ pub fn need(kind: Kind) -> Result<()> {
     if lists(&filesystems()?, fstype) {
         return Ok(());
     }
-    Err(Error::unsupported(format!("this kernel does not offer {kind}"))
+    Err(Error::unsupported(format!("this kernel does not offer {union}"))
         .way_out("boot the kernel that the sliver was made on, or load its module"))
 }

@@ -3,5 +3,8 @@
 pub mod features;
 pub mod kernel;
 pub mod probe;
+pub mod store;
+pub mod tree;
 pub mod trial;
 pub mod union;
+pub mod verdict;

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::features::Features;
 use super::kernel::{self, Running};
-use super::trial::{self, DiskName, Verdict};
+use super::tree as tree_trial;
+use super::trial::{self, DiskName};
+use super::verdict::Verdict;
+use crate::catalog::root::create_dir;
 use crate::catalog::{Root, record};
 use crate::error::{Context, Error, Result};
 use crate::hash::fnv64a;
@@ -83,7 +86,7 @@ fn pick(root: &Root, verdicts: &[Verdict], choice: Choice) -> Result<Kind> {
             Choice::Auto => true,
             Choice::Named(kind) => kind == verdict.kind,
         };
-        if asked && verdict.works {
+        if asked && verdict.works && (verdict.auto || choice != Choice::Auto) {
             return Ok(verdict.kind);
         }
         if asked && (verdict.offered || choice != Choice::Auto) {
@@ -91,7 +94,7 @@ fn pick(root: &Root, verdicts: &[Verdict], choice: Choice) -> Result<Kind> {
         }
     }
     if reasons.is_empty() {
-        reasons.push("this kernel offers none of the union file systems");
+        reasons.push("this kernel and this disk offer none");
     }
     Err(Error::unsupported(format!("no backend for {}: {}", root.path().display(), reasons.join("; ")))
         .way_out("`sliverfs probe` shows what was tried"))
@@ -102,10 +105,13 @@ pub fn features(root: &Root, kind: Kind) -> Result<Features> {
     let known = recall(root, None)?.into_iter().find(|verdict| verdict.kind == kind && verdict.works);
     match known {
         Some(verdict) => Ok(verdict.features),
-        None => {
-            kernel::need(kind)?;
-            Features::ask(kind, &mut |options| kernel::ask(kind.caps().fstype, options))
-        }
+        None => match kind {
+            Kind::Union(union) => {
+                kernel::need(union)?;
+                Features::ask(union, &mut |options| kernel::ask(union.caps().fstype, options))
+            }
+            _ => Ok(Features::default()),
+        },
     }
 }
 
@@ -142,7 +148,16 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
     };
     let dir = stores.join(format!("{TRIAL}{}", std::process::id()));
     let answer = private::run(root.path(), || {
-        let verdict = trial::run(&mut Running::lay_out(&dir, disk)?, kind)?;
+        create_dir(&dir)?;
+        let verdict = match kind {
+            Kind::Union(union) => trial::run(&mut Running::lay_out(&dir, disk)?, union)?,
+            Kind::BtrfsSnapshot => tree_trial::snapshot(&dir, &disk)?,
+            Kind::Reflink => tree_trial::reflink(&dir, &disk)?,
+            Kind::Copy => Verdict::by_name(
+                kind,
+                format!("a full copy shares nothing on {}: only when asked for by name", disk.fstype),
+            ),
+        };
         serde_json::to_vec(&verdict).map_err(|err| Error::failed(format!("write the verdict as JSON: {err}")))
     });
     sweep(&stores)?;

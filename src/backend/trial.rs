@@ -3,12 +3,12 @@
 //! What it needs of the system is a trait, so that kernels which are not at hand are tried from their recorded answers.
 
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 
 use super::features::Features;
-use super::union::{self, Layers};
+use super::union::{self as dialect, Layers};
+use super::verdict::Verdict;
 use crate::error::Result;
-use crate::kind::{Caps, Kind};
+use crate::kind::{Caps, Union};
 use crate::mount::options::Options;
 
 /// An edit of the trial view, in the order in which they are made.
@@ -66,7 +66,7 @@ pub trait Kernel {
     /// Unmounts the trial view.
     fn unmount(&mut self) -> Result<(), Errno>;
     /// Does the store hold the kind's mark for the deleted file?
-    fn holds_deletion(&mut self, kind: Kind) -> bool;
+    fn holds_deletion(&mut self, union: Union) -> bool;
     /// The disk that the store lies on, as a person names it, and its type.
     fn disk(&self) -> &DiskName;
 }
@@ -80,64 +80,36 @@ pub struct DiskName {
     pub fstype: String,
 }
 
-/// What is known of a kind on this kernel and disk. Printed by `probe --json`: see docs/json.md.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Verdict {
-    /// The kind.
-    pub kind: Kind,
-    /// The kernel lists its file system.
-    pub offered: bool,
-    /// A trial on this disk succeeded.
-    pub works: bool,
-    /// Why not, in a sentence.
-    pub reason: Option<String>,
-    /// False where the reason can pass by itself (a full disk, missing rights): such a verdict is not remembered.
-    pub lasting: bool,
-    /// The optional mount options that the driver knows.
-    pub features: Features,
-}
-
-impl Verdict {
-    fn no(kind: Kind, offered: bool, features: Features, reason: String, lasting: bool) -> Self {
-        Self { kind, offered, works: false, reason: Some(reason), lasting, features }
-    }
-
-    /// The verdict where the trial itself could not be made.
-    pub fn untried(kind: Kind, reason: String) -> Self {
-        Self::no(kind, true, Features::default(), reason, false)
-    }
-}
-
 /// Is `fstype` a whole word of /proc/filesystems? 2.6.3x lists `overlayfs`, and "overlay" is in it.
 pub fn lists(filesystems: &str, fstype: &str) -> bool {
     filesystems.split_whitespace().any(|word| word == fstype)
 }
 
-/// Tries a kind.
-pub fn run(kernel: &mut dyn Kernel, kind: Kind) -> Result<Verdict> {
-    let caps = kind.caps();
+/// Tries a union.
+pub fn run(kernel: &mut dyn Kernel, union: Union) -> Result<Verdict> {
+    let caps = union.caps();
     if !lists(&kernel.filesystems()?, caps.fstype) {
         kernel.load_module(caps.fstype);
         if !lists(&kernel.filesystems()?, caps.fstype) {
             let reason =
-                format!("this kernel does not list {kind}, and no module of that name could be loaded");
-            return Ok(Verdict::no(kind, false, Features::default(), reason, true));
+                format!("this kernel does not list {union}, and no module of that name could be loaded");
+            return Ok(Verdict::no(union.into(), false, reason, true));
         }
     }
-    let mut features = Features::ask(kind, &mut |options| kernel.ask(caps.fstype, options))?;
+    let mut features = Features::ask(union, &mut |options| kernel.ask(caps.fstype, options))?;
     let layers = Layers { lower: "lower".into(), upper: "upper".into(), work: "work".into() };
-    let options = union::options(kind, &layers, features)?;
-    let in_use = union::in_use(&layers.lower, &layers.upper)?;
+    let options = dialect::options(union, &layers, features)?;
+    let in_use = dialect::in_use(&layers.lower, &layers.upper)?;
     let in_use = (caps.tells_in_use && features.index).then_some(in_use);
-    let done = view(kernel, kind, &options, in_use.as_ref());
+    let done = view(kernel, union, &options, in_use.as_ref());
     Ok(match done {
         Ok(told) => {
             features.tells_in_use = told;
-            Verdict { kind, offered: true, works: true, reason: None, lasting: true, features }
+            Verdict::yes(union.into()).with(features)
         }
         Err((step, errno)) => {
-            let (reason, lasting) = explain(kind, step, errno, kernel.disk());
-            Verdict::no(kind, true, features, reason, lasting)
+            let (reason, lasting) = explain(union, step, errno, kernel.disk());
+            Verdict::no(union.into(), true, reason, lasting).with(features)
         }
     })
 }
@@ -155,18 +127,18 @@ enum Failed {
 /// Makes the view and edits it. Was the upper told to be in use while it was up, and free when it was down?
 fn view(
     kernel: &mut dyn Kernel,
-    kind: Kind,
+    union: Union,
     options: &Options,
     in_use: Option<&Options>,
 ) -> Result<bool, (Failed, Errno)> {
-    let caps = kind.caps();
+    let caps = union.caps();
     kernel.mount(caps.fstype, options).map_err(|errno| (Failed::Mount, errno))?;
     let edited = edit(kernel, caps);
     let while_up = in_use.map(|options| refusal(kernel, caps, options)).transpose();
     kernel.unmount().map_err(|errno| (Failed::Unmount, errno))?;
     edited?;
     let while_up = while_up?.flatten();
-    if !kernel.holds_deletion(kind) {
+    if !kernel.holds_deletion(union) {
         return Err((Failed::NoMark, Errno::UnknownErrno));
     }
     let after = in_use.map(|options| refusal(kernel, caps, options)).transpose()?.flatten();
@@ -194,7 +166,7 @@ fn edit(kernel: &mut dyn Kernel, caps: Caps) -> Result<(), (Failed, Errno)> {
 }
 
 /// The sentence for an operator, and whether the reason lasts.
-fn explain(kind: Kind, failed: Failed, errno: Errno, disk: &DiskName) -> (String, bool) {
+fn explain(union: Union, failed: Failed, errno: Errno, disk: &DiskName) -> (String, bool) {
     let DiskName { path, fstype } = disk;
     let good = "ext4, f2fs, UBIFS, Btrfs or XFS";
     match (failed, errno) {
@@ -202,7 +174,7 @@ fn explain(kind: Kind, failed: Failed, errno: Errno, disk: &DiskName) -> (String
             (format!("the disk of `{path}` is full: free some space and try again"), false)
         }
         (_, Errno::EPERM | Errno::EACCES) => (
-            format!("{kind} was not permitted ({}): run it as root, outside a container", errno.desc()),
+            format!("{union} was not permitted ({}): run it as root, outside a container", errno.desc()),
             false,
         ),
         (Failed::Mount | Failed::ReadOnly, _) if is_union(fstype) => (
@@ -213,12 +185,12 @@ fn explain(kind: Kind, failed: Failed, errno: Errno, disk: &DiskName) -> (String
         ),
         (Failed::ReadOnly, _) => (
             format!(
-                "{kind} on `{path}` comes up read-only: its disk ({fstype}) lacks what {kind} needs for writing (the \
+                "{union} on `{path}` comes up read-only: its disk ({fstype}) lacks what {union} needs for writing (the \
                  kernel's log says what): use a disk with {good}"
             ),
             true,
         ),
-        (Failed::Edit(_) | Failed::Mount, Errno::EOPNOTSUPP) if kind.caps().trusted_xattrs => (
+        (Failed::Edit(_) | Failed::Mount, Errno::EOPNOTSUPP) if union.caps().trusted_xattrs => (
             format!(
                 "`{path}` lies on {fstype}, which keeps no trusted extended attributes on this kernel: use a disk with {good}"
             ),
@@ -226,7 +198,7 @@ fn explain(kind: Kind, failed: Failed, errno: Errno, disk: &DiskName) -> (String
         ),
         (Failed::Edit(edit @ (Edit::Delete | Edit::Rename | Edit::ReplaceFolder)), Errno::EINVAL) => (
             format!(
-                "{} fails in a view on `{path}`: {fstype} on this kernel has no RENAME_WHITEOUT, which {kind} needs for \
+                "{} fails in a view on `{path}`: {fstype} on this kernel has no RENAME_WHITEOUT, which {union} needs for \
                  rename and rmdir: use a disk with {good}",
                 edit.words()
             ),
@@ -237,14 +209,14 @@ fn explain(kind: Kind, failed: Failed, errno: Errno, disk: &DiskName) -> (String
         }
         (Failed::NoMark, _) => (
             format!(
-                "deleting a file of the base left no mark of {kind} in the store on `{path}` ({fstype}): this driver \
+                "deleting a file of the base left no mark of {union} in the store on `{path}` ({fstype}): this driver \
                  writes another format than this program reads"
             ),
             true,
         ),
         (Failed::Mount, _) => (
             format!(
-                "{kind} does not mount with its store on `{path}` ({fstype}): {} (the kernel's log may say more)",
+                "{union} does not mount with its store on `{path}` ({fstype}): {} (the kernel's log may say more)",
                 errno.desc()
             ),
             true,
@@ -257,7 +229,7 @@ fn explain(kind: Kind, failed: Failed, errno: Errno, disk: &DiskName) -> (String
 
 /// A union of its own: an upper cannot lie on it.
 fn is_union(fstype: &str) -> bool {
-    Kind::ALL.iter().any(|kind| kind.caps().fstype == fstype)
+    Union::ALL.iter().any(|union| union.caps().fstype == fstype)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ struct Recorded {
     edits: Vec<Edit>,
 }
 
-const UNION: &[&str] = &["lowerdir", "upperdir", "workdir"];
+const LAYERS: &[&str] = &["lowerdir", "upperdir", "workdir"];
 
 impl Recorded {
     fn new(filesystems: &'static str, options: &'static [&'static str], disk: &str) -> Self {
@@ -38,8 +38,8 @@ impl Recorded {
         }
     }
 
-    fn try_it(mut self, kind: Kind) -> (Verdict, Self) {
-        let verdict = run(&mut self, kind).unwrap();
+    fn try_it(mut self, union: Union) -> (Verdict, Self) {
+        let verdict = run(&mut self, union).unwrap();
         assert!(self.mounted.is_none(), "a trial view was left mounted");
         (verdict, self)
     }
@@ -87,7 +87,7 @@ impl Kernel for Recorded {
         self.mounted = None;
         Ok(())
     }
-    fn holds_deletion(&mut self, _: Kind) -> bool {
+    fn holds_deletion(&mut self, _: Union) -> bool {
         self.marks
     }
     fn disk(&self) -> &DiskName {
@@ -105,41 +105,41 @@ fn whole_words_of_proc_filesystems() {
 #[test]
 fn mini_fo_on_2_6_32() {
     let kernel = Recorded::new("nodev\tmini_fo\n", &["base", "sto"], "ext2");
-    let (verdict, kernel) = kernel.try_it(Kind::MiniFo);
+    let (verdict, kernel) = kernel.try_it(Union::MiniFo);
     assert!(verdict.works);
     assert!(
         !kernel.edits.contains(&Edit::ReplaceFolder),
         "rmdir of a base folder is EINVAL there, and not promised"
     );
-    assert!(!Recorded::new("nodev\tmini_fo\n", &["base", "sto"], "ext2").try_it(Kind::Overlay).0.offered);
+    assert!(!Recorded::new("nodev\tmini_fo\n", &["base", "sto"], "ext2").try_it(Union::Overlay).0.offered);
 }
 
 #[test]
 fn overlayfs_v21_on_3_14() {
     let kernel = Recorded::new("nodev\toverlayfs\n", &["lowerdir", "upperdir"], "ext2");
-    let (verdict, _) = kernel.try_it(Kind::Overlayfs);
+    let (verdict, _) = kernel.try_it(Union::Overlayfs);
     assert!(verdict.works, "{verdict:?}");
     assert!(!verdict.features.workdir, "workdir= is EINVAL there");
     // A disk without xattrs mounts; the first unlink fails.
     let mut vfat = Recorded::new("nodev\toverlayfs\n", &["lowerdir", "upperdir"], "vfat");
     vfat.fails = Some((Edit::Delete, Errno::EOPNOTSUPP));
-    let (verdict, _) = vfat.try_it(Kind::Overlayfs);
+    let (verdict, _) = vfat.try_it(Union::Overlayfs);
     assert!(!verdict.works && verdict.lasting);
     assert!(verdict.reason.unwrap().contains("vfat, which keeps no trusted extended attributes"));
 }
 
 #[test]
 fn aufs_on_6_1() {
-    let (verdict, _) = Recorded::new("nodev\taufs\n", &["br"], "ext2").try_it(Kind::Aufs);
+    let (verdict, _) = Recorded::new("nodev\taufs\n", &["br"], "ext2").try_it(Union::Aufs);
     assert!(verdict.works);
 }
 
 #[test]
 fn overlay_on_jffs2_mounts_and_cannot_rename() {
     for edit in [Edit::Rename, Edit::ReplaceFolder] {
-        let mut jffs2 = Recorded::new("nodev\toverlay\n", UNION, "jffs2");
+        let mut jffs2 = Recorded::new("nodev\toverlay\n", LAYERS, "jffs2");
         jffs2.fails = Some((edit, Errno::EINVAL));
-        let (verdict, _) = jffs2.try_it(Kind::Overlay);
+        let (verdict, _) = jffs2.try_it(Union::Overlay);
         assert!(verdict.offered && !verdict.works && verdict.lasting);
         let reason = verdict.reason.unwrap();
         assert!(reason.contains("rename") && reason.contains("jffs2"), "{reason}");
@@ -148,9 +148,9 @@ fn overlay_on_jffs2_mounts_and_cannot_rename() {
 
 #[test]
 fn a_store_on_an_overlay_is_told_as_such() {
-    let mut nested = Recorded::new("nodev\toverlay\n", UNION, "overlay");
+    let mut nested = Recorded::new("nodev\toverlay\n", LAYERS, "overlay");
     nested.mount = Err(Errno::EINVAL);
-    let reason = nested.try_it(Kind::Overlay).0.reason.unwrap();
+    let reason = nested.try_it(Union::Overlay).0.reason.unwrap();
     assert_eq!(
         reason,
         "`/srv/lxc` lies on an overlay, which cannot carry the stores of another: use the raw /overlay or another disk"
@@ -159,9 +159,9 @@ fn a_store_on_an_overlay_is_told_as_such() {
 
 #[test]
 fn a_read_only_view_is_no_view() {
-    let mut kernel = Recorded::new("nodev\toverlay\n", UNION, "vfat");
+    let mut kernel = Recorded::new("nodev\toverlay\n", LAYERS, "vfat");
     kernel.read_only = true;
-    let (verdict, kernel) = kernel.try_it(Kind::Overlay);
+    let (verdict, kernel) = kernel.try_it(Union::Overlay);
     assert!(!verdict.works && verdict.reason.unwrap().contains("comes up read-only"));
     assert!(kernel.edits.is_empty());
 }
@@ -169,26 +169,26 @@ fn a_read_only_view_is_no_view() {
 #[test]
 fn what_may_pass_is_not_remembered() {
     for errno in [Errno::ENOSPC, Errno::EDQUOT, Errno::EPERM, Errno::EACCES] {
-        let mut kernel = Recorded::new("nodev\toverlay\n", UNION, "ext4");
+        let mut kernel = Recorded::new("nodev\toverlay\n", LAYERS, "ext4");
         kernel.fails = Some((Edit::Create, errno));
-        let (verdict, _) = kernel.try_it(Kind::Overlay);
+        let (verdict, _) = kernel.try_it(Union::Overlay);
         assert!(!verdict.works && !verdict.lasting, "{errno}");
     }
 }
 
 #[test]
 fn a_module_is_tried_and_a_missing_mark_is_told() {
-    let mut kernel = Recorded::new("", UNION, "ext4");
+    let mut kernel = Recorded::new("", LAYERS, "ext4");
     kernel.module = Some("overlay");
     kernel.marks = false;
-    let (verdict, _) = kernel.try_it(Kind::Overlay);
+    let (verdict, _) = kernel.try_it(Union::Overlay);
     assert!(verdict.offered && !verdict.works);
     assert!(verdict.reason.unwrap().contains("left no mark"));
 }
 
 #[test]
 fn overlay_without_any_option_of_today() {
-    let (verdict, _) = Recorded::new("nodev\toverlay\n", UNION, "ext4").try_it(Kind::Overlay);
+    let (verdict, _) = Recorded::new("nodev\toverlay\n", LAYERS, "ext4").try_it(Union::Overlay);
     assert!(verdict.works, "3.18 knows three options");
     assert_eq!(verdict.features, Features { workdir: true, ..Features::default() });
 }
@@ -200,11 +200,11 @@ fn a_busy_upper_is_told_only_by_a_kernel_that_was_seen_to() {
         (TODAY, [Errno::EBUSY, Errno::EINVAL], true),
         (TODAY, [Errno::EINVAL, Errno::EINVAL], false),
         (TODAY, [Errno::EBUSY, Errno::EBUSY], false),
-        (UNION, [Errno::EBUSY, Errno::EINVAL], false),
+        (LAYERS, [Errno::EBUSY, Errno::EINVAL], false),
     ] {
         let mut kernel = Recorded::new("nodev\toverlay\n", options, "ext4");
         kernel.in_use = in_use;
-        let (verdict, _) = kernel.try_it(Kind::Overlay);
+        let (verdict, _) = kernel.try_it(Union::Overlay);
         assert!(verdict.works);
         assert_eq!(verdict.features.tells_in_use, told, "{in_use:?}");
     }

@@ -2,7 +2,7 @@
 
 use super::features::Features;
 use crate::error::Result;
-use crate::kind::Kind;
+use crate::kind::Union;
 use crate::mount::options::Options;
 
 /// The layers of one view, as names that this program made: relative to LXCPATH, or below the run folder.
@@ -24,28 +24,28 @@ impl Layers {
 }
 
 /// The option string of a view.
-pub fn options(kind: Kind, layers: &Layers, features: Features) -> Result<Options> {
+pub fn options(union: Union, layers: &Layers, features: Features) -> Result<Options> {
     let mut options = Options::new();
-    match kind {
-        Kind::Overlay => {
+    match union {
+        Union::Overlay => {
             options.add("lowerdir", &layers.lower)?;
             options.add("upperdir", &layers.upper)?;
             options.add("workdir", &layers.work)?;
             features.pass_off(&mut options)?;
         }
         // v22 and older take exactly these two; v23 and later want a third.
-        Kind::Overlayfs => {
+        Union::Overlayfs => {
             options.add("lowerdir", &layers.lower)?;
             options.add("upperdir", &layers.upper)?;
             if features.workdir {
                 options.add("workdir", &layers.work)?;
             }
         }
-        Kind::MiniFo => {
+        Union::MiniFo => {
             options.add("base", &layers.lower)?;
             options.add("sto", &layers.upper)?;
         }
-        Kind::Aufs => options.add_branches(&layers.upper, &layers.lower)?,
+        Union::Aufs => options.add_branches(&layers.upper, &layers.lower)?,
     }
     Ok(options)
 }
@@ -84,33 +84,33 @@ mod tests {
             tells_in_use: true,
         };
         let old = Features::default();
-        for (kind, features, text) in [
+        for (union, features, text) in [
             (
-                Kind::Overlay,
+                Union::Overlay,
                 all,
                 "lowerdir=.base/b/tree,upperdir=.store/a/upper,workdir=.store/a/work,\
                  redirect_dir=nofollow,metacopy=off,index=off,xino=off",
             ),
             (
-                Kind::Overlay,
+                Union::Overlay,
                 Features { redirect_dir: true, ..old },
                 "lowerdir=.base/b/tree,upperdir=.store/a/upper,workdir=.store/a/work,redirect_dir=off",
             ),
-            (Kind::Overlayfs, old, "lowerdir=.base/b/tree,upperdir=.store/a/upper"),
-            (Kind::Overlayfs, all, "lowerdir=.base/b/tree,upperdir=.store/a/upper,workdir=.store/a/work"),
-            (Kind::MiniFo, old, "base=.base/b/tree,sto=.store/a/upper"),
-            (Kind::Aufs, old, "br=.store/a/upper=rw:.base/b/tree=ro"),
+            (Union::Overlayfs, old, "lowerdir=.base/b/tree,upperdir=.store/a/upper"),
+            (Union::Overlayfs, all, "lowerdir=.base/b/tree,upperdir=.store/a/upper,workdir=.store/a/work"),
+            (Union::MiniFo, old, "base=.base/b/tree,sto=.store/a/upper"),
+            (Union::Aufs, old, "br=.store/a/upper=rw:.base/b/tree=ro"),
         ] {
-            assert_eq!(options(kind, &layers, features).unwrap().as_str(), text);
+            assert_eq!(options(union, &layers, features).unwrap().as_str(), text);
         }
     }
 
     #[test]
     fn a_layer_with_a_separator_is_refused() {
         for bad in ["/srv/a,b", "/srv/a:b", "/srv/a\\b", "/srv/a\nb"] {
-            for kind in Kind::ALL {
+            for union in Union::ALL {
                 assert!(
-                    options(kind, &Layers::new(bad, ".store/a"), Features::default()).is_err(),
+                    options(union, &Layers::new(bad, ".store/a"), Features::default()).is_err(),
                     "{bad:?}"
                 );
             }

@@ -1,9 +1,9 @@
 //! The import of a base: from a source to a published folder, or to nothing at all.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ use crate::name::Name;
 use crate::out::Progress;
 use crate::shell;
 use crate::size::Size;
-use crate::sys::{statfs, sync};
+use crate::sys::{btrfs, statfs, sync};
 use crate::tree::{self, Dir, Summary};
 
 /// What came of an import.
@@ -162,12 +162,12 @@ fn import(root: &Root, name: &Name, source: Source, text: String, pack: Option<F
     let found = match (source, packer) {
         (Source::Folder(_, path), Some((packer, form))) => packed(&path, &staging, &packer, form)?,
         (Source::Folder(from, path), None) => {
-            copy(from, &path, &make_root(&tree)?, root)?;
+            copy(from, &path, &make_root(&staging)?, root)?;
             plain(&tree)?
         }
         (Source::Stream(Content::Image(form, stream)), _) => received(stream, &staging, form)?,
         (Source::Stream(Content::Tar(mut stream)), packer) => {
-            archive::unpack(&mut stream, &make_root(&tree)?, Policy::NewTree)?;
+            archive::unpack(&mut stream, &make_root(&staging)?, Policy::NewTree)?;
             match packer {
                 None => plain(&tree)?,
                 Some((packer, form)) => {
@@ -219,17 +219,31 @@ impl Found {
 }
 
 /// The root of a new tree; its own mode comes with the content.
-fn make_root(tree: &Path) -> Result<Dir> {
-    DirBuilder::new().mode(0o700).create(tree).at("create", tree)?;
-    tree::open(tree)
+///
+/// On Btrfs it is a subvolume: then a sliver can be a snapshot of it.
+fn make_root(staging: &Staging) -> Result<Dir> {
+    let tree = staging.path().join(Form::Directory.file());
+    let parent = tree::open(staging.path())?;
+    let made = if statfs::of(staging.path())?.magic == btrfs::MAGIC {
+        btrfs::create(&parent, c"tree")
+    } else {
+        parent.make_dir(c"tree")
+    };
+    made.at("create", &tree)?;
+    tree::open(&tree)
 }
 
 fn copy(from: Dir, path: &Path, to: &Dir, root: &Root) -> Result<()> {
     let avoid = fs::metadata(root.bases()).at("look at", &root.bases())?;
     let progress = Progress::new("importing", None);
-    tree::copy(from, path.as_os_str().as_bytes(), to, (avoid.dev(), avoid.ino()), &mut |bytes| {
-        progress.add(bytes)
-    })
+    tree::copy(
+        from,
+        path.as_os_str().as_bytes(),
+        to,
+        (avoid.dev(), avoid.ino()),
+        tree::Content::Written,
+        &mut |bytes| progress.add(bytes),
+    )
     .map(drop)
 }
 

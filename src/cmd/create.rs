@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::backend::probe;
+use crate::backend::store::Ground;
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::cli;
@@ -17,7 +18,6 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::name::Name;
-use crate::view;
 
 /// Creates the sliver that the command line names.
 pub fn run(ctx: &mut Ctx, args: &cli::Create) -> Result<()> {
@@ -124,21 +124,14 @@ fn check_same(sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
 /// The steps that make a store beside its place.
 fn stage(root: &Root, name: &Name, base: &Base, kind: Kind, data: Option<&Path>) -> Result<Vec<Step>> {
     let stage = sweep::new_store(root, name);
-    let upper = stage.join("upper");
-    let mut steps = vec![Step::CreateDir(stage.clone()), Step::CreateDir(upper.clone())];
-    if kind.caps().work_dir {
-        steps.push(Step::CreateDir(stage.join("work")));
-    }
-    steps.extend(view::base_steps(root, base, &MountInfo::of_self()?));
-    // The view's root shows what the upper folder has.
-    let tree = root.path().join(view::lower(root, base));
-    steps.push(Step::CopyAttributes(tree, upper));
+    let ground = Ground { root, base, kind, features: probe::features(root, kind)? };
+    let mut steps = vec![Step::CreateDir(stage.clone())];
+    steps.extend(ground.image(&MountInfo::of_self()?));
+    steps.extend(ground.make(&stage));
     if let Some(data) = data {
         // In the private mount namespace any folder serves as a mount point.
         let target = root.run().join("mounted");
-        let features = probe::features(root, kind)?;
-        let staged = format!(".new.{name}");
-        steps.push(Step::Mount(Box::new(view::mount_call(root, base, &staged, kind, features, &target)?)));
+        steps.extend(ground.mount(&format!(".new.{name}"), &target)?);
         steps.push(Step::Unpack(data.to_owned(), target.clone()));
         steps.push(Step::Unmount(target));
     }

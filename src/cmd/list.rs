@@ -58,7 +58,7 @@ pub fn run(ctx: &mut Ctx, args: &cli::List) -> Result<()> {
 }
 
 fn rows(root: &Root, config: &Config, space: bool) -> Result<Vec<Row>> {
-    let views = Views::everywhere()?;
+    let views = Views::everywhere(root)?;
     let sockets = Sockets::read()?;
     let mut names = Sliver::names(root)?;
     for wanted in config.slivers.iter().filter(|sliver| sliver.enabled) {

@@ -18,7 +18,7 @@ pub fn mount(root: &Root, name: &Name, dry_run: bool) -> Result<Outcome> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
     let base = Base::load(root, &sliver.base)?;
-    let _image = view::hold_image(root, &base)?;
+    let _image = view::hold_image(root, &sliver, &base)?;
     let steps = view::plan_up(root, &sliver, &base)?;
     if dry_run {
         print_plan(&steps)?;

@@ -1,7 +1,7 @@
 //! `sliverfs probe`: what this kernel and this disk can do, and why not.
 
 use crate::backend::probe::probe;
-use crate::backend::trial::Verdict;
+use crate::backend::verdict::Verdict;
 use crate::catalog::Root;
 use crate::cli;
 use crate::error::{Error, Result};
@@ -15,7 +15,7 @@ pub fn run(root: &Root, args: &cli::Probe) -> Result<()> {
     if args.json {
         out::json(&verdicts)?;
     } else {
-        let best = verdicts.iter().find(|verdict| verdict.works).map(|verdict| verdict.kind);
+        let best = verdicts.iter().find(|verdict| verdict.auto).map(|verdict| verdict.kind);
         let mut table = out::Table::new(&["BACKEND", "WORKS", "WHY"]);
         for verdict in &verdicts {
             let works = if verdict.works { "yes" } else { "no" };
@@ -28,7 +28,7 @@ pub fn run(root: &Root, args: &cli::Probe) -> Result<()> {
         }
         table.print()?;
     }
-    if verdicts.iter().any(|verdict| verdict.works) {
+    if verdicts.iter().any(|verdict| verdict.auto) {
         Ok(())
     } else {
         Err(Error::unsupported(format!("no backend works on {}", root.path().display()))

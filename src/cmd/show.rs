@@ -39,7 +39,7 @@ struct Sheet {
 pub fn run(ctx: &mut Ctx, args: &cli::Show) -> Result<()> {
     let root = ctx.root()?;
     let sliver = Sliver::load(&root, &args.name)?;
-    let views = Views::everywhere()?;
+    let views = Views::everywhere(&root)?;
     let name = &args.name;
     let mounted_at: Vec<String> = views.of(&root, name).map(Place::words).collect();
     // A view that is mounted nowhere may still be held: then the next mount is refused, and here stands by whom.

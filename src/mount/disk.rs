@@ -1,5 +1,7 @@
 //! Which disk a path lies on, as a person names it.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::mountinfo::MountInfo;
@@ -12,6 +14,18 @@ pub struct Disk {
     pub target: PathBuf,
     /// The file system's type.
     pub fstype: String,
+    /// Its device, as mountinfo shows it.
+    pub device: Vec<u8>,
+    /// The folder of the file system that is seen at the mount point.
+    pub root: Vec<u8>,
+}
+
+impl Disk {
+    /// The path of a folder on this disk, seen from the top of its file system.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        let top = Path::new(OsStr::from_bytes(&self.root));
+        path.strip_prefix(&self.target).map_or_else(|_| top.to_owned(), |below| top.join(below))
+    }
 }
 
 /// Finds the mount that carries `path`, which holds no links.
@@ -26,6 +40,8 @@ pub fn of(info: &MountInfo, path: &Path) -> Option<Disk> {
             best = Some(Disk {
                 target: target.into_owned(),
                 fstype: String::from_utf8_lossy(mount.fstype).into_owned(),
+                device: mount.device.to_vec(),
+                root: mount.root().into_owned(),
             });
         }
     }

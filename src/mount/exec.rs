@@ -1,7 +1,9 @@
 //! Carries a plan out, step by step, and takes it back when a step fails.
 
+use std::ffi::CString;
 use std::fs::{self, FileTimes};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -12,13 +14,14 @@ use super::image;
 use super::plan::{MountCall, Step};
 use crate::archive;
 use crate::error::{Context, Error, Result};
-use crate::sys::sync;
+use crate::sys::{btrfs, sync};
 use crate::tree;
 
 /// What takes a done step back.
 enum Undo {
     RemoveDir(PathBuf),
     RemoveFile(PathBuf),
+    RemoveTree(PathBuf),
     Unmount(PathBuf),
     Rename(PathBuf, PathBuf),
 }
@@ -57,6 +60,18 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         }
         Step::CopyAttributes(from, to) => copy_attributes(from, to)?,
         Step::Unpack(archive, view) => archive::unpack_beneath(archive, view)?,
+        Step::Bind(from, to) => {
+            mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).at("bind to", to)?;
+            undo.push(Undo::Unmount(to.clone()));
+        }
+        Step::Snapshot(from, to) => {
+            snapshot(from, to)?;
+            undo.push(Undo::RemoveTree(to.clone()));
+        }
+        Step::CopyTree { from, to, content } => {
+            undo.push(Undo::RemoveTree(to.clone()));
+            tree::copy_path(from, to, *content)?;
+        }
         Step::Unmount(target) => unmount(target)?,
         Step::SyncDisk(dir) => sync::disk(dir)?,
         Step::Rename(from, to) => {
@@ -85,6 +100,7 @@ fn take_back(undo: Vec<Undo>) {
                 Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 done => done.at("take back: remove", file),
             },
+            Undo::RemoveTree(dir) => tree::remove_path(dir),
             Undo::Unmount(target) => unmount(target),
             Undo::Rename(from, to) => fs::rename(from, to).at("take back: rename to", to),
         };
@@ -134,6 +150,23 @@ pub fn unmount(target: &Path) -> Result<()> {
             .way_out("stop the container, or the processes that stand in it or hold files of it open")),
         done => done.at("unmount", target),
     }
+}
+
+/// Snapshots a subvolume; the snapshot is writable, whatever the original is.
+fn snapshot(from: &Path, to: &Path) -> Result<()> {
+    let source = tree::open(from)?;
+    let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
+        return Err(Error::usage(format!("{} cannot be a snapshot", to.display())));
+    };
+    let parent = tree::open(parent)?;
+    let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL).at("snapshot", from)?;
+    btrfs::snapshot(&parent, &name, &source).at("make a snapshot at", to).map_err(|err| match err.errno() {
+        Some(Errno::EINVAL | Errno::ENOTTY | Errno::EXDEV) => err.way_out(format!(
+            "{} is no subvolume of the same Btrfs: a base that was added while .base lay elsewhere is a plain folder",
+            from.display()
+        )),
+        _ => err,
+    })
 }
 
 fn copy_attributes(from: &Path, to: &Path) -> Result<()> {

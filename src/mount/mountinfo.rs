@@ -24,6 +24,7 @@ const START: usize = 16 * 1024;
 pub struct Mount<'a> {
     /// `major:minor` of the mounted file system: the st_dev of what is seen in it.
     pub device: &'a [u8],
+    root: &'a [u8],
     target: &'a [u8],
     options: &'a [u8],
     /// The file-system type.
@@ -71,14 +72,19 @@ impl<'a> Mount<'a> {
         }
     }
 
+    /// The folder of the mounted file system that is seen at the mount point.
+    pub fn root(&self) -> Cow<'a, [u8]> {
+        unescape(self.root)
+    }
+
     /// The source string.
     pub fn source(&self) -> Cow<'a, [u8]> {
         unescape(self.source)
     }
 
-    /// Is it a mount of this program? Each of them says so in its source.
+    /// Is it a view of this program's? A union says so in its source; a bound tree shows a folder of a store.
     pub fn is_ours(&self) -> bool {
-        self.source().starts_with(SOURCE.as_bytes())
+        self.source().starts_with(SOURCE.as_bytes()) || contains(self.root, b"/.store/")
     }
 
     /// Is the mount, or the file system below it, read-only?
@@ -89,17 +95,22 @@ impl<'a> Mount<'a> {
     }
 }
 
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
 /// A line: `ID PARENT MAJ:MIN ROOT TARGET OPTIONS [TAGS…] - TYPE SOURCE SUPER_OPTIONS`.
 fn parse(line: &[u8]) -> Option<Mount<'_>> {
     let mut fields = line.split(|b| *b == b' ');
     let device = fields.nth(2)?;
-    let target = fields.nth(1)?;
+    let root = fields.next()?;
+    let target = fields.next()?;
     let options = fields.next()?;
     fields.by_ref().find(|field| *field == b"-")?;
     let fstype = fields.next()?;
     let source = fields.next()?;
     let super_options = fields.next().unwrap_or_default();
-    Some(Mount { device, target, options, fstype, source, super_options })
+    Some(Mount { device, root, target, options, fstype, source, super_options })
 }
 
 /// Undoes the kernel's `\ooo` (seq_path, mangle: blank, tab, newline, backslash, `#`).

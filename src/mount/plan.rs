@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::options::Options;
 use crate::shell::{path, quote};
+use crate::tree::Content;
 
 /// One call of mount(2).
 #[derive(Clone, Debug)]
@@ -43,6 +44,19 @@ pub enum Step {
     CopyAttributes(PathBuf, PathBuf),
     /// Unpack an archive (the first) into a view, with links resolved beneath it.
     Unpack(PathBuf, PathBuf),
+    /// Show a folder (the first) at a mount point, too.
+    Bind(PathBuf, PathBuf),
+    /// Make a writable snapshot of a Btrfs subvolume (the first).
+    Snapshot(PathBuf, PathBuf),
+    /// Copy a tree.
+    CopyTree {
+        /// The tree.
+        from: PathBuf,
+        /// The copy, which is not there yet.
+        to: PathBuf,
+        /// Whether the files' extents are shared.
+        content: Content,
+    },
     /// Unmount what is mounted on a folder; undone by nothing, so it comes last.
     Unmount(PathBuf),
     /// Write everything of the folder's disk to the disk.
@@ -85,6 +99,15 @@ impl fmt::Display for Step {
             }
             Self::Unpack(archive, view) => {
                 write!(f, "tar -xp --xattrs -f {} -C {}", path(archive), path(view))
+            }
+            Self::Bind(from, to) => write!(f, "mount --bind {} {}", path(from), path(to)),
+            Self::Snapshot(from, to) => write!(f, "btrfs subvolume snapshot {} {}", path(from), path(to)),
+            Self::CopyTree { from, to, content } => {
+                let how = match content {
+                    Content::Shared => "always",
+                    Content::Written => "never",
+                };
+                write!(f, "cp -aT --reflink={how} {} {}", path(from), path(to))
             }
             Self::Unmount(target) => write!(f, "umount {}", path(target)),
             Self::SyncDisk(dir) => write!(f, "sync -f {}", path(dir)),

@@ -1,7 +1,9 @@
 //! Safe wrappers of system calls that the standard library and nix do not wrap. The only module with `unsafe`.
 #![allow(unsafe_code)]
 
+pub mod btrfs;
 pub mod child;
+pub mod extents;
 pub mod loopdev;
 pub mod statfs;
 pub mod sync;

@@ -1,8 +1,11 @@
 //! The import of a directory: everything that a base keeps, read by descriptors and written into a fresh folder.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -10,6 +13,17 @@ use super::content::{BLOCK, read_data};
 use super::meta::Meta;
 use super::{Chain, Dir, Entry, Kind, SELF, Stat, Step, Walk, c_name, shown, sys};
 use crate::error::{Context, Error, Result};
+use crate::out::Progress;
+use crate::sys::extents;
+
+/// How the content of files gets into a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// It is written.
+    Written,
+    /// The copy shares the extents of the file that it was made of; where the disk cannot, the copy fails.
+    Shared,
+}
 
 /// What was copied.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +41,7 @@ pub fn copy(
     path: &[u8],
     to: &Dir,
     avoid: (u64, u64),
+    content: Content,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Copied> {
     let root = Meta::read(&from, SELF, &from.stat().map_err(sys("look at", path))?, path)?;
@@ -39,6 +54,7 @@ pub fn copy(
         buffer: vec![0; BLOCK * 16],
         prefix: path.len(),
         copied: Copied::default(),
+        content,
         progress,
     };
     // Given to a directory when it is left: a default ACL would be inherited, and each new name changes the time.
@@ -70,6 +86,17 @@ pub fn copy(
     Ok(copy.copied)
 }
 
+/// Copies the tree at `from` to the new folder `to`, by path: for trees that this program made.
+pub fn copy_path(from: &Path, to: &Path, content: Content) -> Result<()> {
+    DirBuilder::new().mode(0o700).create(to).at("create", to)?;
+    let open = super::open(to)?;
+    let avoid = open.stat().map_err(sys("look at", to.as_os_str().as_bytes()))?.id;
+    let progress = Progress::new("copying", None);
+    let source = super::open(from)?;
+    copy(source, from.as_os_str().as_bytes(), &open, avoid, content, &mut |bytes| progress.add(bytes))
+        .map(drop)
+}
+
 struct Copy<'a> {
     root: Dir,
     to: Chain,
@@ -78,6 +105,7 @@ struct Copy<'a> {
     buffer: Vec<u8>,
     prefix: usize,
     copied: Copied,
+    content: Content,
     progress: &'a mut dyn FnMut(u64),
 }
 
@@ -104,7 +132,15 @@ impl Copy<'_> {
             Kind::File => {
                 let mut from = dir.open_file(name, stat).map_err(sys("open", path))?;
                 let mut file = here.create_file(name).map_err(sys("create the copy of", path))?;
-                copy_content(&mut from, stat, &mut file, path, &mut self.buffer, self.progress)?;
+                match self.content {
+                    Content::Written => {
+                        copy_content(&mut from, stat, &mut file, path, &mut self.buffer, self.progress)?;
+                    }
+                    Content::Shared => {
+                        extents::share(&from, &file).map_err(sys("share the extents of", path))?;
+                        (self.progress)(stat.size);
+                    }
+                }
             }
             Kind::Link => {
                 let target = dir.read_link(name).map_err(sys("read the link", path))?;

@@ -226,6 +226,12 @@ impl Dir {
         path
     }
 
+    /// The number of the mount that the directory was reached by (Linux 3.15; proc(5), fdinfo).
+    pub fn mount_id(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd())).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+    }
+
     /// Writes the names in this directory to the disk.
     pub fn sync(&self) -> nix::Result<()> {
         nix::unistd::fsync(&self.0)

@@ -14,7 +14,7 @@ mod walk;
 
 pub use chain::Chain;
 pub use content::{BLOCK, read_data};
-pub use copy::{Copied, copy};
+pub use copy::{Content, Copied, copy, copy_path};
 pub use digest::{Summary, digest, hex};
 pub use dir::{Dir, Kind, Stat, Time};
 pub use meta::Meta;

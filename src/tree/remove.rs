@@ -6,8 +6,9 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::{Dir, Kind, Step, Walk, c_name, sys};
+use super::{Dir, Kind, Stat, Step, Walk, c_name, sys};
 use crate::error::{Error, Result};
+use crate::sys::btrfs;
 
 /// Removes `name` in `parent` with everything below it; `path` is its path for messages. A missing name is fine, and so
 /// is another process that removes at the same time. Whatever is mounted below is refused when it is come upon.
@@ -20,7 +21,11 @@ pub fn remove(parent: &Dir, name: &CStr, path: &Path) -> Result<()> {
     if stat.kind != Kind::Dir {
         return gone(parent.unlink(name), path);
     }
-    if parent.stat().map_err(sys("look at the folder of", path))?.id.0 != stat.id.0 {
+    if delete_subvolume(parent, name, &stat) {
+        return Ok(());
+    }
+    let subvolume = stat.id.1 == btrfs::ROOT_INODE;
+    if !subvolume && parent.stat().map_err(sys("look at the folder of", path))?.id.0 != stat.id.0 {
         return Err(Error::failed(format!("{} is another file system", super::shown(path).display()))
             .way_out("unmount it first"));
     }
@@ -31,12 +36,29 @@ pub fn remove(parent: &Dir, name: &CStr, path: &Path) -> Result<()> {
     let mut walk = Walk::new(root, path)?;
     while let Some(step) = walk.step()? {
         match step {
-            Step::Entry(entry) if entry.stat.kind == Kind::Dir => walk.enter()?,
+            Step::Entry(entry) if entry.stat.kind == Kind::Dir => {
+                if !delete_subvolume(entry.dir, entry.name, &entry.stat) {
+                    walk.enter_subvolume()?;
+                }
+            }
             Step::Entry(entry) => gone(entry.dir.unlink(entry.name), entry.path)?,
-            Step::Leave { dir, name, path } => gone(dir.remove_dir(name), path)?,
+            Step::Leave { dir, name, path } => gone(remove_dir(dir, name), path)?,
         }
     }
-    gone(parent.remove_dir(name), path)
+    gone(remove_dir(parent, name), path)
+}
+
+/// Deletes what is a Btrfs subvolume in one call. False where it is none, or holds others: then it is walked like a folder.
+fn delete_subvolume(dir: &Dir, name: &CStr, stat: &Stat) -> bool {
+    stat.kind == Kind::Dir && stat.id.1 == btrfs::ROOT_INODE && btrfs::delete(dir, name).is_ok()
+}
+
+/// Removes an empty folder; before Linux 4.18 an empty subvolume is none.
+fn remove_dir(dir: &Dir, name: &CStr) -> nix::Result<()> {
+    match dir.remove_dir(name) {
+        Err(Errno::EPERM) => btrfs::delete(dir, name).map_err(|_| Errno::EPERM),
+        done => done,
+    }
 }
 
 /// The same for a path that the program itself made up; its last component is not followed.

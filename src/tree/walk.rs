@@ -7,6 +7,7 @@ use nix::errno::Errno;
 
 use super::{Chain, Dir, Kind, Stat, shown, sys};
 use crate::error::{Error, Result};
+use crate::sys::btrfs;
 
 /// What the walk came upon.
 pub enum Step<'a> {
@@ -103,13 +104,32 @@ impl Walk {
     /// Goes into the directory that was the last step. A mount point is refused: what is mounted there is no part of
     /// the tree.
     pub fn enter(&mut self) -> Result<()> {
+        match &self.last {
+            Some((_, stat)) if stat.kind == Kind::Dir && stat.id.0 != self.disk => {
+                Err(Error::failed(format!("{} is another file system", shown(&self.path).display()))
+                    .way_out("unmount what is mounted there first"))
+            }
+            _ => self.go_in(),
+        }
+    }
+
+    /// As [`Walk::enter`], but goes into a Btrfs subvolume, too: it has a device of its own and is no mount, which only the
+    /// mount's number tells (Linux 3.15; before it, it is refused like a mount).
+    pub fn enter_subvolume(&mut self) -> Result<()> {
+        let Some((name, stat)) = &self.last else { return Ok(()) };
+        if stat.kind == Kind::Dir && stat.id.0 != self.disk && stat.id.1 == btrfs::ROOT_INODE {
+            let child = self.chain.here().child(name).map_err(sys("open the subvolume", &self.path))?;
+            if child.mount_id().is_some_and(|id| self.chain.here().mount_id() == Some(id)) {
+                return self.go_in();
+            }
+        }
+        self.enter()
+    }
+
+    fn go_in(&mut self) -> Result<()> {
         let Some((name, stat)) = self.last.take() else { return Ok(()) };
         if stat.kind != Kind::Dir {
             return Ok(());
-        }
-        if stat.id.0 != self.disk {
-            return Err(Error::failed(format!("{} is another file system", shown(&self.path).display()))
-                .way_out("unmount what is mounted there first"));
         }
         let open = "open the directory";
         let child = self.chain.here().child(&name).map_err(sys(open, &self.path))?;

@@ -1,0 +1,79 @@
+//! Is a store alive anywhere? In any mount namespace, in a detached view, in a running container.
+
+mod holders;
+mod views;
+
+use nix::errno::Errno;
+
+use crate::backend::features::Features;
+use crate::backend::union as dialect;
+use crate::catalog::Root;
+use crate::error::{Error, Result};
+use crate::kind::Kind;
+use crate::mount::exec::{mount_union, unmount};
+use crate::mount::plan::MountCall;
+use crate::name::Name;
+use crate::sys::pause;
+
+pub use holders::holders;
+pub use views::{Place, Views};
+
+/// Refuses when the store is alive anywhere.
+pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, views: &Views) -> Result<()> {
+    let places: Vec<String> = views.of(root, name).map(Place::words).collect();
+    if !places.is_empty() {
+        return Err(Error::in_use(format!(
+            "the store of `{name}` is mounted at {}",
+            places.join(", and at ")
+        ))
+        .way_out("stop the container, or end the processes there, and unmount it"));
+    }
+    let mut held = in_use(root, name, kind, features)?;
+    // The kernel takes a view apart some time after its last user ended: a container that was just stopped.
+    for _ in 0..PATIENCE {
+        if held != Some(true) || !holders(root, name)?.is_empty() {
+            break;
+        }
+        pause();
+        held = in_use(root, name, kind, features)?;
+    }
+    let who = if held == Some(false) { Vec::new() } else { holders(root, name)? };
+    if held.unwrap_or(!who.is_empty()) {
+        let who = if who.is_empty() { "a process".to_owned() } else { who.join(", ") };
+        return Err(Error::in_use(format!(
+            "the store of `{name}` is mounted nowhere, but a detached view of it is still held by {who}"
+        ))
+        .way_out("end what holds it: a shell that stands in it, or an open file of it"));
+    }
+    Ok(())
+}
+
+/// How often a store that nobody visible holds is asked for again, a [`pause`] apart.
+const PATIENCE: u32 = 50;
+
+/// Asks the kernel whether the store's upper folder is in use by any mount, also a detached one.
+///
+/// By a mount that never comes about ([`union::in_use`]). None where the driver cannot tell.
+pub fn in_use(root: &Root, name: &Name, kind: Kind, features: Features) -> Result<Option<bool>> {
+    let Kind::Union(union) = kind else { return Ok(None) };
+    if !union.caps().tells_in_use || !features.index {
+        return Ok(None);
+    }
+    let options = dialect::in_use(".base", &format!(".store/{name}/upper"))?;
+    let target = root.run().join("mounted");
+    let call = MountCall {
+        fstype: union.caps().fstype,
+        source: "sliverfs:in-use".to_owned(),
+        options,
+        from: root.path().to_owned(),
+        target: target.clone(),
+    };
+    match mount_union(&call) {
+        Ok(()) => unmount(&target).map(|()| None),
+        Err(err) => match err.errno() {
+            Some(Errno::EBUSY) => Ok(Some(true)),
+            Some(Errno::EINVAL) => Ok(Some(false)),
+            _ => Ok(None),
+        },
+    }
+}

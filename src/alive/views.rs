@@ -1,0 +1,169 @@
+//! Where the views of this program are mounted, in every mount namespace.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::makedev;
+
+use super::holders::{command, processes};
+use crate::catalog::mounted::source;
+use crate::catalog::{Mounted, Root};
+use crate::error::{Context, Result};
+use crate::hash::fnv64a;
+use crate::mount::disk;
+use crate::mount::mountinfo::{Mount, MountInfo, SOURCE};
+use crate::name::Name;
+use crate::sys::pause;
+
+/// Where a view is mounted.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// A process whose mount namespace has it; none for our own namespace.
+    pub pid: Option<u32>,
+    /// The mount point, as that namespace names it.
+    pub target: PathBuf,
+    /// Mounted, but read-only: the driver could not use the store for writing.
+    pub read_only: bool,
+    /// The file-system type.
+    pub fstype: String,
+    source: Vec<u8>,
+    device: u64,
+    root: PathBuf,
+}
+
+/// How often the places in other namespaces are looked at again, a [`pause`] apart.
+const PATIENCE: u32 = 10;
+
+/// All views of a node in all mount namespaces, at one moment.
+pub struct Views {
+    places: Vec<Place>,
+    /// The disk of the stores, and their folder in it.
+    stores: (u64, PathBuf),
+}
+
+impl Views {
+    /// Reads the mountinfo of every distinct mount namespace that a process is in.
+    pub fn everywhere(root: &Root) -> Result<Self> {
+        let own = MountInfo::of_self()?;
+        let mut seen: BTreeSet<u64> = [own.hash()].into_iter().chain(namespace("self")).collect();
+        let mut views = Self::here(root, &own)?;
+        for pid in processes()? {
+            match namespace(&pid.to_string()) {
+                Some(id) if seen.insert(id) => {
+                    if let Some(info) = mountinfo(pid)? {
+                        views.add(Some(pid), &info);
+                    }
+                }
+                Some(_) => {}
+                // Before Linux 3.8 a process does not tell its mount namespace, and some hide it: the mounts stand for it.
+                None => {
+                    if let Some(info) = mountinfo(pid)?.filter(|info| seen.insert(info.hash())) {
+                        views.add(Some(pid), &info);
+                    }
+                }
+            }
+        }
+        Ok(views)
+    }
+
+    /// As [`Views::everywhere`], and again for a while where only other namespaces have the sliver's store.
+    ///
+    /// A namespace that was just made has a copy of every mount until its maker has left the old root behind (a container
+    /// that starts) or taken the copies down (another sliverfs at work).
+    pub fn settled(root: &Root, name: &Name) -> Result<Self> {
+        let mut views = Self::everywhere(root)?;
+        for _ in 0..PATIENCE {
+            let places: Vec<&Place> = views.of(root, name).collect();
+            if places.is_empty() || places.iter().any(|place| place.pid.is_none()) {
+                break;
+            }
+            pause();
+            views = Self::everywhere(root)?;
+        }
+        Ok(views)
+    }
+
+    /// The views among the mounts of our own mount namespace.
+    pub fn here(root: &Root, own: &MountInfo) -> Result<Self> {
+        let stores = fs::canonicalize(root.stores()).at("open", &root.stores())?;
+        let disk = disk::of(own, &stores);
+        let stores = disk.map(|disk| (device(&disk.device), disk.inside(&stores))).unwrap_or_default();
+        let mut views = Self { places: Vec::new(), stores };
+        views.add(None, own);
+        Ok(views)
+    }
+
+    fn add(&mut self, pid: Option<u32>, info: &MountInfo) {
+        self.places.extend(info.mounts().filter(Mount::is_ours).map(|mount| Place::of(pid, &mount)));
+    }
+
+    /// Where the sliver's store is mounted. Matched by the source that unions carry, by the disk and the folder in it that
+    /// bound trees show, or by what was noted when it was mounted. Never by mount point: a namespace may have it anywhere,
+    /// and a container has it as `/`.
+    pub fn of<'a>(&'a self, root: &Root, name: &Name) -> impl Iterator<Item = &'a Place> + use<'a> {
+        let source = source(&root.store(name)).into_bytes();
+        let store = self.stores.1.join(name);
+        let noted = if self.places.is_empty() { None } else { Mounted::find(root, name) };
+        self.places.iter().filter(move |place| {
+            place.source == source
+                || place.device == self.stores.0 && place.root.starts_with(&store)
+                || noted.as_ref().is_some_and(|noted| {
+                    place.source.starts_with(SOURCE.as_bytes())
+                        && place.device == noted.device
+                        && place.source == noted.source.as_bytes()
+                })
+        })
+    }
+}
+
+impl Place {
+    fn of(pid: Option<u32>, mount: &Mount<'_>) -> Self {
+        Self {
+            pid,
+            target: mount.target().into_owned(),
+            read_only: mount.read_only(),
+            fstype: String::from_utf8_lossy(mount.fstype).into_owned(),
+            source: mount.source().into_owned(),
+            device: device(mount.device),
+            root: PathBuf::from(std::ffi::OsStr::from_bytes(&mount.root())),
+        }
+    }
+
+    /// The place in a sentence.
+    pub fn words(&self) -> String {
+        let target = self.target.display();
+        match self.pid {
+            None => target.to_string(),
+            Some(pid) => format!("{target} in the mount namespace of process {pid} ({})", command(pid)),
+        }
+    }
+}
+
+/// A process's mounts; none where it ended meanwhile. A zombie's mountinfo is EINVAL.
+fn mountinfo(pid: u32) -> Result<Option<MountInfo>> {
+    match MountInfo::read(Path::new(&format!("/proc/{pid}/mountinfo"))) {
+        Ok(info) => Ok(Some(info)),
+        Err(err) => match err.errno() {
+            Some(Errno::ENOENT | Errno::ESRCH | Errno::EINVAL) => Ok(None),
+            _ => Err(err.way_out("run it as root: every mount namespace must be looked at")),
+        },
+    }
+}
+
+/// The number that stands for a process's mount namespace, where it can be asked.
+fn namespace(pid: &str) -> Option<u64> {
+    let link = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
+    Some(fnv64a(link.as_os_str().as_bytes()))
+}
+
+/// `major:minor` as st_dev has it; 0, which no file system has, where it is neither.
+fn device(text: &[u8]) -> u64 {
+    let numbers = std::str::from_utf8(text).ok().and_then(|text| text.split_once(':'));
+    match numbers.map(|(major, minor)| (major.parse(), minor.parse())) {
+        Some((Ok(major), Ok(minor))) => makedev(major, minor),
+        _ => 0,
+    }
+}

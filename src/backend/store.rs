@@ -1,0 +1,96 @@
+//! From a base and a store to a view, for every backend: the steps that make the store, and those that bring it to be seen.
+
+use std::path::{Path, PathBuf};
+
+use super::features::Features;
+use super::union::{self, Layers};
+use crate::catalog::Root;
+use crate::catalog::base::{Base, Form};
+use crate::catalog::mounted::source;
+use crate::error::Result;
+use crate::kind::{Kind, Union};
+use crate::mount::mountinfo::MountInfo;
+use crate::mount::plan::{MountCall, Step};
+use crate::tree::Content;
+
+/// What a sliver stands on.
+pub struct Ground<'a> {
+    /// The node.
+    pub root: &'a Root,
+    /// The base.
+    pub base: &'a Base,
+    /// The backend.
+    pub kind: Kind,
+    /// The options that the kernel knows for it.
+    pub features: Features,
+}
+
+impl Ground<'_> {
+    /// The folder of the base's tree, as a layer's name: relative to LXCPATH, or the image's mount point.
+    fn lower(&self) -> String {
+        match self.base.form {
+            Form::Directory => format!(".base/{}/tree", self.base.name),
+            Form::Squashfs | Form::Erofs => {
+                self.root.base_mount(&self.base.name).to_string_lossy().into_owned()
+            }
+        }
+    }
+
+    /// The folder of the base's tree.
+    fn tree(&self) -> PathBuf {
+        self.root.path().join(self.lower())
+    }
+
+    /// The steps that mount the base's image, where it is one that is not mounted yet.
+    pub fn image(&self, info: &MountInfo) -> Vec<Step> {
+        let Some((fstype, image)) = self.base.image(self.root) else { return Vec::new() };
+        let target = self.root.base_mount(&self.base.name);
+        if info.at(&target).is_some_and(|mount| mount.fstype == fstype.as_bytes()) {
+            return Vec::new();
+        }
+        vec![Step::CreateDir(target.clone()), Step::MountImage { fstype, image, target }]
+    }
+
+    /// The steps that fill the folder of a new store, with the base's image mounted.
+    pub fn make(&self, store: &Path) -> Vec<Step> {
+        let (from, to) = (self.tree(), store.join("tree"));
+        match self.kind {
+            Kind::Union(union) => self.layers(store, union.caps().work_dir),
+            Kind::BtrfsSnapshot => vec![Step::Snapshot(from, to)],
+            Kind::Reflink => vec![Step::CopyTree { from, to, content: Content::Shared }],
+            Kind::Copy => vec![Step::CopyTree { from, to, content: Content::Written }],
+        }
+    }
+
+    fn layers(&self, store: &Path, work: bool) -> Vec<Step> {
+        let upper = store.join("upper");
+        let mut steps = vec![Step::CreateDir(upper.clone())];
+        if work {
+            steps.push(Step::CreateDir(store.join("work")));
+        }
+        // The view's root shows what the upper folder has.
+        steps.push(Step::CopyAttributes(self.tree(), upper));
+        steps
+    }
+
+    /// The steps that mount the view of the store folder `.store/STORE`.
+    pub fn mount(&self, store: &str, target: &Path) -> Result<Vec<Step>> {
+        let target = target.to_owned();
+        let folder = self.root.stores().join(store);
+        Ok(match self.kind {
+            Kind::Union(union) => vec![Step::Mount(Box::new(self.call(union, store, target)?))],
+            Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => vec![Step::Bind(folder.join("tree"), target)],
+        })
+    }
+
+    fn call(&self, union: Union, store: &str, target: PathBuf) -> Result<MountCall> {
+        let layers = Layers::new(&self.lower(), &format!(".store/{store}"));
+        Ok(MountCall {
+            fstype: union.caps().fstype,
+            source: source(&self.root.stores().join(store)),
+            options: union::options(union, &layers, self.features)?,
+            from: self.root.path().to_owned(),
+            target,
+        })
+    }
+}

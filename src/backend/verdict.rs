@@ -1,0 +1,54 @@
+//! What a trial came to.
+
+use serde::{Deserialize, Serialize};
+
+use super::features::Features;
+use crate::kind::Kind;
+
+/// What is known of a kind on this kernel and disk. Printed by `probe --json`: see docs/json.md.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The kind.
+    pub kind: Kind,
+    /// The kernel lists its file system.
+    pub offered: bool,
+    /// A trial on this disk succeeded.
+    pub works: bool,
+    /// Why not, in a sentence.
+    pub reason: Option<String>,
+    /// False where the reason can pass by itself (a full disk, missing rights): such a verdict is not remembered.
+    pub lasting: bool,
+    /// `auto` may take it.
+    pub auto: bool,
+    /// The optional mount options that the driver knows.
+    pub features: Features,
+}
+
+impl Verdict {
+    /// It works.
+    pub fn yes(kind: Kind) -> Self {
+        let features = Features::default();
+        Self { kind, offered: true, works: true, reason: None, lasting: true, auto: true, features }
+    }
+
+    /// It does not work, for this reason.
+    pub fn no(kind: Kind, offered: bool, reason: String, lasting: bool) -> Self {
+        Self { offered, works: false, reason: Some(reason), lasting, auto: false, ..Self::yes(kind) }
+    }
+
+    /// It works, but `auto` does not take it, for this reason.
+    pub fn by_name(kind: Kind, reason: String) -> Self {
+        Self { reason: Some(reason), auto: false, ..Self::yes(kind) }
+    }
+
+    /// With what the driver knows.
+    #[must_use]
+    pub fn with(self, features: Features) -> Self {
+        Self { features, ..self }
+    }
+
+    /// The verdict where the trial itself could not be made.
+    pub fn untried(kind: Kind, reason: String) -> Self {
+        Self::no(kind, true, reason, false)
+    }
+}
