@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 pub mod hash;
 pub mod image;
+pub mod json;
 pub mod kind;
 pub mod logger;
 pub mod lxc;

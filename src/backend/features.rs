@@ -1,9 +1,10 @@
 //! Options that only some kernels know, asked for one by one without touching a disk.
 
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::Result;
+use crate::json::Json;
 use crate::kind::Union;
 use crate::mount::options::Options;
 
@@ -11,8 +12,7 @@ use crate::mount::options::Options;
 ///
 /// Their defaults are module parameters and differ from kernel to kernel, and a store written with one of them on must never
 /// be changed offline. So what the kernel knows is passed explicitly off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Features {
     /// overlay: `redirect_dir=` (4.10).
     pub redirect_dir: bool,
@@ -36,6 +36,21 @@ pub struct Features {
 const NOWHERE: &str = "/proc/sliverfs-is-not-here";
 
 impl Features {
+    /// Takes them from a record; what is not in it is not known.
+    pub fn from_json(json: &Json) -> Self {
+        let known = |key| json.is_true(key);
+        Self {
+            redirect_dir: known("redirect_dir"),
+            redirect_nofollow: known("redirect_nofollow"),
+            metacopy: known("metacopy"),
+            index: known("index"),
+            xino: known("xino"),
+            userxattr: known("userxattr"),
+            workdir: known("workdir"),
+            tells_in_use: known("tells_in_use"),
+        }
+    }
+
     /// Asks the kernel through `try_mount`, which mounts nothing: the layers do not exist, so a driver that knows the option
     /// fails on them (ENOENT), and one that does not fails on the option (EINVAL), which it parses first.
     pub fn ask(union: Union, try_mount: &mut dyn FnMut(&Options) -> nix::Result<()>) -> Result<Self> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::features::Features;
 use super::kernel::{self, Running};
@@ -14,6 +14,7 @@ use crate::catalog::root::create_dir;
 use crate::catalog::{Root, record};
 use crate::error::{Context, Error, Result};
 use crate::hash::fnv64a;
+use crate::json::{FromJson, Json};
 use crate::kind::{Choice, Kind};
 use crate::mount::disk;
 use crate::mount::mountinfo::MountInfo;
@@ -22,19 +23,31 @@ use crate::sys::statfs;
 use crate::tree;
 
 /// What is remembered in the run folder.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Remembered {
-    version: u32,
+    version: u64,
     /// /proc/sys/kernel/random/boot_id: a run folder that outlives a boot (no tmpfs) is not believed.
     boot: String,
     /// The disk: another one can be mounted on the same folder, with the same device and inode.
-    disk: (u32, u64),
+    disk: u64,
     /// The hash of /proc/filesystems: a "no" is proved again when it has changed.
     filesystems: u64,
     verdicts: Vec<Verdict>,
 }
 
 const FILE: &str = "probe.json";
+
+impl FromJson for Remembered {
+    fn from_json(json: &Json) -> Result<Self> {
+        Ok(Self {
+            version: json.number("version")?,
+            boot: json.text("boot")?.to_owned(),
+            disk: json.number("disk")?,
+            filesystems: json.number("filesystems")?,
+            verdicts: json.list("verdicts")?.iter().map(Verdict::from_json).collect::<Result<_>>()?,
+        })
+    }
+}
 
 /// What works on the disk of the node's stores: remembered verdicts where there are, trials for the rest.
 pub fn probe(root: &Root, fresh: bool) -> Result<Vec<Verdict>> {
@@ -132,9 +145,10 @@ fn boot_id() -> Result<String> {
     Ok(fs::read_to_string(path).at("read", path)?.trim().to_owned())
 }
 
-fn disk_id(root: &Root) -> Result<(u32, u64)> {
+/// The file system's own id and its type, as one number.
+fn disk_id(root: &Root) -> Result<u64> {
     let disk = statfs::of(&root.stores())?;
-    Ok((disk.magic, disk.id))
+    Ok(disk.id ^ u64::from(disk.magic))
 }
 
 /// One trial, in a child with a mount namespace of its own: whatever happens, no trial mount stays.
@@ -162,8 +176,7 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
     });
     sweep(&stores)?;
     match answer {
-        Ok(verdict) => serde_json::from_slice(&verdict)
-            .map_err(|err| Error::failed(format!("read the verdict on {kind}: {err}"))),
+        Ok(verdict) => Json::parse(&verdict).and_then(|verdict| Verdict::from_json(&verdict)),
         // What kept the trial from being made at all (a full or read-only disk, missing rights) may pass.
         Err(err) => Ok(Verdict::untried(kind, err.to_string())),
     }

@@ -1,12 +1,14 @@
 //! What a trial came to.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::features::Features;
+use crate::error::Result;
+use crate::json::{FromJson, Json};
 use crate::kind::Kind;
 
 /// What is known of a kind on this kernel and disk. Printed by `probe --json`: see docs/json.md.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     /// The kind.
     pub kind: Kind,
@@ -22,6 +24,20 @@ pub struct Verdict {
     pub auto: bool,
     /// The optional mount options that the driver knows.
     pub features: Features,
+}
+
+impl FromJson for Verdict {
+    fn from_json(json: &Json) -> Result<Self> {
+        Ok(Self {
+            kind: Kind::parse(json.text("kind")?)?,
+            offered: json.is_true("offered"),
+            works: json.is_true("works"),
+            reason: json.text("reason").ok().map(str::to_owned),
+            lasting: json.is_true("lasting"),
+            auto: json.is_true("auto"),
+            features: Features::from_json(json.get("features")),
+        })
+    }
 }
 
 impl Verdict {

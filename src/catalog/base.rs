@@ -2,20 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub use super::import::{Added, add, plan};
 use super::record;
 use super::root::Root;
 use super::sliver::names_in;
 use crate::error::{Error, Result};
+use crate::json::{FromJson, Json};
 use crate::name::Name;
 
 /// The record's file name, in the base's folder.
 pub const FILE: &str = "base.json";
 
 /// What a base's tree is kept in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
     /// Plain files below `tree/`.
@@ -27,6 +28,9 @@ pub enum Form {
 }
 
 impl Form {
+    /// All forms.
+    pub const ALL: [Self; 3] = [Self::Directory, Self::Squashfs, Self::Erofs];
+
     /// The form's name, which is also the file-system type of an image.
     pub fn name(self) -> &'static str {
         match self {
@@ -47,7 +51,7 @@ impl Form {
 }
 
 /// What became of the extended attributes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attrs {
     /// The tree has some, and the digest counts them.
@@ -71,10 +75,10 @@ impl Attrs {
 }
 
 /// What is recorded of a base. It never changes after the base was published.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Base {
     /// The record's format.
-    pub version: u32,
+    pub version: u64,
     /// The name.
     pub name: Name,
     /// What the tree is kept in.
@@ -96,6 +100,36 @@ pub struct Base {
     pub image_sha256: Option<String>,
     /// What became of the extended attributes.
     pub xattrs: Attrs,
+}
+
+impl FromJson for Base {
+    fn from_json(json: &Json) -> Result<Self> {
+        let form = json.text("form")?;
+        let xattrs = json.text("xattrs")?;
+        Ok(Self {
+            version: json.number("version")?,
+            name: Name::parse(json.text("name")?)?,
+            form: Form::ALL.into_iter().find(|known| known.name() == form).ok_or_else(|| unknown("form"))?,
+            digest: json.text("digest")?.to_owned(),
+            entries: json.number("entries")?,
+            bytes: json.number("bytes")?,
+            disk: json.number("disk")?,
+            source: json.text("source")?.to_owned(),
+            created: json.number("created")?,
+            image_sha256: json.text("image_sha256").ok().map(str::to_owned),
+            xattrs: match xattrs {
+                "kept" => Attrs::Kept,
+                "none" => Attrs::None,
+                "hidden" => Attrs::Hidden,
+                _ => return Err(unknown("xattrs")),
+            },
+        })
+    }
+}
+
+#[cold]
+fn unknown(key: &str) -> Error {
+    Error::damaged(format!("`{key}` is nothing that this program knows"))
 }
 
 impl Base {

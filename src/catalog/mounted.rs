@@ -4,26 +4,38 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::record;
 use super::root::Root;
 use crate::error::{Context, Result};
+use crate::json::{FromJson, Json};
 use crate::kind::Kind;
 use crate::mount::mountinfo::SOURCE;
 use crate::name::Name;
 
 /// A mount that this program made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mounted {
     /// The record's format.
-    pub version: u32,
+    pub version: u64,
     /// The backend.
     pub backend: Kind,
     /// The source that mountinfo shows.
     pub source: String,
     /// The st_dev of the view: what is held open of it has this device, in every namespace.
     pub device: u64,
+}
+
+impl FromJson for Mounted {
+    fn from_json(json: &Json) -> Result<Self> {
+        Ok(Self {
+            version: json.number("version")?,
+            backend: Kind::parse(json.text("backend")?)?,
+            source: json.text("source")?.to_owned(),
+            device: json.number("device")?,
+        })
+    }
 }
 
 impl Mounted {

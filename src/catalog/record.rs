@@ -6,41 +6,41 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::error::{Context, Error, Result};
+use crate::json::{FromJson, Json};
 use crate::sys::sync;
 
 /// The version that this program writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u64 = 1;
 
 /// Reads the record at `path`.
 ///
 /// A record of a newer version is [`crate::error::Class::Unsupported`], one that does not parse is
 /// [`crate::error::Class::Damaged`]. A missing one is the open's ENOENT.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub fn read<T: FromJson>(path: &Path) -> Result<T> {
+    let json = load(path)?;
+    T::from_json(&json).map_err(|err| damaged(path, &err))
+}
+
+fn load(path: &Path) -> Result<Json> {
     let text = fs::read(path).at("read", path)?;
-    #[derive(serde::Deserialize)]
-    struct Head {
-        version: u32,
+    let json = Json::parse(&text).map_err(|err| damaged(path, &err))?;
+    let version = json.number("version").map_err(|err| damaged(path, &err))?;
+    if version > VERSION {
+        return Err(Error::unsupported(format!(
+            "the record {} has version {version}, this program knows up to {VERSION}",
+            path.display()
+        ))
+        .way_out("use the newer sliverfs that wrote it"));
     }
-    let damaged = |err: serde_json::Error| {
-        Error::damaged(format!("the record {} is damaged ({err})", path.display()))
-            .way_out("nothing was changed; put back a copy of the file, or repair it by hand")
-    };
-    // What this program writes says its version first, and need not be parsed twice.
-    if !text.starts_with(format!("{{\"version\":{VERSION},").as_bytes()) {
-        let head: Head = serde_json::from_slice(&text).map_err(damaged)?;
-        if head.version > VERSION {
-            return Err(Error::unsupported(format!(
-                "the record {} has version {}, this program knows up to {VERSION}",
-                path.display(),
-                head.version
-            ))
-            .way_out("use the newer sliverfs that wrote it"));
-        }
-    }
-    serde_json::from_slice(&text).map_err(damaged)
+    Ok(json)
+}
+
+#[cold]
+fn damaged(path: &Path, err: &Error) -> Error {
+    Error::damaged(format!("the record {} is damaged: {err}", path.display()))
+        .way_out("nothing was changed; put back a copy of the file, or repair it by hand")
 }
 
 /// Writes the record `file` into the folder `dir`: a temporary file, fsync, rename, fsync of the folder.

@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::lock::Lock;
 use super::record;
 use crate::error::{Context, Error, Result};
+use crate::json::{FromJson, Json};
 use crate::name::Name;
 
 /// The marker's name: it says that this is the disk that carries the slivers, and not its empty mount point.
@@ -23,9 +24,15 @@ pub struct Root {
     run: PathBuf,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Marker {
-    version: u32,
+    version: u64,
+}
+
+impl FromJson for Marker {
+    fn from_json(json: &Json) -> Result<Self> {
+        Ok(Self { version: json.number("version")? })
+    }
 }
 
 impl Root {

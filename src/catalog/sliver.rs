@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::record;
 use super::root::Root;
 use crate::error::{Class, Context, Error, Result};
+use crate::json::{FromJson, Json};
 use crate::kind::Kind;
 use crate::name::Name;
 
@@ -15,10 +16,10 @@ use crate::name::Name;
 pub const FILE: &str = "sliver.json";
 
 /// What is recorded of a sliver, in its store: move the folder, and the sliver moves.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Sliver {
     /// The record's format.
-    pub version: u32,
+    pub version: u64,
     /// The name.
     pub name: Name,
     /// The base that the store belongs to. Over another one its contents mean nothing.
@@ -29,6 +30,19 @@ pub struct Sliver {
     pub backend: Kind,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+}
+
+impl FromJson for Sliver {
+    fn from_json(json: &Json) -> Result<Self> {
+        Ok(Self {
+            version: json.number("version")?,
+            name: Name::parse(json.text("name")?)?,
+            base: Name::parse(json.text("base")?)?,
+            digest: json.text("digest")?.to_owned(),
+            backend: Kind::parse(json.text("backend")?)?,
+            created: json.number("created")?,
+        })
+    }
 }
 
 impl Sliver {

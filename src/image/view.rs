@@ -5,18 +5,19 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::Superblock;
 use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
+use crate::json::{FromJson, Json};
 use crate::mount::{exec, image, private};
 use crate::out::Progress;
 use crate::sys::xattr;
 use crate::tree::{self, Dir, SELF, Summary};
 
 /// What a look into an image found.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 pub struct Seen {
     /// The digest of its tree and what was counted on the way.
     pub summary: Summary,
@@ -37,7 +38,8 @@ pub fn look(file: &Path, form: Form, folder: &Path, attrs: bool, total: Option<u
         exec::unmount(folder)?;
         serde_json::to_vec(&seen?).map_err(|err| Error::failed(format!("pass the digest on: {err}")))
     })?;
-    serde_json::from_slice(&answer).map_err(|err| Error::failed(format!("take the digest over: {err}")))
+    let seen = Json::parse(&answer)?;
+    Ok(Seen { summary: Summary::from_json(seen.get("summary"))?, hidden: seen.is_true("hidden") })
 }
 
 fn sum_up(folder: &Path, may_have_attrs: bool, attrs: bool, total: Option<u64>) -> Result<Seen> {

@@ -59,7 +59,8 @@ impl MountInfo {
 
     /// What is mounted on `target`: the topmost, where several lie on one another.
     pub fn at(&self, target: &Path) -> Option<Mount<'_>> {
-        self.mounts().rev().find(|mount| *mount.target() == *target)
+        // Bytes, and not paths, whose comparison takes them apart: the kernel writes them in one form.
+        self.mounts().rev().find(|mount| *unescape(mount.target) == *target.as_os_str().as_bytes())
     }
 }
 

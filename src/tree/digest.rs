@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::content::{BLOCK, read_data};
 use super::meta::Meta;
 use super::{Dir, Entry, Kind, SELF, Step, Walk, sys};
 use crate::error::Result;
+use crate::json::{FromJson, Json};
 
 /// What the digest found on its way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// The digest as text: the version of the stream, a colon, 64 hexadecimal digits.
     pub digest: String,
@@ -25,6 +26,18 @@ pub struct Summary {
     pub disk: u64,
     /// Attributes that were counted in.
     pub attrs: u64,
+}
+
+impl FromJson for Summary {
+    fn from_json(json: &Json) -> Result<Self> {
+        Ok(Self {
+            digest: json.text("digest")?.to_owned(),
+            entries: json.number("entries")?,
+            bytes: json.number("bytes")?,
+            disk: json.number("disk")?,
+            attrs: json.number("attrs")?,
+        })
+    }
 }
 
 /// Sums up the tree `root` (shown as `path`).
