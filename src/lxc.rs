@@ -1,14 +1,15 @@
 //! What LXC needs to know of a sliver, and what it tells of one.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
 
 use crate::catalog::Root;
 use crate::error::{Context, Error, Result};
 use crate::hash::fnv64a;
 use crate::name::Name;
 use crate::shell::quote;
+use crate::sys::tool::{self, Stream};
 
 /// The file in a container's folder that LXC reads.
 pub const CONFIG: &str = "config";
@@ -26,8 +27,13 @@ impl Version {
 
     /// Asks the installed LXC.
     pub fn installed() -> Option<Self> {
-        let output = Command::new("lxc-start").arg("--version").output().ok()?;
-        Self::parse(std::str::from_utf8(&output.stdout).ok()?)
+        let streams = [Stream::Null, Stream::Pipe, Stream::Null];
+        let mut child = tool::start("lxc-start", &["--version".as_ref()], streams).ok()?;
+        let mut text = String::new();
+        let read = child.stdout.as_mut()?.read_to_string(&mut text);
+        let _told_enough = child.wait();
+        read.ok()?;
+        Self::parse(&text)
     }
 
     /// Reads `5.0.2`, `2.1.1`, `6.0.0~rc1`.

@@ -1,14 +1,17 @@
 //! Compressions that are left to an installed program.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Context, Error, Result};
 use crate::sys;
+use crate::sys::tool::{Child, Stream};
 
 /// A compression and the programs that undo it.
 pub struct Tool {
@@ -48,8 +51,8 @@ pub const TOOLS: &[Tool] = &[
 pub struct Filter {
     tool: &'static Tool,
     child: Child,
-    to: Option<ChildStdin>,
-    from: ChildStdout,
+    to: Option<File>,
+    from: File,
     source: Box<dyn Read>,
     buffer: Vec<u8>,
     /// The part of the buffer that is not written yet.
@@ -61,10 +64,10 @@ impl Filter {
     /// Starts the first program of the tool that is installed.
     pub fn start(tool: &'static Tool, source: Box<dyn Read>) -> Result<Self> {
         for (program, arguments) in tool.commands {
-            let mut command = sys::tool::command(program);
-            match command.args(*arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() {
-                Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
-                Err(err) => return Err(err).at("start", program.as_ref()),
+            let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
+            match sys::tool::start(program, &arguments, [Stream::Pipe, Stream::Pipe, Stream::Ours]) {
+                Err(Errno::ENOENT) => continue,
+                Err(errno) => return Err(errno).at("start", program.as_ref()),
                 Ok(mut child) => {
                     let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else { continue };
                     // One thread feeds and reads: a full pipe must not stop it.
@@ -110,9 +113,7 @@ impl Filter {
         self.to = None;
         let status = self.child.wait()?;
         self.ended = true;
-        if status.success() {
-            return Ok(0);
-        }
+        let Some(status) = status else { return Ok(0) };
         Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("{} did not unpack it: {status}", self.tool.name),
@@ -148,13 +149,13 @@ impl Read for Filter {
 }
 
 /// Waits until the program has something for us, or takes something from us.
-fn wait(from: &ChildStdout, to: Option<&ChildStdin>) -> io::Result<(bool, bool)> {
+fn wait(from: &File, to: Option<&File>) -> io::Result<(bool, bool)> {
     let mut fds = vec![PollFd::new(from.as_fd(), PollFlags::POLLIN)];
     fds.extend(to.map(|to| PollFd::new(to.as_fd(), PollFlags::POLLOUT)));
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => break,
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
@@ -166,8 +167,7 @@ impl Drop for Filter {
     fn drop(&mut self) {
         if !self.ended {
             // The import was refused half way: what the program still has to say is of no use.
-            let _already_dead = self.child.kill();
-            let _reaped = self.child.wait();
+            self.child.kill();
         }
     }
 }

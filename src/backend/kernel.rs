@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -17,6 +16,7 @@ use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::options::Options;
 use crate::mount::plan::MountCall;
+use crate::sys::tool::{self, Stream};
 use crate::sys::xattr;
 
 /// mini_fo's record of a folder (its source: META_FILENAME).
@@ -129,13 +129,8 @@ pub fn filesystems() -> Result<String> {
 /// /proc/filesystems, and a kernel without modules has no modprobe.
 pub fn load_module(fstype: &str) {
     for name in [format!("fs-{fstype}"), fstype.to_owned()] {
-        let status = Command::new("modprobe")
-            .args(["-q", &name])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        if status.is_ok_and(|status| status.success()) {
+        let started = tool::start("modprobe", &["-q".as_ref(), name.as_ref()], [Stream::Null; 3]);
+        if started.and_then(|mut modprobe| modprobe.wait()) == Ok(None) {
             return;
         }
     }

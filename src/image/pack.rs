@@ -1,17 +1,17 @@
 //! Packs a tree as an image, with the program that is installed and a compression that this kernel can read.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
+
+use nix::errno::Errno;
 
 use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
 use crate::mount::{exec, image, private};
 use crate::out::Progress;
-use crate::sys::tool;
+use crate::sys::pause;
+use crate::sys::tool::{self, Stream};
 
 /// A way to pack: the program and the options that it and this kernel know.
 pub struct Packer {
@@ -65,9 +65,8 @@ fn choices(form: Form) -> Result<Choices> {
 /// Refuses when the program that packs images of the given form is not installed.
 pub fn require(form: Form) -> Result<()> {
     let choices = choices(form)?;
-    let mut asked = tool::command(choices.program);
-    asked.arg("--help").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    asked.status().map(drop).map_err(|err| absent(&choices, &err))
+    let asked = tool::start(choices.program, &["--help".as_ref()], [Stream::Null; 3]);
+    asked.and_then(|mut asked| asked.wait()).map(drop).map_err(|errno| absent(&choices, errno))
 }
 
 /// Finds a way to pack a tree as an image of the given form: tried on an empty folder in `scratch`, which this kernel must then
@@ -88,8 +87,8 @@ fn choose(form: Form, choices: &Choices, empty: &Path, trial: &Path) -> Result<P
         for compression in choices.compressions {
             let options = [*compression, *fixed].concat();
             let packer = Packer { form, program: choices.program, options };
-            let made = packer.run(empty, trial, true, None).map_err(|err| absent(choices, &err))?;
-            let mounted = if made.success() { Some(mounts(form, trial, empty)) } else { None };
+            let made = packer.run(empty, trial, true, None).map_err(|errno| absent(choices, errno))?;
+            let mounted = if made.is_none() { Some(mounts(form, trial, empty)) } else { None };
             let _perhaps_not_made = fs::remove_file(trial);
             match mounted {
                 Some(Ok(())) => return Ok(packer),
@@ -117,12 +116,12 @@ fn mounts(form: Form, image: &Path, over: &Path) -> Result<()> {
     .map(drop)
 }
 
-fn absent(choices: &Choices, err: &io::Error) -> Error {
-    if err.kind() == io::ErrorKind::NotFound {
+fn absent(choices: &Choices, errno: Errno) -> Error {
+    if errno == Errno::ENOENT {
         return Error::unsupported(format!("{} is not installed", choices.program))
             .way_out(format!("install it (package {}), or add the base without --pack", choices.package));
     }
-    Error::failed(format!("start {}: {err}", choices.program))
+    Error::sys("start", choices.program.as_ref(), errno)
 }
 
 impl Packer {
@@ -130,9 +129,9 @@ impl Packer {
     pub fn pack(&self, tree: &Path, to: &Path) -> Result<()> {
         let progress = Progress::new("packing", None);
         let status = self.run(tree, to, false, Some(&progress)).at("run", self.program.as_ref())?;
-        if status.success() {
+        let Some(status) = status else {
             return fs::File::open(to).and_then(|image| image.sync_all()).at("write to the disk", to);
-        }
+        };
         let free = crate::sys::statfs::of(to.parent().unwrap_or(to)).map_or(0, |disk| disk.available);
         Err(Error::failed(format!(
             "{} could not pack {} into {} ({status})",
@@ -143,33 +142,34 @@ impl Packer {
         .way_out(format!("what it wrote above says why; {} are free there", crate::size::Size(free))))
     }
 
+    /// None where the program ended well, or else how it ended.
     fn run(
         &self,
         tree: &Path,
         to: &Path,
         quiet: bool,
         progress: Option<&Progress>,
-    ) -> io::Result<ExitStatus> {
-        let mut command = tool::command(self.program);
-        match self.form {
-            Form::Erofs => command.args(&self.options).arg(to).arg(tree),
-            _ => command.arg(tree).arg(to).args(["-noappend", "-no-progress"]).args(&self.options),
+    ) -> nix::Result<Option<String>> {
+        let mut args: Vec<&OsStr> = match self.form {
+            Form::Erofs => Vec::new(),
+            _ => vec![tree.as_ref(), to.as_ref(), "-noappend".as_ref(), "-no-progress".as_ref()],
         };
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        if quiet {
-            command.stderr(Stdio::null());
+        args.extend(self.options.iter().map(OsStr::new));
+        if self.form == Form::Erofs {
+            args.extend([to.as_os_str(), tree.as_os_str()]);
         }
-        let mut child = command.spawn()?;
+        let said = if quiet { Stream::Null } else { Stream::Ours };
+        let mut child = tool::start(self.program, &args, [Stream::Null, Stream::Null, said])?;
         let Some(progress) = progress.filter(|progress| progress.visible()) else { return child.wait() };
         let mut shown = 0;
         loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(status);
+            if let Some(ended) = child.try_wait()? {
+                return Ok(ended);
             }
             let written = fs::metadata(to).map_or(0, |image| image.len());
             progress.add(written.saturating_sub(shown));
             shown = written.max(shown);
-            sleep(Duration::from_millis(100));
+            pause();
         }
     }
 }

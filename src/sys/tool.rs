@@ -1,23 +1,173 @@
 //! Installed programs, run so that they end with us.
+//!
+//! std's Command would do; with the map of the environment that it keeps, it weighs 12 KiB of the compressed MIPS binary.
 
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::ffi::{CString, OsStr};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, execvp, fork, pipe2};
 
-/// A program, looked for in PATH, with a working folder that never changes its meaning: its arguments are absolute paths.
+/// Where one of a program's standard streams goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Nowhere.
+    Null,
+    /// Where our own goes.
+    Ours,
+    /// To us.
+    Pipe,
+}
+
+/// A program that runs.
+pub struct Child {
+    pid: Pid,
+    /// What it reads, where that is a pipe.
+    pub stdin: Option<File>,
+    /// What it writes, where that is a pipe.
+    pub stdout: Option<File>,
+}
+
+/// Starts a program, looked for in PATH. ENOENT where it is not installed.
 ///
-/// The kernel kills it when this process dies, so that it does not write into a folder that the next command already
-/// clears away.
-pub fn command(program: &str) -> Command {
-    let mut command = Command::new(program);
-    // SAFETY: prctl(2) is a bare system call: the child allocates nothing and takes no lock between fork and exec.
-    unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        });
+/// Its arguments are absolute paths: the working folder is ours. The kernel kills it when this process dies, so that it
+/// does not write into a folder that the next command already clears away.
+pub fn start(program: &str, args: &[&OsStr], streams: [Stream; 3]) -> nix::Result<Child> {
+    let words: Vec<CString> = std::iter::once(OsStr::new(program))
+        .chain(args.iter().copied())
+        .map(|word| CString::new(word.as_bytes()).map_err(|_| Errno::EINVAL))
+        .collect::<nix::Result<_>>()?;
+    let [stdin, stdout, stderr] = streams;
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(errno)?;
+    let (from_us, to_it) = pipe_for(stdin)?;
+    let (to_us, from_it) = pipe_for(stdout)?;
+    // It closes when the program starts, and else tells why it did not.
+    let (failure, tell) = pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: this program has one thread, so the child may allocate and lock as if it had been started anew.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let errno = become_program(
+                &words,
+                [(stdin, from_us.as_ref()), (stdout, from_it.as_ref()), (stderr, None)],
+                &null,
+            );
+            let _nobody_listens = nix::unistd::write(&tell, &(errno as i32).to_ne_bytes());
+            // SAFETY: _exit(2) ends the child at once: the parent's buffers and exit handlers are not run twice.
+            unsafe { libc::_exit(127) }
+        }
+        ForkResult::Parent { child } => {
+            drop((tell, from_us, from_it));
+            let mut child = Child { pid: child, stdin: to_it.map(File::from), stdout: to_us.map(File::from) };
+            let mut errno = [0; 4];
+            match File::from(failure).read_exact(&mut errno) {
+                Ok(()) => {
+                    let _reaped = child.wait();
+                    Err(Errno::from_raw(i32::from_ne_bytes(errno)))
+                }
+                Err(_) => Ok(child),
+            }
+        }
     }
-    command
+}
+
+/// In the child: lays the streams out and becomes the program. Returns only with why it could not.
+fn become_program(words: &[CString], streams: [(Stream, Option<&OwnedFd>); 3], null: &File) -> Errno {
+    for (number, (stream, pipe)) in (0..).zip(streams) {
+        let from = match (stream, pipe) {
+            (Stream::Ours, _) => continue,
+            (_, Some(pipe)) => pipe.as_raw_fd(),
+            (_, None) => null.as_raw_fd(),
+        };
+        // SAFETY: plain descriptors; dup2(2) leaves the copy open across exec.
+        if let Err(errno) = Errno::result(unsafe { libc::dup2(from, number) }) {
+            return errno;
+        }
+    }
+    if let Err(errno) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
+        return errno;
+    }
+    let Some(program) = words.first() else { return Errno::EINVAL };
+    execvp(program, words).err().unwrap_or(Errno::EINVAL)
+}
+
+fn pipe_for(stream: Stream) -> nix::Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    if stream != Stream::Pipe {
+        return Ok((None, None));
+    }
+    pipe2(OFlag::O_CLOEXEC).map(|(read, write)| (Some(read), Some(write)))
+}
+
+fn errno(err: io::Error) -> Errno {
+    err.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+impl Child {
+    /// Waits until it ends. None where it ended well, or else how it ended.
+    pub fn wait(&mut self) -> nix::Result<Option<String>> {
+        (self.stdin, self.stdout) = (None, None);
+        loop {
+            match waitpid(self.pid, None) {
+                Err(Errno::EINTR) => {}
+                status => return status.map(said),
+            }
+        }
+    }
+
+    /// Has it ended? Then how, as [`Child::wait`] says it.
+    pub fn try_wait(&mut self) -> nix::Result<Option<Option<String>>> {
+        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::StillAlive => Ok(None),
+            status => Ok(Some(said(status))),
+        }
+    }
+
+    /// Ends it.
+    pub fn kill(&mut self) {
+        let _already_dead = kill(self.pid, Signal::SIGKILL);
+        let _reaped = self.wait();
+    }
+}
+
+fn said(status: WaitStatus) -> Option<String> {
+    match status {
+        WaitStatus::Exited(_, 0) => None,
+        WaitStatus::Exited(_, code) => Some(format!("exit code {code}")),
+        WaitStatus::Signaled(_, signal, _) => Some(format!("killed by {signal}")),
+        _ => Some("stopped".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::io::Write;
+
+    fn args<'a>(words: &'a [&'a str]) -> Vec<&'a OsStr> {
+        words.iter().map(OsStr::new).collect()
+    }
+
+    #[test]
+    fn streams_and_ends() {
+        let mut cat = start("cat", &[], [Stream::Pipe, Stream::Pipe, Stream::Ours]).unwrap();
+        cat.stdin.take().unwrap().write_all(b"through").unwrap();
+        let mut text = String::new();
+        cat.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), cat.wait().unwrap()), ("through", None));
+        let null = [Stream::Null; 3];
+        let ended = |script| start("sh", &args(&["-c", script]), null).unwrap().wait().unwrap();
+        assert_eq!(ended("exit 3").unwrap(), "exit code 3");
+        assert_eq!(ended("kill -9 $$").unwrap(), "killed by SIGKILL");
+        assert_eq!(start("no-such-program", &[], null).err(), Some(Errno::ENOENT));
+        let mut sleeping = start("sleep", &args(&["60"]), null).unwrap();
+        assert_eq!(sleeping.try_wait().unwrap(), None);
+        sleeping.kill();
+    }
 }
