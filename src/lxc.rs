@@ -86,14 +86,21 @@ pub fn config(root: &Root, name: &Name, lxc: Version, program: &Path) -> Result<
     Ok(lines.join("\n"))
 }
 
-/// The kernel's list of Unix sockets, in which a running container's monitor shows.
-pub struct Sockets(Vec<u8>);
+/// The sockets on which the monitors of running containers take commands: their addresses, sorted, and inodes.
+pub struct Sockets(Vec<(Vec<u8>, u64)>);
 
 impl Sockets {
-    /// Reads the list of this network namespace.
+    /// Reads them from the kernel's list of this network namespace.
     pub fn read() -> Result<Self> {
         let path = Path::new("/proc/net/unix");
-        fs::read(path).map(Self).at("read", path)
+        fs::read(path).map(|text| Self::parse(&text)).at("read", path)
+    }
+
+    fn parse(text: &[u8]) -> Self {
+        let lines = text.split(|b| *b == b'\n').filter(|line| line.ends_with(b"/command"));
+        let mut sockets: Vec<_> = lines.filter_map(socket).collect();
+        sockets.sort_unstable();
+        Self(sockets)
     }
 
     /// Does a monitor listen for the container?
@@ -118,21 +125,29 @@ impl Sockets {
     /// The inodes of the sockets that belong to a monitor of the container.
     fn inodes(&self, root: &Root, name: &Name) -> Vec<u64> {
         let lxcpath = root.path().to_string_lossy();
-        let plain = format!(" @{lxcpath}/{name}/command");
+        let plain = format!("@{lxcpath}/{name}/command");
         // Where that does not fit into an address, LXC hashes it (src/lxc/commands_utils.c).
-        let hashed = format!(" @lxc/{:016x}/command", fnv64a(format!("{lxcpath}/{name}").as_bytes()));
-        self.0
-            .split(|b| *b == b'\n')
-            .filter(|line| line.ends_with(plain.as_bytes()) || line.ends_with(hashed.as_bytes()))
-            .map(inode)
-            .collect()
+        let hashed = format!("@lxc/{:016x}/command", fnv64a(format!("{lxcpath}/{name}").as_bytes()));
+        let mut inodes = Vec::new();
+        for address in [plain.as_bytes(), hashed.as_bytes()] {
+            let first = self.0.partition_point(|(other, _)| &**other < address);
+            let same = self.0.iter().skip(first).take_while(|(other, _)| *other == address);
+            inodes.extend(same.map(|(_, inode)| inode));
+        }
+        inodes
     }
 }
 
-/// A line: `NUM: REFCOUNT PROTOCOL FLAGS TYPE STATE INODE PATH` (proc(5)). 0, which no socket has, where it is not one.
-fn inode(line: &[u8]) -> u64 {
-    let field = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).nth(6);
-    field.and_then(|field| std::str::from_utf8(field).ok()?.parse().ok()).unwrap_or(0)
+/// Address and inode of a line: `NUM: REFCOUNT PROTOCOL FLAGS TYPE STATE INODE PATH` (proc(5)), where the path may hold blanks.
+fn socket(line: &[u8]) -> Option<(Vec<u8>, u64)> {
+    let mut rest = line;
+    let mut inode = &[][..];
+    for _ in 0..7 {
+        rest = rest.trim_ascii_start();
+        (inode, rest) = rest.split_at_checked(rest.iter().position(u8::is_ascii_whitespace)?)?;
+    }
+    let inode = std::str::from_utf8(inode).ok()?.parse().ok()?;
+    Some((rest.strip_prefix(b" ")?.to_vec(), inode))
 }
 
 /// The inodes of the sockets that a process holds open.
@@ -174,10 +189,12 @@ mod tests {
         let text = format!(
             "Num       RefCount Protocol Flags    Type St Inode Path\n\
              0000000000000000: 00000002 00000000 00010000 0001 01  7093 @{path}/web/command\n\
+             0000000000000000: 00000002 00000000 00010000 0001 01  8001 @{path}/a b/web/command\n\
+             0000000000000000: 00000003 00000000 00000000 0001 03  7094 @{path}/web/command\n\
              0000000000000000: 00000003 00000000 00000000 0001 03 70930\n"
         );
-        let sockets = Sockets(text.into_bytes());
-        for (name, inodes) in [("web", &[7093][..]), ("eb", &[]), ("web2", &[])] {
+        let sockets = Sockets::parse(text.as_bytes());
+        for (name, inodes) in [("web", &[7093, 7094][..]), ("eb", &[]), ("web2", &[])] {
             let name = Name::parse(name).unwrap();
             assert_eq!(sockets.inodes(&root, &name), inodes);
             assert_eq!(sockets.running(&root, &name), !inodes.is_empty());

@@ -267,7 +267,7 @@ fn numbers_that_lie() {
         &["`f`", "size"],
     );
     refused(&Tar::default().pax(&[(b"uid", b"4294967295")]).file(b"f", b"").end(), policy, &["uid"]);
-    for flag in [b'2', b'3', b'5', b'6'] {
+    for flag in *b"2356" {
         let header = Header::new(b"f", flag, 512).link(b"x").device(1, 3);
         refused(&Tar::default().add(header, &[0; 512]).end(), policy, &["`f`", "has data"]);
     }
@@ -285,7 +285,7 @@ fn numbers_that_lie() {
         many = many.pax(&[(key.as_bytes(), &[b'v'; 60_000])]);
     }
     refused(&many.file(b"f", b"").end(), policy, &["headers of", "is the most"]);
-    for flag in [b'L', b'K', b'x', b'g'] {
+    for flag in *b"LKxg" {
         refused(
             &Tar::default().add(Header::new(b"big", flag, (1 << 20) + 1), b"").end(),
             policy,

@@ -51,7 +51,6 @@ fn two_slivers_on_one_base() {
     let stop = host.lxc("lxc-stop", "a").output().unwrap();
     assert!(stop.status.success(), "{}", text(&stop.stderr));
     host.wait_for_end("a");
-    assert!(!host.mounted("a"), "a stop must not leave a mount on the host");
     assert_eq!(host.actual("a"), "unmounted");
     assert_eq!(fs::read_dir(host.node.view("a")).unwrap().count(), 0, "something lies in the mount point");
     assert_eq!(host.inside("b", "cat /etc/who"), "b\n");
@@ -59,7 +58,6 @@ fn two_slivers_on_one_base() {
     // So does one from inside.
     host.attach("b", "halt");
     host.wait_for_end("b");
-    assert!(!host.mounted("b"), "a halt must not leave a mount on the host");
 
     host.node.ok(&["base", "verify", "debian"]);
     for name in ["a", "b"] {
@@ -162,7 +160,6 @@ fn halt_on(host: &Host, way: &str, starts: bool) {
         shown(&screen)
     );
     host.wait_for_end("c");
-    assert!(!host.mounted("c"), "{way}: a halt must not leave a mount on the host");
 }
 
 /// What the terminal shows.
@@ -198,8 +195,48 @@ fn after_the_monitor_was_killed() {
     assert_eq!(host.inside("k", "cat /etc/who"), "kept\n");
     host.attach("k", "halt");
     host.wait_for_end("k");
-    assert!(!host.mounted("k"));
     host.node.ok(&["destroy", "k"]);
+}
+
+/// LXC says that a container is stopped before it calls post-stop. A start in between finds the view up, and must keep it: on the
+/// empty mount point LXC would leave folders that are in the way of every later mount.
+#[test]
+fn started_again_before_post_stop() {
+    if !ready() {
+        return;
+    }
+    let host = Host::new();
+    host.create("r");
+    // More hooks around ours: the first container's post-stop waits until the second one's pre-start has run, and the second
+    // one goes on when that post-stop has run.
+    let hooks = host.node.dir();
+    let wait = |file: &str| format!("while [ ! -e {0}/{file} ]; do sleep 0.1; done", hooks.display());
+    let touch = |file: &str| format!("touch {0}/{file}", hooks.display());
+    let started =
+        format!("if [ -e {0}/again ]; then {1}; {2}; fi", hooks.display(), touch("started"), wait("stopped"));
+    for (name, script) in [("before", wait("started")), ("after", touch("stopped")), ("second", started)] {
+        fs::write(hooks.join(name), script).unwrap();
+    }
+    let config = host.node.lxcpath.join("r/config");
+    let text = fs::read_to_string(&config).unwrap();
+    let hook = |moment: &str, name: &str| format!("lxc.hook.{moment} = sh {}/{name}\n", hooks.display());
+    let ours = "lxc.hook.post-stop = ";
+    assert!(text.contains(ours), "{text}");
+    fs::write(&config, text.replacen(ours, &(hook("post-stop", "before") + ours), 1)).unwrap();
+    host.configure("r", &(hook("post-stop", "after") + &hook("pre-start", "second")));
+
+    host.start("r");
+    kill(host.init("r").unwrap());
+    host.until("r", "still runs", || host.state("r") == "STOPPED");
+    fs::write(hooks.join("again"), "").unwrap();
+    host.start("r");
+    assert!(host.mounted("r"), "the first container's post-stop took the second one's view");
+    host.inside("r", "touch /root/here");
+
+    host.attach("r", "halt");
+    host.wait_for_end("r");
+    assert_eq!(fs::read_dir(host.node.view("r")).unwrap().count(), 0, "something lies in the mount point");
+    host.node.ok(&["destroy", "r"]);
 }
 
 /// A container whose view cannot be mounted does not start on the empty mount point.
@@ -315,6 +352,5 @@ fn a_long_and_awkward_lxcpath() {
     assert_eq!(fs::read_to_string(store).unwrap(), "here\n");
     host.attach("far-away", "halt");
     host.wait_for_end("far-away");
-    assert!(!host.mounted("far-away"));
     host.node.ok(&["destroy", "far-away"]);
 }

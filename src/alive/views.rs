@@ -1,6 +1,7 @@
 //! Where the views of this program are mounted, in every mount namespace.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,8 @@ pub struct Place {
     pub fstype: String,
     source: Vec<u8>,
     device: u64,
-    root: PathBuf,
+    /// The sliver of this node whose store it is, where the mount itself says so.
+    sliver: Option<Vec<u8>>,
 }
 
 /// How often the places in other namespaces are looked at again, a [`pause`] apart.
@@ -42,6 +44,10 @@ pub struct Views {
     places: Vec<Place>,
     /// The disk of the stores, and their folder in it.
     stores: (u64, PathBuf),
+    /// What the source of a union starts with, before the sliver's name.
+    prefix: Vec<u8>,
+    /// Some places do not say whose they are.
+    strangers: bool,
 }
 
 impl Views {
@@ -91,28 +97,42 @@ impl Views {
         let stores = fs::canonicalize(root.stores()).at("open", &root.stores())?;
         let disk = disk::of(own, &stores);
         let stores = disk.map(|disk| (device(&disk.device), disk.inside(&stores))).unwrap_or_default();
-        let mut views = Self { places: Vec::new(), stores };
+        let prefix = format!("{}/", source(&root.stores())).into_bytes();
+        let mut views = Self { places: Vec::new(), stores, prefix, strangers: false };
         views.add(None, own);
         Ok(views)
     }
 
     fn add(&mut self, pid: Option<u32>, info: &MountInfo) {
-        self.places.extend(info.mounts().filter(Mount::is_ours).map(|mount| Place::of(pid, &mount)));
+        for mount in info.mounts().filter(Mount::is_ours) {
+            let sliver = self.sliver(&mount);
+            self.strangers |= sliver.is_none();
+            self.places.push(Place::of(pid, &mount, sliver));
+        }
     }
 
-    /// Where the sliver's store is mounted. Matched by the source that unions carry, by the disk and the folder in it that
-    /// bound trees show, or by what was noted when it was mounted. Never by mount point: a namespace may have it anywhere,
-    /// and a container has it as `/`.
+    /// The sliver whose store is mounted, by the source that unions carry, or by the disk and the folder in it that bound
+    /// trees show.
+    fn sliver(&self, mount: &Mount<'_>) -> Option<Vec<u8>> {
+        if let Some(name) = mount.source().strip_prefix(&*self.prefix) {
+            return Some(name.to_vec());
+        }
+        let root = mount.root();
+        let below = Path::new(OsStr::from_bytes(&root)).strip_prefix(&self.stores.1).ok()?;
+        let name = below.iter().next().filter(|_| device(mount.device) == self.stores.0)?;
+        Some(name.as_bytes().to_vec())
+    }
+
+    /// Where the sliver's store is mounted. Matched by what the mount says of its store, or by what was noted when it was
+    /// made. Never by mount point: a namespace may have it anywhere, and a container has it as `/`.
     pub fn of<'a>(&'a self, root: &Root, name: &Name) -> impl Iterator<Item = &'a Place> + use<'a> {
-        let source = source(&root.store(name)).into_bytes();
-        let store = self.stores.1.join(name);
-        let noted = if self.places.is_empty() { None } else { Mounted::find(root, name) };
+        let name_of_it = name.as_str().as_bytes().to_vec();
+        let noted = if self.strangers { Mounted::find(root, name) } else { None };
         self.places.iter().filter(move |place| {
-            place.source == source
-                || place.device == self.stores.0 && place.root.starts_with(&store)
+            place.sliver.as_ref() == Some(&name_of_it)
                 || noted.as_ref().is_some_and(|noted| {
-                    place.source.starts_with(SOURCE.as_bytes())
-                        && place.device == noted.device
+                    place.device == noted.device
+                        && place.source.starts_with(SOURCE.as_bytes())
                         && place.source == noted.source.as_bytes()
                 })
         })
@@ -120,7 +140,7 @@ impl Views {
 }
 
 impl Place {
-    fn of(pid: Option<u32>, mount: &Mount<'_>) -> Self {
+    fn of(pid: Option<u32>, mount: &Mount<'_>, sliver: Option<Vec<u8>>) -> Self {
         Self {
             pid,
             target: mount.target().into_owned(),
@@ -128,7 +148,7 @@ impl Place {
             fstype: String::from_utf8_lossy(mount.fstype).into_owned(),
             source: mount.source().into_owned(),
             device: device(mount.device),
-            root: PathBuf::from(std::ffi::OsStr::from_bytes(&mount.root())),
+            sliver,
         }
     }
 

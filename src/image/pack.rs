@@ -28,6 +28,8 @@ struct Choices {
     fixed: &'static [&'static [&'static str]],
     /// Compressions, from small to whatever works.
     compressions: &'static [&'static [&'static str]],
+    /// Options that every version knows.
+    always: &'static [&'static str],
 }
 
 const SQUASHFS: Choices = Choices {
@@ -42,6 +44,8 @@ const SQUASHFS: Choices = Choices {
         &["-comp", "lzo"],
         &["-comp", "lz4"],
     ],
+    // OpenWrt's own block: 3 % smaller than the default of 128 KiB, and no more memory than its root file system takes.
+    always: &["-b", "262144"],
 };
 
 const EROFS: Choices = Choices {
@@ -49,7 +53,9 @@ const EROFS: Choices = Choices {
     package: "erofs-utils",
     // -T alone would give every file the same time.
     fixed: &[&["-U", NO_UUID, "-T", "0", "--mkfs-time"], &["-U", NO_UUID], &[]],
-    compressions: &[&["-zzstd"], &["-zlz4hc"], &["-zlz4"], &[]],
+    // Clusters of 64 KiB want Linux 5.13.
+    compressions: &[&["-zzstd", "-C65536"], &["-zlz4hc", "-C65536"], &["-zlz4hc"], &["-zlz4"], &[]],
+    always: &[],
 };
 
 const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
@@ -85,7 +91,7 @@ fn choose(form: Form, choices: &Choices, empty: &Path, trial: &Path) -> Result<P
     let mut last = None;
     for fixed in choices.fixed {
         for compression in choices.compressions {
-            let options = [*compression, *fixed].concat();
+            let options = [*compression, *fixed, choices.always].concat();
             let packer = Packer { form, program: choices.program, options };
             let made = packer.run(empty, trial, true, None).map_err(|errno| absent(choices, errno))?;
             let mounted = if made.is_none() { Some(mounts(form, trial, empty)) } else { None };

@@ -140,9 +140,10 @@ impl Host {
         parent.trim().parse().unwrap()
     }
 
-    /// Waits until the monitor is gone, too: then post-stop has run.
+    /// Waits until a container is down and its view with it: LXC says that it is stopped before it calls post-stop.
     pub fn wait_for_end(&self, name: &str) {
         self.until(name, "still runs", || self.state(name) == "STOPPED" && self.actual(name) != "running");
+        self.until(name, "left a mount on the host", || !self.mounted(name));
     }
 
     /// LXC's own word.

@@ -1,0 +1,78 @@
+"""Whole processes: how long one takes, and how much memory it takes at most."""
+
+import ctypes
+import os
+import signal
+import time
+
+PTRACE_TRACEME, PTRACE_CONT, PTRACE_SETOPTIONS = 0, 7, 0x4200
+PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT = 1 << 20, 1 << 6
+EXITING = signal.SIGTRAP | 6 << 8  # PTRACE_EVENT_EXIT
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+libc.ptrace.restype = ctypes.c_long
+
+
+class Failed(Exception):
+    """A command that had to succeed did not."""
+
+
+def milliseconds(argv, out=None):
+    """Starts a program, waits for its end, and tells how long that took.
+
+    From just before the kernel is asked to start it to the moment its end is known: loading and linking are in it.
+    """
+    actions = [] if out is None else [(os.POSIX_SPAWN_DUP2, out, 1)]
+    begin = time.perf_counter_ns()
+    pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
+    _, status = os.waitpid(pid, 0)
+    end = time.perf_counter_ns()
+    if status != 0:
+        raise Failed("%s: status %d" % (" ".join(argv), os.waitstatus_to_exitcode(status)))
+    return (end - begin) / 1e6
+
+
+def peak_kib(argv):
+    """Runs a program and tells the most memory that it had at once, in KiB.
+
+    Read from /proc when it is about to end, since the kernel counts in what wait4(2) tells what the parent had before
+    exec(2): a Python. VmHWM may lag by some pages that each processor counts for itself; Rss is exact, but of the end.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            libc.ptrace(PTRACE_TRACEME, 0, None, None)
+            os.execv(argv[0], argv)
+        finally:
+            os._exit(127)
+    os.waitpid(pid, 0)  # stopped by its exec
+    trace(PTRACE_SETOPTIONS, pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXIT)
+    trace(PTRACE_CONT, pid, None)
+    peak = None
+    while True:
+        _, status = os.waitpid(pid, 0)
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            if status != 0 or peak is None:
+                raise Failed("%s: status %d" % (" ".join(argv), os.waitstatus_to_exitcode(status)))
+            return peak
+        event = status >> 8
+        if event == EXITING:
+            peak = max(field(pid, "status", "VmHWM:"), field(pid, "smaps_rollup", "Rss:"))
+        passed_on = os.WSTOPSIG(status) if event in signal.valid_signals() and event != signal.SIGTRAP else None
+        trace(PTRACE_CONT, pid, passed_on)
+
+
+def trace(request, pid, data):
+    if libc.ptrace(request, pid, None, data) == -1:
+        raise OSError(ctypes.get_errno(), "ptrace")
+
+
+def field(pid, file, name):
+    """A field of a file in /proc/PID, in KiB."""
+    with open("/proc/%d/%s" % (pid, file)) as lines:
+        for line in lines:
+            if line.startswith(name):
+                return int(line.split()[1])
+    raise Failed("/proc/PID/%s has no %s" % (file, name))
