@@ -111,6 +111,12 @@ impl Error {
     }
 }
 
+/// The C library's words for an errno. nix has a table of its own, which would be a second one in the binary.
+pub fn meaning(errno: Errno) -> String {
+    let text = io::Error::from(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 /// What helps against an errno wherever it comes up.
 fn usual_way_out(errno: Errno) -> Option<&'static str> {
     match errno {
@@ -126,7 +132,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.what)?;
         if let Some(errno) = self.0.errno {
-            write!(f, ": {}", errno.desc())?;
+            write!(f, ": {}", meaning(errno))?;
         }
         if let Some(way_out) = &self.0.way_out {
             write!(f, "; {way_out}")?;

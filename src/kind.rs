@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::out::escape;
 
 /// A union file system of the kernel: base and store are merged as they are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +128,7 @@ impl Kind {
     pub fn parse(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
             let names: Vec<&str> = Self::ALL.iter().map(|kind| kind.name()).collect();
-            Error::usage(format!("`{}` is no backend", text.escape_debug()))
+            Error::usage(format!("`{}` is no backend", escape(text.as_bytes())))
                 .way_out(format!("take auto, {}", names.join(", ")))
         })
     }

@@ -54,8 +54,11 @@ pub fn config(root: &Root, name: &Name, lxc: Version, program: &Path) -> Result<
     let view = root.view(name);
     let view = view.to_str().filter(|path| !path.contains(|c: char| c.is_ascii_control()));
     let Some(view) = view else {
-        return Err(Error::usage(format!("LXC's configuration cannot hold the path {:?}", root.view(name)))
-            .way_out("use an LXCPATH without line breaks, in UTF-8"));
+        return Err(Error::usage(format!(
+            "LXC's configuration cannot hold the path {}",
+            root.view(name).display()
+        ))
+        .way_out("use an LXCPATH without line breaks, in UTF-8"));
     };
     let hook = |moment: &str| {
         format!(

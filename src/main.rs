@@ -32,7 +32,7 @@ fn parse() -> Result<Cli, ExitCode> {
             Ok(word) if word == "-" => words.push("/dev/stdin".to_owned()),
             Ok(word) => words.push(word),
             Err(word) => {
-                eprintln!("{word:?} is not UTF-8");
+                eprintln!("`{}` is not UTF-8", word.to_string_lossy());
                 return Err(exit(Class::Usage));
             }
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::out::escape;
 
 /// The longest name: a host name's label (RFC 1035), since LXC gives the name to the container.
 pub const MAX: usize = 63;
@@ -22,7 +23,7 @@ impl Name {
         let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
         match text.parse() {
             Ok(name) if starts_well && text.chars().all(legal) => Ok(Self(name)),
-            _ => Err(Error::usage(format!("`{}` is not a name", text.escape_debug()))
+            _ => Err(Error::usage(format!("`{}` is not a name", escape(text.as_bytes())))
                 .way_out("a name is 1 to 63 of A-Z a-z 0-9 . _ -, and starts with a letter or a digit")),
         }
     }

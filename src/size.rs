@@ -33,15 +33,16 @@ impl fmt::Display for Size {
 
 /// `bytes / 2^shift`, rounded to the nearest.
 fn rounded(bytes: u64, shift: u32) -> u64 {
-    let half = (1u128 << shift) / 2;
-    u64::try_from((u128::from(bytes) + half) >> shift).unwrap_or(u64::MAX)
+    match shift {
+        0 => bytes,
+        _ => (bytes >> shift) + (bytes >> (shift - 1) & 1),
+    }
 }
 
-/// `bytes * 10 / 2^shift`, rounded; only called where the quotient is below 100.
+/// `bytes * 10 / 2^shift`, rounded; only called where the quotient is below 100 and the shift at least 10.
 fn tenths(bytes: u64, shift: u32) -> u64 {
-    let unit = 1u128 << shift;
-    let value = (u128::from(bytes) * 10 + unit / 2) / unit;
-    u64::try_from(value).unwrap_or(u64::MAX)
+    let parts_of_1024 = bytes >> (shift - 10);
+    (parts_of_1024 * 10 + 512) >> 10
 }
 
 #[cfg(test)]

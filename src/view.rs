@@ -17,7 +17,7 @@ use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::name::Name;
-use crate::sys::statfs;
+use crate::sys::{mountpoint, statfs};
 
 /// What a command found or did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,19 +35,22 @@ pub enum Outcome {
 pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     let name = &sliver.name;
     let view = root.view(name);
-    let info = MountInfo::of_self()?;
-    let here = Views::here(root, &info)?;
-    if let Some(mount) = info.at(&view) {
-        return match here.of(root, name).find(|place| place.pid.is_none() && place.target == view) {
-            Some(place) => writable(place.read_only, &view).map(|()| Vec::new()),
-            None => Err(Error::in_use(format!(
-                "something else is mounted on {}: {} ({})",
-                view.display(),
-                String::from_utf8_lossy(&mount.source()),
-                String::from_utf8_lossy(mount.fstype),
-            ))
-            .way_out("unmount it first")),
-        };
+    // The table of mounts has a line for each other view, too: it is read where the kernel says no more than that.
+    if mountpoint::is_one(&view) != Some(false) {
+        let info = MountInfo::of_self()?;
+        if let Some(mount) = info.at(&view) {
+            let here = Views::here(root, &info)?;
+            return match here.of(root, name).find(|place| place.target == view) {
+                Some(place) => writable(place.read_only, &view).map(|()| Vec::new()),
+                None => Err(Error::in_use(format!(
+                    "something else is mounted on {}: {} ({})",
+                    view.display(),
+                    String::from_utf8_lossy(&mount.source()),
+                    String::from_utf8_lossy(mount.fstype),
+                ))
+                .way_out("unmount it first")),
+            };
+        }
     }
     if base.digest != sliver.digest {
         return Err(Error::damaged(format!(
@@ -57,19 +60,17 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
         .way_out("a store means nothing over another base: add the old base again under this name"));
     }
     let features = probe::features(root, sliver.backend)?;
-    // What the kernel says of the upper folder holds for every namespace. Only where it was not proved to tell, or says that
-    // the store is alive, are all namespaces looked at: that takes longer than the mount.
-    let free = features.tells_in_use
-        && here.of(root, name).next().is_none()
-        && in_use(root, name, sliver.backend, features)? == Some(false);
+    // What the kernel says of the upper folder holds for every namespace, ours among them. Only where it was not proved to
+    // tell, or says that the store is alive, are all of them looked at: that takes longer than the mount.
+    let free = features.tells_in_use && in_use(root, name, sliver.backend, features)? == Some(false);
     if !free {
         refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)?;
     }
     refuse_full_mount_point(&view)?;
     let ground = Ground { root, base, kind: sliver.backend, features };
     let mut steps = vec![Step::CreateDir(root.container(name)), Step::CreateDir(view.clone())];
-    if ground.kind.reads_base() {
-        steps.extend(ground.image(&info));
+    if stands_on_image(root, sliver, base) {
+        steps.extend(ground.image(&MountInfo::of_self()?));
     }
     steps.extend(ground.mount(name.as_str(), &view)?);
     Ok(steps)
@@ -95,10 +96,11 @@ pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<Outcome> {
 /// The catalog's lock, where the view stands on a base that is an image: between the look at its mount and the mount of the
 /// view nobody may let go of it, or the view would stand on the empty mount point.
 pub fn hold_image(root: &Root, sliver: &Sliver, base: &Base) -> Result<Option<Lock>> {
-    if sliver.backend.reads_base() && base.image(root).is_some() {
-        return root.lock_catalog().map(Some);
-    }
-    Ok(None)
+    if stands_on_image(root, sliver, base) { root.lock_catalog().map(Some) } else { Ok(None) }
+}
+
+fn stands_on_image(root: &Root, sliver: &Sliver, base: &Base) -> bool {
+    sliver.backend.reads_base() && base.image(root).is_some()
 }
 
 /// After a mount: is it this sliver's, and is it writable? A driver that cannot write to its store mounts read-only, with no

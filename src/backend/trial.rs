@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::features::Features;
 use super::union::{self as dialect, Layers};
 use super::verdict::Verdict;
-use crate::error::Result;
+use crate::error::{Result, meaning};
 use crate::kind::{Caps, Union};
 use crate::mount::options::Options;
 
@@ -174,7 +174,7 @@ fn explain(union: Union, failed: Failed, errno: Errno, disk: &DiskName) -> (Stri
             (format!("the disk of `{path}` is full: free some space and try again"), false)
         }
         (_, Errno::EPERM | Errno::EACCES) => (
-            format!("{union} was not permitted ({}): run it as root, outside a container", errno.desc()),
+            format!("{union} was not permitted ({}): run it as root, outside a container", meaning(errno)),
             false,
         ),
         (Failed::Mount | Failed::ReadOnly, _) if is_union(fstype) => (
@@ -205,7 +205,7 @@ fn explain(union: Union, failed: Failed, errno: Errno, disk: &DiskName) -> (Stri
             true,
         ),
         (Failed::Edit(edit), _) => {
-            (format!("{} fails in a view on `{path}` ({fstype}): {}", edit.words(), errno.desc()), true)
+            (format!("{} fails in a view on `{path}` ({fstype}): {}", edit.words(), meaning(errno)), true)
         }
         (Failed::NoMark, _) => (
             format!(
@@ -217,12 +217,12 @@ fn explain(union: Union, failed: Failed, errno: Errno, disk: &DiskName) -> (Stri
         (Failed::Mount, _) => (
             format!(
                 "{union} does not mount with its store on `{path}` ({fstype}): {} (the kernel's log may say more)",
-                errno.desc()
+                meaning(errno)
             ),
             true,
         ),
         (Failed::Unmount, _) => {
-            (format!("a trial view on `{path}` does not unmount: {}", errno.desc()), false)
+            (format!("a trial view on `{path}` does not unmount: {}", meaning(errno)), false)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! LXCPATH and its folders, and the run folder that belongs to it.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use super::record;
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::name::Name;
+use crate::out::escape;
 
 /// The marker's name: it says that this is the disk that carries the slivers, and not its empty mount point.
 pub const MARKER: &str = ".sliverfs";
@@ -71,8 +73,11 @@ impl Root {
             .map_err(|err| err.way_out("create it, mount its disk, or name another one with --lxcpath"))?;
         // It goes into mount sources, LXC's configuration and messages.
         if real.to_str().is_none_or(|text| text.contains(|c: char| c.is_ascii_control())) {
-            return Err(Error::usage(format!("LXCPATH {real:?} is not UTF-8, or holds a control character"))
-                .way_out("use another folder"));
+            return Err(Error::usage(format!(
+                "LXCPATH `{}` is not UTF-8, or holds a control character",
+                escape(real.as_os_str().as_bytes())
+            ))
+            .way_out("use another folder"));
         }
         let meta = fs::metadata(&real).at("look at LXCPATH", &real)?;
         if !meta.is_dir() {

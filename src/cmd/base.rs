@@ -46,7 +46,7 @@ pub fn add(root: &Root, args: &BaseAdd) -> Result<()> {
 
 fn parse_pack(text: &str) -> Result<Form> {
     [Form::Squashfs, Form::Erofs].into_iter().find(|form| form.name() == text).ok_or_else(|| {
-        Error::usage(format!("`{}` is no image format", text.escape_debug()))
+        Error::usage(format!("`{}` is no image format", out::escape(text.as_bytes())))
             .way_out("--pack takes squashfs or erofs")
     })
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::uci::{Package, Section, Value};
 use super::{Config, Place, Problem};
 use crate::name::Name;
+use crate::out::escape;
 
 /// The backend that stands for "the first that works here".
 pub const AUTO: &str = "auto";
@@ -191,7 +192,8 @@ impl<'a> Fields<'a> {
         if text.starts_with('/') {
             return Some(PathBuf::from(text));
         }
-        let what = format!("{option} `{}` is no path on this node: one starts with /", text.escape_debug());
+        let what =
+            format!("{option} `{}` is no path on this node: one starts with /", escape(text.as_bytes()));
         self.fatal_at(option, what);
         None
     }
@@ -216,7 +218,7 @@ impl<'a> Fields<'a> {
         if !on && !["0", "false", "off", "no", "disabled"].iter().any(is) {
             let what = format!(
                 "{option} `{}` is neither 1, true, on, yes, enabled nor 0, false, off, no, disabled",
-                text.escape_debug()
+                escape(text.as_bytes())
             );
             self.fatal_at(option, what);
         }

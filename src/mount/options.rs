@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::error::{Error, Result};
+use crate::out::escape;
 
 /// mount(2) copies one page of options: 4,095 bytes and a NUL on the smallest page.
 pub const MAX: usize = 4095;
@@ -25,8 +26,9 @@ impl Options {
         if let Some(bad) = value.chars().find(|c| matches!(c, ',' | ':' | '\\' | '=') || c.is_ascii_control())
         {
             return Err(Error::usage(format!(
-                "`{}` cannot be a mount option: it holds {bad:?}",
-                value.escape_debug()
+                "`{}` cannot be a mount option: it holds `{}`",
+                escape(value.as_bytes()),
+                escape(&[u8::try_from(bad).unwrap_or(b'?')])
             )));
         }
         self.push(key, value)

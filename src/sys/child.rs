@@ -8,6 +8,7 @@ use std::path::Path;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe};
 
+use super::tool::ended;
 use crate::error::{Class, Context, Error, Result};
 
 /// Runs `work` in a child process and returns the bytes that it answers, or its error.
@@ -33,7 +34,10 @@ pub fn answer(work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
             read.at("read the answer of", this)?;
             match status {
                 WaitStatus::Exited(_, 0) => unpack(&bytes),
-                other => Err(Error::failed(format!("the child process died: {other:?}"))),
+                other => Err(Error::failed(format!(
+                    "the child process died: {}",
+                    ended(other).unwrap_or_default()
+                ))),
             }
         }
     }

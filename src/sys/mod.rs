@@ -5,6 +5,7 @@ pub mod btrfs;
 pub mod child;
 pub mod extents;
 pub mod loopdev;
+pub mod mountpoint;
 pub mod statfs;
 pub mod sync;
 pub mod tool;

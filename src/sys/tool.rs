@@ -115,7 +115,7 @@ impl Child {
         loop {
             match waitpid(self.pid, None) {
                 Err(Errno::EINTR) => {}
-                status => return status.map(said),
+                status => return status.map(ended),
             }
         }
     }
@@ -124,7 +124,7 @@ impl Child {
     pub fn try_wait(&mut self) -> nix::Result<Option<Option<String>>> {
         match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
             WaitStatus::StillAlive => Ok(None),
-            status => Ok(Some(said(status))),
+            status => Ok(Some(ended(status))),
         }
     }
 
@@ -135,7 +135,8 @@ impl Child {
     }
 }
 
-fn said(status: WaitStatus) -> Option<String> {
+/// How a process ended; None where it ended well.
+pub fn ended(status: WaitStatus) -> Option<String> {
     match status {
         WaitStatus::Exited(_, 0) => None,
         WaitStatus::Exited(_, code) => Some(format!("exit code {code}")),
