@@ -1,7 +1,7 @@
 # Thin: each target calls the script that does the work, and that can be run by hand as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo setup cross ipk size clean
+.PHONY: help build test demo bench setup cross ipk size clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ test: ## everything: sets a Debian machine up, then all checks and tests (root)
 
 demo: ## ten slivers on one Debian base, one of them booted, and what that saved (Debian, root)
 	tests/demo
+
+bench: ## the promised figures, measured, to docs/benchmarks.md; BENCH=quick measures less and writes nothing (Debian, root)
+	tests/bench/run $(BENCH)
 
 setup: ## what building for routers needs, where it is missing (Debian, root)
 	cross/setup

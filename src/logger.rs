@@ -1,5 +1,6 @@
 //! Messages: to standard error, and to syslog where standard error is lost or nobody reads it.
 
+use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -36,9 +37,13 @@ impl Log for Tee {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // Which module spoke is nothing to the operator.
-        self.terminal
-            .log(&Record::builder().args(*record.args()).level(record.level()).target("sliverfs").build());
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // SimpleLogger's line, but not written by it: it panics where standard error is a full disk or a pipe whose reader
+        // went away, in the midst of a command. Which module spoke is nothing to the operator.
+        let line = format!("{:<5} [sliverfs] {}\n", record.level(), record.args());
+        let _nobody_reads_it = io::stderr().write_all(line.as_bytes());
         if let Some(syslog) = &self.syslog {
             // RFC 3164: facility daemon (3) times 8, and the severity.
             let severity = match record.level() {

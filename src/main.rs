@@ -1,5 +1,6 @@
 //! The command: arguments, logger, run, exit code.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use sliverfs::cli::{Cli, Command};
@@ -32,7 +33,7 @@ fn parse() -> Result<Cli, ExitCode> {
             Ok(word) if word == "-" => words.push("/dev/stdin".to_owned()),
             Ok(word) => words.push(word),
             Err(word) => {
-                eprintln!("`{}` is not UTF-8", word.to_string_lossy());
+                say(io::stderr(), &format!("`{}` is not UTF-8\n", word.to_string_lossy()));
                 return Err(exit(Class::Usage));
             }
         }
@@ -43,14 +44,19 @@ fn parse() -> Result<Cli, ExitCode> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     argh::FromArgs::from_args(&["sliverfs"], &words).map_err(|early: argh::EarlyExit| match early.status {
         Ok(()) => {
-            print!("{}", early.output);
+            say(io::stdout(), &early.output);
             ExitCode::SUCCESS
         }
         Err(()) => {
-            eprint!("{}", early.output);
+            say(io::stderr(), &early.output);
             exit(Class::Usage)
         }
     })
+}
+
+/// Writes a text to who may not read it any more; print! would panic then.
+fn say(mut to: impl Write, text: &str) {
+    let _unread = to.write_all(text.as_bytes()).and_then(|()| to.flush());
 }
 
 fn exit(class: Class) -> ExitCode {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::alive::Views;
+use crate::alive::{Namespace, Views};
 use crate::catalog::{Root, Sliver};
 use crate::config::Config;
 use crate::error::{Class, Result};
@@ -108,11 +108,11 @@ impl Actual {
     pub fn of(root: &Root, name: &Name, views: &Views, sockets: &Sockets) -> Self {
         let mut actual = Self::Unmounted;
         for place in views.of(root, name) {
-            match place.pid {
-                None if place.read_only => return Self::ReadOnly,
-                None => actual = Self::Mounted,
-                Some(_) if actual == Self::Unmounted => actual = Self::Elsewhere,
-                Some(_) => {}
+            match place.namespace {
+                Namespace::Ours if place.read_only => return Self::ReadOnly,
+                Namespace::Ours => actual = Self::Mounted,
+                _ if actual == Self::Unmounted => actual = Self::Elsewhere,
+                _ => {}
             }
         }
         if sockets.running(root, name) { Self::Running } else { actual }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::alive::{Views, in_use, refuse_alive};
+use crate::alive::{Views, holders, in_use, refuse_alive};
 use crate::backend::probe;
 use crate::backend::store::Ground;
 use crate::catalog::base::Base;
@@ -176,6 +176,11 @@ pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<Outcome> {
         .way_out("end the processes there; until then it cannot be mounted again or destroyed"));
     }
     if let Some(sliver) = Sliver::find(root, name)? {
+        // The kernel gives the number of the view's device to the next mount: what is held of that one is none of ours.
+        let features = probe::features(root, sliver.backend).unwrap_or_default();
+        if in_use(root, name, sliver.backend, features)? == Some(false) || holders(root, name)?.is_empty() {
+            Mounted::forget(root, name)?;
+        }
         release_base(root, &sliver.base)?;
     }
     Ok(if steps.is_empty() { Outcome::Already } else { Outcome::Done })

@@ -77,7 +77,10 @@ fn refused_data_leave_no_sliver() {
         ("..", "echo x > f; tar -cPf \"$1\" --transform 's,^f,../../../outside,' f"),
         ("/", "echo x > f; tar -cPf \"$1\" --transform \"s,^f,$2,\" f"),
         ("0:0", "mknod gone c 0 0; tar -cf \"$1\" gone"),
-        ("trusted.overlay", "mkdir d; setfattr -n trusted.overlay.opaque -v y d; tar --xattrs --xattrs-include='*' -cf \"$1\" d"),
+        (
+            "trusted.overlay",
+            "mkdir d; setfattr -n trusted.overlay.opaque -v y d; tar --xattrs --xattrs-include='*' -cf \"$1\" d",
+        ),
         ("cut", "head -c 100000 /dev/urandom > big; tar -cf whole big; head -c 50000 whole > \"$1\""),
     ] {
         let work = node.dir().join("work");
@@ -87,7 +90,12 @@ fn refused_data_leave_no_sliver() {
         let said = node.run(&["create", "a", "--base", "b", "--data", hostile.to_str().unwrap()]);
         assert!(!said.status.success(), "{name}");
         assert!(!outside.exists(), "{name}");
-        assert_eq!(listing::of(&node.lxcpath, false), before, "{name}: {}", String::from_utf8_lossy(&said.stderr));
+        assert_eq!(
+            listing::of(&node.lxcpath, false),
+            before,
+            "{name}: {}",
+            String::from_utf8_lossy(&said.stderr)
+        );
     }
     node.ok(&["create", "a", "--base", "b"]);
 }
@@ -99,7 +107,11 @@ fn an_image_base_is_mounted_once_and_let_go() {
     }
     for form in ["squashfs", "erofs"] {
         let tool = format!("mk{}", if form == "squashfs" { "squashfs" } else { "fs.erofs" });
-        let found = Command::new("sh").args(["-c", &format!("command -v {tool} >/dev/null")]).status().unwrap().success();
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {tool} >/dev/null")])
+            .status()
+            .unwrap()
+            .success();
         if !require(&tool, if found { Ok(()) } else { Err("it is not installed".into()) }) {
             continue;
         }

@@ -157,6 +157,27 @@ fn what_a_copy_refuses_and_leaves_out() {
     assert!(temp.join("without/d").is_dir() && !temp.join("without/d/socket").exists());
 }
 
+/// A disk without attributes (JFFS2, ext2 and vfat of small kernels; ramfs here) takes a tree that has none, and never one whose
+/// programs would lose their capabilities.
+#[test]
+fn a_disk_that_cannot_keep_a_tree_refuses_it() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let temp = Temp::new();
+    for (name, attrs) in [("plain", false), ("capable", true)] {
+        full_tree(&temp.join(name), attrs);
+    }
+    fs::create_dir(temp.join("disk")).unwrap();
+    run(Command::new("mount").args(["-t", "ramfs", "none"]).arg(temp.join("disk")));
+    let done = ["plain", "capable"].map(|name| copy(&temp.join(name), &temp.join("disk").join(name)));
+    let sum = digest(&temp.join("disk/plain"));
+    run(Command::new("umount").arg(temp.join("disk")));
+    assert_eq!((done[0].clone(), sum.unwrap()), (Ok(()), digest(&temp.join("plain")).unwrap()));
+    let said = done[1].clone().unwrap_err();
+    assert!(said.contains("set the attributes of") && said.contains("use another one"), "{said}");
+}
+
 #[test]
 fn nothing_crosses_a_mount() {
     if !require("root", common::root()) {

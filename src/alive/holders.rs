@@ -15,8 +15,9 @@ use crate::tree::Dir;
 /// like any other is known by the way up from where a process stands, which ends at a detached mount's root.
 pub fn holders(root: &Root, name: &Name) -> Result<Vec<String>> {
     let disk = fs::metadata(root.stores()).at("look at", &root.stores())?.dev();
-    let device = Mounted::find(root, name).map(|noted| noted.device).filter(|device| *device != disk);
     let tree = fs::metadata(root.store(name).join("tree")).ok().map(|meta| (meta.dev(), meta.ino()));
+    let noted = Mounted::find(root, name).map(|noted| noted.device);
+    let device = noted.or(tree.map(|(device, _)| device)).filter(|device| *device != disk);
     if device.is_none() && tree.is_none() {
         return Ok(Vec::new());
     }

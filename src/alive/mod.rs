@@ -1,6 +1,7 @@
 //! Is a store alive anywhere? In any mount namespace, in a detached view, in a running container.
 
 mod holders;
+mod kept;
 mod views;
 
 use nix::errno::Errno;
@@ -16,7 +17,7 @@ use crate::name::Name;
 use crate::sys::pause;
 
 pub use holders::holders;
-pub use views::{Place, Views};
+pub use views::{Namespace, Place, Views};
 
 /// Refuses when the store is alive anywhere.
 pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, views: &Views) -> Result<()> {

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
 use super::holders::{command, processes};
+use super::kept;
 use crate::catalog::mounted::source;
 use crate::catalog::{Mounted, Root};
 use crate::error::{Context, Result};
@@ -22,8 +23,8 @@ use crate::sys::pause;
 /// Where a view is mounted.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// A process whose mount namespace has it; none for our own namespace.
-    pub pid: Option<u32>,
+    /// The mount namespace that has it.
+    pub namespace: Namespace,
     /// The mount point, as that namespace names it.
     pub target: PathBuf,
     /// Mounted, but read-only: the driver could not use the store for writing.
@@ -34,6 +35,17 @@ pub struct Place {
     device: u64,
     /// The sliver of this node whose store it is, where the mount itself says so.
     sliver: Option<Vec<u8>>,
+}
+
+/// A mount namespace, as messages name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// Our own.
+    Ours,
+    /// That of a process.
+    Of(u32),
+    /// One that is kept by a mount (nsenter(1), snapd), perhaps without any process in it.
+    Kept(PathBuf),
 }
 
 /// How often the places in other namespaces are looked at again, a [`pause`] apart.
@@ -51,25 +63,40 @@ pub struct Views {
 }
 
 impl Views {
-    /// Reads the mountinfo of every distinct mount namespace that a process is in.
+    /// Reads the mountinfo of every distinct mount namespace that a process is in, or that a mount of ours keeps.
     pub fn everywhere(root: &Root) -> Result<Self> {
         let own = MountInfo::of_self()?;
-        let mut seen: BTreeSet<u64> = [own.hash()].into_iter().chain(namespace("self")).collect();
+        let ours = link("self", "ns/mnt");
+        let mut namespaces: BTreeSet<u64> = ours.into_iter().collect();
+        let mut seen = BTreeSet::from([own.hash()]);
         let mut views = Self::here(root, &own)?;
         for pid in processes()? {
-            match namespace(&pid.to_string()) {
-                Some(id) if seen.insert(id) => {
-                    if let Some(info) = mountinfo(pid)? {
-                        views.add(Some(pid), &info);
+            let name = pid.to_string();
+            match link(&name, "ns/mnt") {
+                id if id.is_some() && id == ours => {}
+                Some(id) => {
+                    namespaces.insert(id);
+                    // A process that is locked into a folder is shown only the mounts in there: each root is another view.
+                    if seen.insert(id.rotate_left(1) ^ link(&name, "root").unwrap_or(0)) {
+                        if let Some(info) = mountinfo(pid)? {
+                            views.add(&Namespace::Of(pid), &info);
+                        }
                     }
                 }
-                Some(_) => {}
                 // Before Linux 3.8 a process does not tell its mount namespace, and some hide it: the mounts stand for it.
                 None => {
                     if let Some(info) = mountinfo(pid)?.filter(|info| seen.insert(info.hash())) {
-                        views.add(Some(pid), &info);
+                        views.add(&Namespace::Of(pid), &info);
                     }
                 }
+            }
+        }
+        // What a container keeps so has no more than the container itself; that is looked at while it runs.
+        for mount in own.mounts().filter(|mount| mount.fstype == b"nsfs") {
+            let id = mount.root();
+            if id.starts_with(b"mnt:") && namespaces.insert(fnv64a(&id)) {
+                let target = mount.target().into_owned();
+                views.add(&Namespace::Kept(target.clone()), &kept::mountinfo(&target)?);
             }
         }
         Ok(views)
@@ -83,7 +110,7 @@ impl Views {
         let mut views = Self::everywhere(root)?;
         for _ in 0..PATIENCE {
             let places: Vec<&Place> = views.of(root, name).collect();
-            if places.is_empty() || places.iter().any(|place| place.pid.is_none()) {
+            if places.is_empty() || places.iter().any(|place| place.namespace == Namespace::Ours) {
                 break;
             }
             pause();
@@ -99,15 +126,18 @@ impl Views {
         let stores = disk.map(|disk| (device(&disk.device), disk.inside(&stores))).unwrap_or_default();
         let prefix = format!("{}/", source(&root.stores())).into_bytes();
         let mut views = Self { places: Vec::new(), stores, prefix, strangers: false };
-        views.add(None, own);
+        views.add(&Namespace::Ours, own);
         Ok(views)
     }
 
-    fn add(&mut self, pid: Option<u32>, info: &MountInfo) {
-        for mount in info.mounts().filter(Mount::is_ours) {
+    fn add(&mut self, namespace: &Namespace, info: &MountInfo) {
+        for mount in info.mounts() {
             let sliver = self.sliver(&mount);
-            self.strangers |= sliver.is_none();
-            self.places.push(Place::of(pid, &mount, sliver));
+            // The folder of the stores may be a link to one of another name, which a bound tree then shows.
+            if sliver.is_some() || mount.is_ours() {
+                self.strangers |= sliver.is_none();
+                self.places.push(Place::of(namespace.clone(), &mount, sliver));
+            }
         }
     }
 
@@ -140,9 +170,9 @@ impl Views {
 }
 
 impl Place {
-    fn of(pid: Option<u32>, mount: &Mount<'_>, sliver: Option<Vec<u8>>) -> Self {
+    fn of(namespace: Namespace, mount: &Mount<'_>, sliver: Option<Vec<u8>>) -> Self {
         Self {
-            pid,
+            namespace,
             target: mount.target().into_owned(),
             read_only: mount.read_only(),
             fstype: String::from_utf8_lossy(mount.fstype).into_owned(),
@@ -155,9 +185,14 @@ impl Place {
     /// The place in a sentence.
     pub fn words(&self) -> String {
         let target = self.target.display();
-        match self.pid {
-            None => target.to_string(),
-            Some(pid) => format!("{target} in the mount namespace of process {pid} ({})", command(pid)),
+        match &self.namespace {
+            Namespace::Ours => target.to_string(),
+            Namespace::Of(pid) => {
+                format!("{target} in the mount namespace of process {pid} ({})", command(*pid))
+            }
+            Namespace::Kept(path) => {
+                format!("{target} in the mount namespace that is kept on {}", path.display())
+            }
         }
     }
 }
@@ -173,9 +208,9 @@ fn mountinfo(pid: u32) -> Result<Option<MountInfo>> {
     }
 }
 
-/// The number that stands for a process's mount namespace, where it can be asked.
-fn namespace(pid: &str) -> Option<u64> {
-    let link = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
+/// The number that stands for what a process's link leads to, where it can be asked.
+fn link(pid: &str, name: &str) -> Option<u64> {
+    let link = fs::read_link(format!("/proc/{pid}/{name}")).ok()?;
     Some(fnv64a(link.as_os_str().as_bytes()))
 }
 

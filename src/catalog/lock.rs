@@ -1,7 +1,7 @@
 //! Locks that last as long as a process: flock(2) on files of the run folder, which is on a tmpfs.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -65,6 +65,8 @@ fn open(path: &Path) -> Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
+        // Who could open it could hold it.
+        .mode(0o600)
         .open(path)
         .at("open the lock", path)
 }

@@ -1,8 +1,8 @@
 //! LXCPATH and its folders, and the run folder that belongs to it.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -58,7 +58,11 @@ impl Root {
     pub fn init(path: &Path) -> Result<Self> {
         let root = Self::locate(path)?;
         for dir in [root.bases(), root.stores()] {
-            create_dir(&dir)?;
+            // For root only: tenants make set-id programs and devices in their stores. The kernel needs no way in.
+            match DirBuilder::new().mode(0o700).create(&dir) {
+                Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => made.at("create", &dir)?,
+            }
         }
         if !root.path.join(MARKER).exists() {
             record::write(&root.path, MARKER, &Marker { version: record::VERSION })?;
@@ -95,7 +99,12 @@ impl Root {
         for sub in ["base", "lock", "mounted"] {
             let dir = self.run.join(sub);
             if !dir.is_dir() {
-                fs::create_dir_all(&dir).at("create the run folder", &dir)?;
+                // For root only: a base that is mounted there holds set-id programs, and the locks are nobody else's.
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&dir)
+                    .at("create the run folder", &dir)?;
             }
         }
         Ok(())

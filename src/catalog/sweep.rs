@@ -33,6 +33,13 @@ pub fn all(root: &Root, name: &Name) -> Result<()> {
     removed(root, name)
 }
 
+/// The folders that an interrupted `create` or `destroy` left of the name.
+pub fn left(root: &Root, name: &Name) -> Vec<PathBuf> {
+    let mut dirs = vec![new_store(root, name), removed_store(root, name), removed_container(root, name)];
+    dirs.retain(|dir| dir.symlink_metadata().is_ok());
+    dirs
+}
+
 fn clear(dirs: &[PathBuf]) -> Result<()> {
     dirs.iter().filter(|dir| dir.exists()).try_for_each(|dir| tree::remove_path(dir))
 }

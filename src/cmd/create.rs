@@ -66,16 +66,17 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
         ))
         .way_out("take another name, or move that container away"));
     }
+    let mut base = None;
     let publish = match there {
         Some(sliver) => {
             check_same(&sliver, wanted)?;
             Vec::new()
         }
         None => {
-            let base = Base::load(root, wanted.base)?;
+            let base = base.insert(Base::load(root, wanted.base)?);
             let kind = choose(root, wanted.backend, dry_run)?;
             let data = wanted.data.map(real_file).transpose()?;
-            let stage = || stage(root, name, &base, kind, data.as_deref());
+            let stage = || stage(root, name, base, kind, data.as_deref());
             if dry_run {
                 print_plan(&stage()?)?;
             } else {
@@ -95,10 +96,23 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
     if !publish.is_empty() {
         let _catalog = root.lock_catalog()?;
         Base::load(root, wanted.base)
-            .and_then(|_| exec::run(&publish))
+            .and_then(|now| same_base(base.as_ref(), &now))
+            .and_then(|()| exec::run(&publish))
             .inspect_err(|_| left_over(root, name))?;
     }
     exec::run(&container)
+}
+
+/// The base that a store was made of must still be the one of its name: another process may have removed it meanwhile, and
+/// added another.
+fn same_base(made_of: Option<&Base>, now: &Base) -> Result<()> {
+    match made_of {
+        Some(base) if (&base.digest, base.created) != (&now.digest, now.created) => Err(Error::failed(
+            format!("the base `{}` was replaced while the sliver was made of it", base.name),
+        )
+        .way_out("create it again")),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a staged store; a failure of that is told, and what is left is removed by the next `create`.
@@ -158,6 +172,9 @@ fn real_file(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(path).at("open the archive", path)
 }
 
+/// LXC's configuration before it is whole.
+const NEW_CONFIG: &str = ".config.new";
+
 /// The steps that make LXC's folder, where parts of it are missing.
 fn container_steps(root: &Root, name: &Name) -> Result<Vec<Step>> {
     let container = root.container(name);
@@ -168,7 +185,13 @@ fn container_steps(root: &Root, name: &Name) -> Result<Vec<Step>> {
         let program = fs::read_link(this).at("read", this)?;
         let version = lxc::Version::installed().unwrap_or(lxc::Version::ASSUMED);
         let text = lxc::config(root, name, version, &program)?;
-        steps.push(Step::WriteFile(config, text.into_bytes()));
+        // By a rename: half a configuration would be taken for somebody else's.
+        let whole = root.container(name).join(NEW_CONFIG);
+        if whole.symlink_metadata().is_ok() {
+            steps.push(Step::RemoveFile(whole.clone()));
+        }
+        steps.push(Step::WriteFile(whole.clone(), text.into_bytes()));
+        steps.push(Step::Rename(whole, config));
     }
     Ok(steps)
 }
@@ -180,9 +203,10 @@ pub fn is_ours(root: &Root, name: &Name) -> Result<bool> {
     match fs::read_to_string(&config) {
         Ok(text) => Ok(text.contains(&format!(" hook pre-start {name}\n"))),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => match fs::read_dir(&container) {
-            Ok(mut entries) => Ok(entries
-                .all(|entry| entry.is_ok_and(|entry| entry.file_name() == "rootfs"))
-                && fs::read_dir(root.view(name)).map_or(true, |mut inner| inner.next().is_none())),
+            Ok(mut entries) => Ok(entries.all(|entry| {
+                entry.is_ok_and(|entry| entry.file_name() == "rootfs" || entry.file_name() == NEW_CONFIG)
+            }) && fs::read_dir(root.view(name))
+                .map_or(true, |mut inner| inner.next().is_none())),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(err) => Err(err).at("list", &container),
         },

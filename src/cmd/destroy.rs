@@ -21,7 +21,18 @@ pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
     let sliver = Sliver::find(root, name)?;
     let container = create::is_ours(root, name)?;
     if sliver.is_none() && !container {
-        log::warn!("there is no sliver `{name}` in {}", root.path().display());
+        // Or there was one, and a crash or an entry that cannot be removed cut its creation or removal short.
+        let left = sweep::left(root, name);
+        if left.is_empty() {
+            log::warn!("there is no sliver `{name}` in {}", root.path().display());
+            return lock.remove();
+        }
+        refuse_mounts_in(&left)?;
+        if args.dry_run {
+            return print_plan(&left.into_iter().map(Step::RemoveTree).collect::<Vec<_>>());
+        }
+        sweep::all(root, name)?;
+        Mounted::forget(root, name)?;
         return lock.remove();
     }
     if Sockets::read()?.running(root, name) {

@@ -47,8 +47,10 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             Err(err) => return Err(err).at("create", dir),
         },
         Step::WriteFile(file, text) => {
+            // One that is there already is not ours to take back.
+            let mut new = new_file(file)?;
             undo.push(Undo::RemoveFile(file.clone()));
-            write_file(file, text)?;
+            new.write_all(text).and_then(|()| new.sync_all()).at("write", file)?;
         }
         Step::Mount(call) => {
             mount_union(call)?;
@@ -177,14 +179,8 @@ fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     fs::File::open(to).and_then(|dir| dir.set_times(times)).at("change the time of", to)
 }
 
-fn write_file(path: &Path, text: &[u8]) -> Result<()> {
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)
-        .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
-        .at("write", path)
+fn new_file(path: &Path) -> Result<fs::File> {
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).at("write", path)
 }
 
 /// Removes a tree by descriptors, without following links and without crossing into another mount.

@@ -34,6 +34,11 @@ pub struct Mount<'a> {
 }
 
 impl MountInfo {
+    /// Takes the text of a mountinfo file.
+    pub fn new(text: Vec<u8>) -> Self {
+        Self(text)
+    }
+
     /// Reads the mounts of this process's namespace.
     pub fn of_self() -> Result<Self> {
         Self::read(Path::new("/proc/self/mountinfo"))

@@ -49,8 +49,18 @@ pub fn remove(parent: &Dir, name: &CStr, path: &Path) -> Result<()> {
 }
 
 /// Deletes what is a Btrfs subvolume in one call. False where it is none, or holds others: then it is walked like a folder.
+///
+/// One that is read-only is made writable before that: nothing could be removed in it, nor it in a folder above.
 fn delete_subvolume(dir: &Dir, name: &CStr, stat: &Stat) -> bool {
-    stat.kind == Kind::Dir && stat.id.1 == btrfs::ROOT_INODE && btrfs::delete(dir, name).is_ok()
+    if stat.kind != Kind::Dir || stat.id.1 != btrfs::ROOT_INODE {
+        return false;
+    }
+    if btrfs::delete(dir, name).is_ok() {
+        return true;
+    }
+    // No subvolume at all, or something is mounted on it: the walk says what is wrong.
+    let _no_subvolume = dir.child(name).and_then(|subvolume| btrfs::set_read_only(&subvolume, false));
+    false
 }
 
 /// Removes an empty folder; before Linux 4.18 an empty subvolume is none.

@@ -47,7 +47,6 @@ struct Level {
 /// A walk through a tree. Memory: the names of the directories on the way down.
 pub struct Walk {
     chain: Chain,
-    disk: u64,
     levels: Vec<Level>,
     path: Vec<u8>,
     last: Option<(CString, Stat)>,
@@ -60,14 +59,7 @@ impl Walk {
         let chain = Chain::new(root).map_err(sys("look at", prefix))?;
         let names = chain.here().names().map_err(sys("list", prefix))?.into_iter();
         let levels = vec![Level { names, path: prefix.len(), name: CString::default() }];
-        Ok(Self {
-            disk: chain.id().0,
-            chain,
-            levels,
-            path: prefix.to_vec(),
-            last: None,
-            left: CString::default(),
-        })
+        Ok(Self { chain, levels, path: prefix.to_vec(), last: None, left: CString::default() })
     }
 
     /// The next step; `None` at the end of the root. A name that was removed since its directory was listed is passed over.
@@ -105,7 +97,7 @@ impl Walk {
     /// the tree.
     pub fn enter(&mut self) -> Result<()> {
         match &self.last {
-            Some((_, stat)) if stat.kind == Kind::Dir && stat.id.0 != self.disk => {
+            Some((_, stat)) if stat.kind == Kind::Dir && stat.id.0 != self.chain.id().0 => {
                 Err(Error::failed(format!("{} is another file system", shown(&self.path).display()))
                     .way_out("unmount what is mounted there first"))
             }
@@ -117,7 +109,7 @@ impl Walk {
     /// mount's number tells (Linux 3.15; before it, it is refused like a mount).
     pub fn enter_subvolume(&mut self) -> Result<()> {
         let Some((name, stat)) = &self.last else { return Ok(()) };
-        if stat.kind == Kind::Dir && stat.id.0 != self.disk && stat.id.1 == btrfs::ROOT_INODE {
+        if stat.kind == Kind::Dir && stat.id.0 != self.chain.id().0 && stat.id.1 == btrfs::ROOT_INODE {
             let child = self.chain.here().child(name).map_err(sys("open the subvolume", &self.path))?;
             if child.mount_id().is_some_and(|id| self.chain.here().mount_id() == Some(id)) {
                 return self.go_in();

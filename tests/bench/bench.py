@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 
 import figures as measure
@@ -19,6 +20,8 @@ def main():
     parser.add_argument("--write", help="the document to write")
     args = parser.parse_args()
     full = args.extent == "full"
+    # As an exception, so that what was begun is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     figures = measure.Figures()
     sleepers = measure.crowd(150)

@@ -64,6 +64,11 @@ def peak_kib(argv):
         trace(PTRACE_CONT, pid, passed_on)
 
 
+def die_with_parent():
+    """For a child before its exec: the kernel kills it when its parent is gone."""
+    libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def trace(request, pid, data):
     if libc.ptrace(request, pid, None, data) == -1:
         raise OSError(ctypes.get_errno(), "ptrace")

@@ -1,5 +1,6 @@
 //! A host with LXC: real containers on a node's slivers, ended when dropped, also by a test that panics.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -49,6 +50,8 @@ pub fn available() -> Result<(), String> {
 /// A node with a base `debian`, and the containers on it.
 pub struct Host {
     pub node: Node,
+    /// All containers that were ever created here.
+    names: RefCell<Vec<String>>,
 }
 
 impl Host {
@@ -65,11 +68,12 @@ impl Host {
             std::fs::create_dir_all(&node.lxcpath).unwrap();
         }
         node.ok(&["base", "add", "debian", base_tar().to_str().unwrap()]);
-        Self { node }
+        Self { node, names: RefCell::default() }
     }
 
     /// Creates a sliver that LXC can start on a machine without a bridge.
     pub fn create(&self, name: &str) {
+        self.names.borrow_mut().push(name.to_owned());
         self.node.ok(&["create", name, "--base", "debian"]);
         self.configure(name, SETTINGS);
     }
@@ -186,28 +190,24 @@ impl Host {
             .spawn()
             .unwrap()
     }
-
-    fn names(&self) -> Vec<String> {
-        let folders = std::fs::read_dir(&self.node.lxcpath).into_iter().flatten().flatten();
-        folders
-            .filter(|entry| entry.path().join("config").exists())
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect()
-    }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for name in self.names() {
+        let names = self.names.take();
+        for name in &names {
             let mut stop = Command::new("timeout");
-            stop.args(["60", "lxc-stop", "-k", "-P"]).arg(&self.node.lxcpath).args(["-n", &name]);
+            stop.args(["60", "lxc-stop", "-k", "-P"]).arg(&self.node.lxcpath).args(["-n", name]);
             let _gone = stop.stdin(Stdio::null()).output();
         }
-        // What outlived its monitor: processes whose root is one of this node's views.
+        // What outlived its monitor: processes whose root is one of this node's views, and their cgroups.
         for pid in processes() {
             if stands_on(pid, &self.node.lxcpath) {
                 let _gone = Command::new("kill").args(["-9", &pid.to_string()]).status();
             }
+        }
+        for name in &names {
+            remove_cgroups(name);
         }
     }
 }
@@ -219,8 +219,16 @@ fn stands_on(pid: u32, lxcpath: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(4) == Some("/") && line.contains(&source))
 }
 
+/// Removes the cgroups of a container whose monitor was killed. One that somebody is in stays.
+fn remove_cgroups(name: &str) {
+    // LXC counts up where it finds the name taken.
+    let regex = format!(".*/lxc\\.\\(monitor\\|payload\\)\\.{name}\\(-[0-9]+\\)?\\(/.*\\)?");
+    let find = ["/sys/fs/cgroup", "-depth", "-type", "d", "-regex", &regex, "-delete"];
+    let _gone = Command::new("find").args(find).output();
+}
+
 /// All processes.
-pub fn processes() -> Vec<u32> {
+fn processes() -> Vec<u32> {
     std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

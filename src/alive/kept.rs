@@ -1,0 +1,33 @@
+//! The mounts of a namespace that no process needs to be in.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::Mode;
+
+use crate::error::{Context, Result};
+use crate::mount::mountinfo::MountInfo;
+use crate::sys::child;
+use crate::tree;
+
+/// Reads the mounts of the namespace that is kept on `path` (nsfs, Linux 3.19), by a child that goes in.
+pub fn mountinfo(path: &Path) -> Result<MountInfo> {
+    let text = child::answer(|| {
+        // Opened before: in there may be another /proc, or none.
+        let proc = tree::open(Path::new("/proc"))?;
+        let namespace = File::open(path).at("open the mount namespace", path)?;
+        setns(&namespace, CloneFlags::CLONE_NEWNS).at("look into the mount namespace", path)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let mut info = openat(&proc, c"self/mountinfo", flags, Mode::empty())
+            .map(File::from)
+            .at("read the mounts of the mount namespace", path)?;
+        let mut text = Vec::new();
+        info.read_to_end(&mut text).at("read the mounts of the mount namespace", path)?;
+        Ok(text)
+    })
+    .map_err(|err| err.way_out("unmount it if it is of no use: every mount namespace must be looked at"))?;
+    Ok(MountInfo::new(text))
+}

@@ -1,0 +1,104 @@
+//! The binaries for routers, run here by qemu as the weakest processor of each target.
+//!
+//! Needed: `make cross`. Where a binary is missing its test says so, and fails where SLIVERFS_REQUIRE contains `cross`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+#[path = "cross/targets.rs"]
+mod targets;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::require;
+use common::tree::{Temp, installed};
+use targets::{Target, repository};
+
+#[test]
+fn each_says_its_version() {
+    for target in Target::ready() {
+        let out = target.sliverfs(&["--version"]);
+        assert!(out.status.success(), "{}: {out:?}", target.name);
+        let said = String::from_utf8(out.stdout).unwrap();
+        assert!(said.contains(env!("CARGO_PKG_VERSION")), "{}: {said}", target.name);
+    }
+}
+
+#[test]
+fn a_wrong_argument_is_told_and_is_a_usage_error() {
+    for target in Target::ready() {
+        let out = target.sliverfs(&["--nonsense"]);
+        assert_eq!(out.status.code(), Some(2), "{}: {out:?}", target.name);
+        assert!(String::from_utf8_lossy(&out.stderr).contains("--nonsense"), "{}: {out:?}", target.name);
+    }
+}
+
+#[test]
+fn each_is_what_its_routers_can_run() {
+    for target in Target::ready() {
+        let out = Command::new(repository().join("cross/check-abi")).arg(&target.name).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+/// The check must see what it is there for: here is this machine's own program in the place of each.
+#[test]
+fn another_machines_program_is_found_out() {
+    if !require("cross", installed("readelf")) {
+        return;
+    }
+    let temp = Temp::new();
+    assert!(
+        Command::new("cp").arg("-a").arg(repository().join("cross")).arg(&temp.0).status().unwrap().success()
+    );
+    for target in Target::all() {
+        let binary = temp.join("dist/bin").join(&target.name).join("sliverfs");
+        fs::create_dir_all(binary.parent().unwrap()).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_sliverfs"), &binary).unwrap();
+        let out = Command::new(temp.join("cross/check-abi")).arg(&target.name).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success(), "{}", target.name);
+        // Position independent, and with an interpreter.
+        assert!(
+            said.contains("is not there:  Type: +EXEC") && said.contains("must not be there:  INTERP"),
+            "{said}"
+        );
+        assert_eq!(said.contains("Machine"), target.name != "x86_64-unknown-linux-musl", "{said}");
+    }
+}
+
+/// What a HashMap does first (thread-local keys from the kernel's random numbers) is what killed MIPS binaries that were
+/// linked as position independent. sliverfs itself may have no HashMap, so a program of its own is built the same way.
+#[test]
+fn a_hash_map_works_on_each() {
+    const PROGRAM: &str = "fn main() {
+        let words: std::collections::HashMap<String, usize> =
+            std::env::args().skip(1).enumerate().map(|(at, word)| (word, at)).collect();
+        println!(\"{:?} of {}\", words.get(\"b\"), words.len());
+    }\n";
+    let ready = Target::ready();
+    let temp = Temp::new();
+    let from = repository().join("cross");
+    assert!(Command::new("cp").arg("-a").arg(&from).arg(&temp.0).status().unwrap().success());
+    let manifest = "[package]\nname = \"hashmap\"\nversion = \"0.0.0\"\nedition = \"2024\"\n";
+    fs::write(temp.join("Cargo.toml"), manifest).unwrap();
+    fs::create_dir(temp.join("src")).unwrap();
+    fs::write(temp.join("src/main.rs"), PROGRAM).unwrap();
+    let venv = std::env::var_os("SLIVERFS_VENV").unwrap_or_else(|| repository().join(".venv").into());
+    // Not below `temp`: the library is built once, and kept for the next run.
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hashmap");
+    for target in ready {
+        let out = Command::new(temp.join("cross/cargo"))
+            .args(["build", "--quiet", "--profile", "router", "--target", &target.name])
+            .current_dir(&temp.0)
+            .env("SLIVERFS_VENV", &venv)
+            .env("CARGO_TARGET_DIR", &built)
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{}: {}", target.name, String::from_utf8_lossy(&out.stderr));
+        let program = built.join(&target.name).join("router/hashmap");
+        let out = target.emulate(&program).args(["a", "b", "c"]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "Some(1) of 3\n", "{}: {out:?}", target.name);
+    }
+}

@@ -1,0 +1,69 @@
+//! The router targets of `cross/targets`, and how their binaries run here.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::common::require;
+use crate::common::tree::installed;
+
+/// A target, and the weakest processor that must run its binary.
+#[derive(Debug)]
+pub struct Target {
+    /// Rust's name of it.
+    pub name: String,
+    /// The emulator: qemu-NAME-static.
+    pub qemu: String,
+    /// What its -cpu is told.
+    pub cpu: String,
+    /// The binary of `cross/build`.
+    pub binary: PathBuf,
+}
+
+/// The project's folder.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+impl Target {
+    /// Every row of `cross/targets`.
+    pub fn all() -> Vec<Self> {
+        let table = std::fs::read_to_string(repository().join("cross/targets")).unwrap();
+        let rows = table.lines().map(|line| line.split('#').next().unwrap().split_whitespace());
+        let rows = rows.map(Iterator::collect::<Vec<_>>).filter(|row| !row.is_empty());
+        rows.map(|row| Self {
+            name: row[0].into(),
+            qemu: format!("qemu-{}-static", row[1]),
+            cpu: row[2].into(),
+            binary: repository().join("dist/bin").join(row[0]).join("sliverfs"),
+        })
+        .collect()
+    }
+
+    /// Those whose binary is there and can be run. Of another one the reason is printed, or, where SLIVERFS_REQUIRE names
+    /// `cross`, it is a failure.
+    pub fn ready() -> Vec<Self> {
+        let mut ready = Self::all();
+        ready.retain(|target| {
+            let built = match target.binary.is_file() {
+                true => installed(&target.qemu),
+                false => Err(format!("{} is missing: `make cross` builds it", target.binary.display())),
+            };
+            require("cross", built)
+        });
+        ready
+    }
+
+    /// The emulator with the processor of this target and a program for it.
+    pub fn emulate(&self, program: &Path) -> Command {
+        let mut command = Command::new(&self.qemu);
+        command.args(["-cpu", &self.cpu]).arg(program);
+        command
+    }
+
+    /// Runs sliverfs.
+    pub fn sliverfs<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
+        self.emulate(&self.binary).args(args).output().unwrap()
+    }
+}
