@@ -165,7 +165,8 @@ fn a_removal_touches_no_sliver() {
 fn a_reload_applies_and_looks_again_at_what_to_wait_for() {
     let Some(router) = Router::new() else { return };
     router.install();
-    (router.taken("calls"), router.taken("procd"));
+    router.taken("calls");
+    router.taken("procd");
     fs::write(
         router.path("etc/config/sliverfs"),
         "config sliverfs 'main'\n\toption lxcpath '/mnt/usb/lxc'\n",

@@ -1,4 +1,4 @@
-//! The mounts of a namespace that no process needs to be in.
+//! The mounts of a namespace that no process tells: none is in it, or one that is locked into a folder of it.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::sys::child;
 use crate::tree;
 
-/// Reads the mounts of the namespace that is kept on `path` (nsfs, Linux 3.19), by a child that goes in.
+/// Reads the mounts of the namespace that the file `path` stands for (Linux 3.8), by a child that goes in.
 pub fn mountinfo(path: &Path) -> Result<MountInfo> {
     let text = child::answer(|| {
         // Opened before: in there may be another /proc, or none.
@@ -28,6 +28,10 @@ pub fn mountinfo(path: &Path) -> Result<MountInfo> {
         info.read_to_end(&mut text).at("read the mounts of the mount namespace", path)?;
         Ok(text)
     })
-    .map_err(|err| err.way_out("unmount it if it is of no use: every mount namespace must be looked at"))?;
+    .map_err(|err| {
+        err.way_out(
+            "run it as root; every mount namespace must be looked at, and what keeps one can be unmounted",
+        )
+    })?;
     Ok(MountInfo::new(text))
 }

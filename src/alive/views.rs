@@ -1,6 +1,6 @@
 //! Where the views of this program are mounted, in every mount namespace.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -66,21 +66,20 @@ impl Views {
     /// Reads the mountinfo of every distinct mount namespace that a process is in, or that a mount of ours keeps.
     pub fn everywhere(root: &Root) -> Result<Self> {
         let own = MountInfo::of_self()?;
-        let ours = link("self", "ns/mnt");
-        let mut namespaces: BTreeSet<u64> = ours.into_iter().collect();
-        let mut seen = BTreeSet::from([own.hash()]);
+        let mut seen: BTreeSet<u64> = [own.hash()].into_iter().chain(namespace("self")).collect();
+        let mut locked_in = BTreeMap::new();
         let mut views = Self::here(root, &own)?;
         for pid in processes()? {
-            let name = pid.to_string();
-            match link(&name, "ns/mnt") {
-                id if id.is_some() && id == ours => {}
+            match namespace(&pid.to_string()) {
+                Some(id) if seen.contains(&id) => {}
+                // A process that is locked into a folder is shown only the mounts in there.
+                Some(id) if is_locked_in(pid) => {
+                    locked_in.insert(id, pid);
+                }
                 Some(id) => {
-                    namespaces.insert(id);
-                    // A process that is locked into a folder is shown only the mounts in there: each root is another view.
-                    if seen.insert(id.rotate_left(1) ^ link(&name, "root").unwrap_or(0)) {
-                        if let Some(info) = mountinfo(pid)? {
-                            views.add(&Namespace::Of(pid), &info);
-                        }
+                    if let Some(info) = mountinfo(pid)? {
+                        seen.insert(id);
+                        views.add(&Namespace::Of(pid), &info);
                     }
                 }
                 // Before Linux 3.8 a process does not tell its mount namespace, and some hide it: the mounts stand for it.
@@ -91,10 +90,21 @@ impl Views {
                 }
             }
         }
+        locked_in.retain(|id, _| !seen.contains(id));
+        for (id, pid) in locked_in {
+            let path = PathBuf::from(format!("/proc/{pid}/ns/mnt"));
+            match kept::mountinfo(&path) {
+                Ok(info) => views.add(&Namespace::Of(pid), &info),
+                // It ended meanwhile.
+                Err(_) if namespace(&pid.to_string()) != Some(id) => {}
+                Err(err) => return Err(err),
+            }
+            seen.insert(id);
+        }
         // What a container keeps so has no more than the container itself; that is looked at while it runs.
         for mount in own.mounts().filter(|mount| mount.fstype == b"nsfs") {
             let id = mount.root();
-            if id.starts_with(b"mnt:") && namespaces.insert(fnv64a(&id)) {
+            if id.starts_with(b"mnt:") && seen.insert(fnv64a(&id)) {
                 let target = mount.target().into_owned();
                 views.add(&Namespace::Kept(target.clone()), &kept::mountinfo(&target)?);
             }
@@ -208,10 +218,15 @@ fn mountinfo(pid: u32) -> Result<Option<MountInfo>> {
     }
 }
 
-/// The number that stands for what a process's link leads to, where it can be asked.
-fn link(pid: &str, name: &str) -> Option<u64> {
-    let link = fs::read_link(format!("/proc/{pid}/{name}")).ok()?;
+/// The number that stands for a process's mount namespace, where it can be asked.
+fn namespace(pid: &str) -> Option<u64> {
+    let link = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
     Some(fnv64a(link.as_os_str().as_bytes()))
+}
+
+/// Is the process's root another folder than its namespace's (chroot(2))?
+fn is_locked_in(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|root| root != Path::new("/"))
 }
 
 /// `major:minor` as st_dev has it; 0, which no file system has, where it is neither.

@@ -1,0 +1,180 @@
+//! Stores that are alive where one does not look at once, and those that only seem to be; trees that are hard to remove.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use common::node::{Node, run};
+use common::require;
+
+fn btrfs() -> Option<Node> {
+    require("root", common::root()).then(|| Node::with_base("btrfs", 160))
+}
+
+/// A shell command that said `ready`, and ends when it is dropped.
+struct Holder(Child);
+
+impl Holder {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "ready", "{command:?}");
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _told = self.0.stdin.take().map(|mut pipe| pipe.write_all(b"\n"));
+        let _gone = self.0.wait();
+    }
+}
+
+/// A folder with a shell to be locked into: the machine's own root, but for what is mounted below it.
+fn jail(node: &Node) -> PathBuf {
+    let jail = node.dir().join("jail");
+    fs::create_dir(&jail).unwrap();
+    run(Command::new("mount").arg("--bind").arg("/").arg(&jail));
+    jail
+}
+
+#[test]
+fn a_namespace_whose_only_process_is_locked_into_a_folder() {
+    let Some(node) = btrfs() else { return };
+    let jail = jail(&node);
+    for backend in ["btrfs-snapshot", "reflink", "overlay"] {
+        node.ok(&["create", "a", "--base", "b", "--backend", backend]);
+        node.ok(&["mount", "a"]);
+        let script = "exec chroot \"$0\" /bin/sh -c 'echo ready; read x'";
+        let holder = Holder::start(
+            Command::new("unshare").args(["-m", "--propagation", "private", "sh", "-c", script]).arg(&jail),
+        );
+        run(Command::new("umount").arg(node.view("a")));
+        assert_eq!(node.json(&["list", "--json"])[0]["actual"], "elsewhere", "{backend}");
+        for command in ["mount", "destroy"] {
+            let said = node.fails(4, &[command, "a"]);
+            assert!(said.contains(&format!("process {}", holder.0.id())), "{backend}: {said}");
+        }
+        drop(holder);
+        node.ok(&["destroy", "a"]);
+    }
+    run(Command::new("umount").arg(&jail));
+}
+
+/// Keeps a new mount namespace without a process on the file `on`. The kernel refuses one that it thinks to be older than
+/// ours (EINVAL), which with the numbers that it deals out per processor happens by chance.
+fn keep_namespace(on: &Path) {
+    let kept = (0..100).any(|_| {
+        let mut unshare = Command::new("unshare");
+        unshare.arg(format!("--mount={}", on.display())).args(["--propagation", "private", "true"]);
+        unshare.stderr(Stdio::null()).status().unwrap().success()
+    });
+    assert!(kept, "no mount namespace could be kept on {}", on.display());
+}
+
+#[test]
+fn a_namespace_that_is_kept_without_a_process() {
+    let Some(node) = btrfs() else { return };
+    let folder = node.dir().join("kept");
+    fs::create_dir(&folder).unwrap();
+    run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&folder));
+    let file = folder.join("namespace");
+    fs::write(&file, "").unwrap();
+    for backend in ["btrfs-snapshot", "reflink", "overlay"] {
+        node.ok(&["create", "a", "--base", "b", "--backend", backend]);
+        node.ok(&["mount", "a"]);
+        keep_namespace(&file);
+        run(Command::new("umount").arg(node.view("a")));
+        let said = node.fails(4, &["destroy", "a"]);
+        assert!(said.contains(file.to_str().unwrap()), "{backend}: {said}");
+        assert!(node.store("a").join("sliver.json").exists());
+        run(Command::new("umount").arg(&file));
+        node.ok(&["destroy", "a"]);
+    }
+}
+
+#[test]
+fn the_number_of_a_device_that_went_to_another_view() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    node.ok(&["create", "a", "--base", "b"]);
+    node.ok(&["create", "c", "--base", "b"]);
+    // As on a kernel before 4.13, whose overlay does not tell whether a store is in use.
+    let key = {
+        use std::os::unix::fs::MetadataExt;
+        let meta = fs::metadata(&node.lxcpath).unwrap();
+        format!("{:x}-{:x}", meta.dev(), meta.ino())
+    };
+    let remembered = Path::new("/var/run/sliverfs").join(key).join("probe.json");
+    let text = fs::read_to_string(&remembered).unwrap();
+    assert!(text.contains("\"index\":true"), "{text}");
+    let text = text.replace("\"index\":true", "\"index\":false");
+    fs::write(&remembered, text.replace("\"tells_in_use\":true", "\"tells_in_use\":false")).unwrap();
+    node.ok(&["mount", "a"]);
+    node.ok(&["umount", "a"]);
+    node.ok(&["mount", "c"]);
+    let _holder =
+        Holder::start(Command::new("sh").args(["-c", "echo ready; read x"]).current_dir(node.view("c")));
+    node.ok(&["mount", "a"]);
+    node.ok(&["umount", "a"]);
+    node.ok(&["destroy", "a"]);
+}
+
+#[test]
+fn the_folder_of_the_stores_is_a_link() {
+    let Some(node) = btrfs() else { return };
+    let stores = node.dir().join("disk/elsewhere");
+    fs::rename(node.lxcpath.join(".store"), &stores).unwrap();
+    std::os::unix::fs::symlink(&stores, node.lxcpath.join(".store")).unwrap();
+    for backend in ["btrfs-snapshot", "reflink", "overlay"] {
+        node.ok(&["create", "a", "--base", "b", "--backend", backend]);
+        node.ok(&["mount", "a"]);
+        assert_eq!(node.json(&["list", "--json"])[0]["actual"], "mounted", "{backend}");
+        node.fails(4, &["destroy", "a"]);
+        node.ok(&["umount", "a"]);
+        node.ok(&["destroy", "a"]);
+    }
+}
+
+#[test]
+fn subvolumes_that_a_tenant_made_are_removed() {
+    let Some(node) = btrfs() else { return };
+    node.ok(&["create", "a", "--base", "b", "--backend", "btrfs-snapshot"]);
+    node.ok(&["mount", "a"]);
+    let view = node.view("a");
+    let subvolume = |path: &Path| run(Command::new("btrfs").args(["subvolume", "create"]).arg(path));
+    subvolume(&view.join("var/machines"));
+    fs::create_dir(view.join("var/machines/folder")).unwrap();
+    subvolume(&view.join("var/machines/folder/inner"));
+    fs::write(view.join("var/machines/folder/inner/file"), "x").unwrap();
+    for read_only in ["var/machines/folder/inner", "var/machines"] {
+        run(Command::new("btrfs").args(["property", "set"]).arg(view.join(read_only)).args(["ro", "true"]));
+    }
+    node.ok(&["umount", "a"]);
+    node.ok(&["destroy", "a"]);
+    assert_eq!(fs::read_dir(node.lxcpath.join(".store")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_removal_that_was_stopped_is_ended_by_the_next() {
+    let Some(node) = btrfs() else { return };
+    node.ok(&["create", "a", "--base", "b", "--backend", "reflink"]);
+    let file = node.store("a").join("tree/var/big");
+    run(Command::new("chattr").arg("+i").arg(&file));
+    assert!(node.fails(1, &["destroy", "a"]).contains("chattr -i"));
+    assert!(!node.store("a").exists());
+    let left = node.lxcpath.join(".store/.rm.a");
+    // What is left is told again and again, until it can be removed.
+    assert!(node.fails(1, &["destroy", "a"]).contains("chattr -i"));
+    assert!(node.ok(&["destroy", "a", "--dry-run"]).contains(".rm.a"));
+    run(Command::new("chattr").arg("-i").arg(left.join("tree/var/big")));
+    node.ok(&["destroy", "a"]);
+    assert!(!left.exists() && !node.lxcpath.join(".rm.a").exists());
+}
