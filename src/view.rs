@@ -189,10 +189,15 @@ pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<Outcome> {
 /// Unmounts a base's image when no view stands on it.
 fn release_base(root: &Root, base: &Name) -> Result<()> {
     let target = root.base_mount(base);
-    if MountInfo::of_self()?.at(&target).is_none() {
+    let gone = || MountInfo::of_self().map(|info| info.at(&target).is_none());
+    if gone()? {
         return Ok(());
     }
     let _lock = root.lock_catalog()?;
+    // Another `umount` may have let go of it while this one waited.
+    if gone()? {
+        return Ok(());
+    }
     let views = Views::everywhere(root)?;
     for name in Sliver::names(root)? {
         let uses = Sliver::load(root, &name).map_or(true, |sliver| sliver.base == *base);

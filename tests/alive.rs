@@ -178,3 +178,40 @@ fn a_removal_that_was_stopped_is_ended_by_the_next() {
     node.ok(&["destroy", "a"]);
     assert!(!left.exists() && !node.lxcpath.join(".rm.a").exists());
 }
+
+#[test]
+fn the_last_views_on_an_image_come_down_at_once() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let packs = Command::new("mksquashfs").arg("-version").output().map(drop);
+    if !require("mksquashfs", packs.map_err(|err| err.to_string())) {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    let tree = node.dir().join("tree");
+    node.ok(&["base", "add", "image", tree.to_str().unwrap(), "--pack", "squashfs"]);
+    let names = ["p", "q", "r", "s"];
+    for name in names {
+        node.ok(&["create", name, "--base", "image"]);
+    }
+    for turn in 0..20 {
+        let all: Vec<Child> = names
+            .iter()
+            .map(|name| {
+                let script = "\"$@\" mount $0 && \"$@\" umount $0";
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(script).arg(name).arg(env!("CARGO_BIN_EXE_sliverfs"));
+                shell.args(["--config", "/dev/null", "--lxcpath"]).arg(&node.lxcpath).spawn().unwrap()
+            })
+            .collect();
+        for mut one in all {
+            assert!(one.wait().unwrap().success(), "turn {turn}");
+        }
+    }
+    node.ok(&["base", "verify", "image"]);
+    for name in names {
+        node.ok(&["destroy", name]);
+    }
+    node.ok(&["base", "remove", "image"]);
+}

@@ -124,6 +124,9 @@ fn an_apply_that_fails_does_not_fail_the_install() {
     router.install();
     assert_eq!(router.taken("calls"), ["apply"]);
     assert!(router.enabled());
+    // Nor does anything else: opkg would try again with every later install.
+    router.script("usr/lib/opkg/info/sliverfs.postinst-pkg", "exit 1\n");
+    router.install();
 }
 
 #[test]

@@ -153,9 +153,10 @@ fn disk_id(root: &Root) -> Result<u64> {
 
 /// One trial, in a child with a mount namespace of its own: whatever happens, no trial mount stays.
 fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
-    let stores = root.stores();
+    // Without links in it, as mountinfo names the mount point of the trial.
+    let stores = fs::canonicalize(root.stores()).at("open", &root.stores())?;
     sweep(&stores)?;
-    let disk = disk::of(&MountInfo::of_self()?, &fs::canonicalize(&stores).at("open", &stores)?);
+    let disk = disk::of(&MountInfo::of_self()?, &stores);
     let disk = DiskName {
         path: root.path().display().to_string(),
         fstype: disk.map_or_else(|| "an unknown file system".to_owned(), |disk| disk.fstype),
