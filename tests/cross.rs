@@ -11,6 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use common::node::{Node, run, small_tree};
 use common::require;
 use common::tree::{Temp, installed};
 use targets::{Target, repository};
@@ -100,5 +101,57 @@ fn a_hash_map_works_on_each() {
         let program = built.join(&target.name).join("router/hashmap");
         let out = target.emulate(&program).args(["a", "b", "c"]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&out.stdout), "Some(1) of 3\n", "{}: {out:?}", target.name);
+    }
+}
+
+/// A real probe, create and mount by each binary: system calls reach this machine's kernel, also those of a big-endian MIPS.
+#[test]
+fn a_sliver_lives_under_each() {
+    for target in Target::ready() {
+        let node = Node::new("ext4", 48);
+        let tree = node.dir().join("tree");
+        small_tree(&tree);
+        let image = node.dir().join("image.squashfs");
+        let packed = installed("mksquashfs");
+        if require("mksquashfs", packed) {
+            run(Command::new("mksquashfs").arg(&tree).arg(&image).args(["-quiet", "-no-progress"]));
+        }
+        let run_it = |args: &[&str]| {
+            let mut all = vec!["--config", "/dev/null", "--lxcpath", node.lxcpath.to_str().unwrap()];
+            all.extend(args);
+            let out = target.sliverfs(&all);
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(out.status.success(), "{} {args:?}: {said}", target.name);
+            String::from_utf8(out.stdout).unwrap()
+        };
+        let verdicts: serde_json::Value =
+            serde_json::from_str(&run_it(&["probe", "--fresh", "--json"])).unwrap();
+        assert_eq!(verdicts[0]["kind"], "overlay");
+        assert_eq!(verdicts[0]["works"], true, "{}: {}", target.name, verdicts[0]);
+        for (base, source) in [("plain", &tree), ("packed", &image)] {
+            run_it(&["base", "add", base, source.to_str().unwrap()]);
+            run_it(&["create", "a", "--base", base]);
+            run_it(&["mount", "a"]);
+            fs::write(node.view("a").join("etc/b.txt"), "changed").unwrap();
+            fs::remove_file(node.view("a").join("etc/a.txt")).unwrap();
+            run_it(&["umount", "a"]);
+            run_it(&["mount", "a"]);
+            assert_eq!(fs::read_to_string(node.view("a").join("etc/b.txt")).unwrap(), "changed");
+            assert!(!node.view("a").join("etc/a.txt").exists());
+            let list: serde_json::Value = serde_json::from_str(&run_it(&["list", "--json"])).unwrap();
+            assert_eq!((&list[0]["actual"], &list[0]["base"]), (&"mounted".into(), &base.into()));
+            run_it(&["umount", "a"]);
+            run_it(&["destroy", "a"]);
+            run_it(&["base", "verify", base]);
+        }
+        // The same tree has the same digest, whatever the byte order of who computes it.
+        let theirs = node.json(&["base", "show", "plain", "--json"]);
+        node.ok(&["base", "verify", "plain"]);
+        assert_eq!(
+            theirs["digest"],
+            node.json(&["base", "show", "packed", "--json"])["digest"],
+            "{}",
+            target.name
+        );
     }
 }
