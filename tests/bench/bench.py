@@ -34,9 +34,11 @@ def main():
         for sleeper in sleepers:
             sleeper.kill()
             sleeper.wait()
-    sizes = open(args.sizes).read() if args.sizes else ""
+    if args.sizes:
+        with open(args.sizes) as table:
+            measure.packages(figures, table)
     if args.write:
-        report.write(args.write, machine, figures.rows, sizes)
+        report.write(args.write, machine, figures.rows)
     missed = figures.missed()
     if missed:
         sys.exit("bench: missed: " + "; ".join(missed))

@@ -155,6 +155,18 @@ def space_of_packed(node, figures, plain, packed):
     node.ok("umount", "packed")
 
 
+def packages(figures, table):
+    """The table of cross/size: target, binary, its gzip, ipk and budget, in bytes."""
+    for line in list(table)[1:]:
+        target, binary, _, ipk, budget = line.split()[:5]
+        figures.add(
+            "ipk for %s (its binary: %s)" % (target, binary),
+            "%s bytes" % ipk,
+            "at most %s bytes" % budget,
+            int(ipk) <= int(budget),
+        )
+
+
 def runs(pid, program):
     try:
         return os.readlink("/proc/%s/exe" % pid) == program

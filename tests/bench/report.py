@@ -62,7 +62,7 @@ def first_line(argv):
     return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[0]
 
 
-def write(path, about, rows, sizes):
+def write(path, about, rows):
     """The document, as a whole or not at all."""
     today = datetime.date.today().isoformat()
     lines = ["# Figures", "", "Written by `make bench` on %s; `make bench BENCH=quick` measures without writing." % today, ""]
@@ -70,8 +70,6 @@ def write(path, about, rows, sizes):
     lines += ["", "| figure | measured | to reach | |", "|---|---|---|---|"]
     lines += ["| %s |" % " | ".join(row) for row in rows]
     lines += ["", TEXT]
-    if sizes:
-        lines += ["## Packages", "", "Bytes, by `make size`:", "", "```", sizes.rstrip("\n"), "```", ""]
     with open(path + ".new", "w") as file:
         file.write("\n".join(lines))
     os.rename(path + ".new", path)
@@ -83,6 +81,7 @@ TEXT = """## How it is measured
   the same mount as mountinfo shows it, and unmounted outside the time. The ratio is of the medians of one run.
 - `sliverfs mount` asks the kernel whether the store is in use anywhere, by a mount that is refused. For each refusal the kernel
   logs a line, and where its console is a serial line that shows errors, printing it takes longer than all the rest.
+- The sizes of the packages and their budgets are those of `make size`.
 - Peak memory is VmHWM of /proc when the process is about to end.
 - The page that the project comes from measured lessfs, which deduplicates and compresses in user space: 230 of 410 MiB for the
   first copy (a ratio of 0.56), 12 MiB for each other one, with more than 700 MiB of memory and 80 % of a processor while in use.
