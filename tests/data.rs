@@ -97,6 +97,15 @@ fn refused_data_leave_no_sliver() {
             String::from_utf8_lossy(&said.stderr)
         );
     }
+    // What has no end is no archive.
+    let fifo = node.dir().join("fifo");
+    run(Command::new("mkfifo").arg(&fifo));
+    assert!(
+        node.fails(2, &["create", "a", "--base", "b", "--data", fifo.to_str().unwrap()])
+            .contains("not a file")
+    );
+    node.fails(2, &["create", "a", "--base", "b", "--data", "/dev/zero"]);
+    assert!(node.fails(2, &["base", "add", "z", "/dev/zero"]).contains("neither a folder nor a file"));
     node.ok(&["create", "a", "--base", "b"]);
 }
 

@@ -143,7 +143,12 @@ fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
         }
         return Ok(Source::Folder(tree::open(&real)?, real));
     }
-    let total = meta.filter(fs::Metadata::is_file).map(|meta| meta.len());
+    // A device has no end, and a FIFO perhaps none.
+    if meta.as_ref().is_some_and(|meta| !meta.is_file()) {
+        return Err(Error::usage(format!("{} is neither a folder nor a file", source.display()))
+            .way_out("give a stream as `-`"));
+    }
+    let total = meta.map(|meta| meta.len());
     let progress = Rc::new(Progress::new("importing", total));
     let content = archive::open(source, &progress)?;
     match (&content, pack) {

@@ -169,7 +169,12 @@ fn choose(root: &Root, choice: Choice, dry_run: bool) -> Result<Kind> {
 
 /// An archive by its absolute path, since mounting changes the working folder.
 fn real_file(path: &Path) -> Result<PathBuf> {
-    fs::canonicalize(path).at("open the archive", path)
+    let real = fs::canonicalize(path).at("open the archive", path)?;
+    // A FIFO would hold the sliver's lock until somebody writes to it.
+    if !fs::metadata(&real).at("look at the archive", &real)?.is_file() {
+        return Err(Error::usage(format!("the archive {} is not a file", path.display())));
+    }
+    Ok(real)
 }
 
 /// LXC's configuration before it is whole.
