@@ -12,12 +12,12 @@ from node import Node, counts
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", required=True)
-    parser.add_argument("--work", required=True, help="a folder for a disk of 4 GiB, sparse")
-    parser.add_argument("--base", required=True, help="the tar of a root file system")
+    parser.add_argument("--program", type=os.path.realpath, required=True)
+    parser.add_argument("--work", type=os.path.realpath, required=True, help="a folder for a disk of 4 GiB, sparse")
+    parser.add_argument("--base", type=os.path.realpath, required=True, help="the tar of a root file system")
     parser.add_argument("--extent", choices=["full", "quick"], required=True)
-    parser.add_argument("--sizes", help="the table of the packages' sizes")
-    parser.add_argument("--write", help="the document to write")
+    parser.add_argument("--sizes", type=os.path.realpath, help="the table of the packages' sizes")
+    parser.add_argument("--write", type=os.path.realpath, help="the document to write")
     args = parser.parse_args()
     full = args.extent == "full"
     # As an exception, so that what was begun is ended.

@@ -20,8 +20,7 @@ class Node:
     """Mounts go with the mount namespace that this runs in."""
 
     def __init__(self, program, work):
-        work = os.path.realpath(work)
-        self.program = os.path.realpath(program)
+        self.program = program
         let_go_of_others()
         # Where a container's /run is on its disk, so would be what is kept for the boot.
         command(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", RUN])
