@@ -213,7 +213,12 @@ impl Dir {
     pub fn set_mtime(&self, name: &CStr, time: Time) -> nix::Result<()> {
         // Where time_t has 32 bits, the seconds wrap, as they do when such a kernel shows them: the digest takes them
         // modulo 2^32 and stays the same.
-        #[allow(deprecated, clippy::cast_possible_truncation, clippy::useless_conversion, clippy::unnecessary_cast)]
+        #[allow(
+            deprecated,
+            clippy::cast_possible_truncation,
+            clippy::useless_conversion,
+            clippy::unnecessary_cast
+        )]
         let time = TimeSpec::new(time.seconds as libc::time_t, i64::from(time.nanos) as _);
         utimensat(&self.0, name, &TimeSpec::UTIME_OMIT, &time, UtimensatFlags::NoFollowSymlink)
     }
