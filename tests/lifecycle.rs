@@ -4,34 +4,14 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
+use common::holder::Holder;
 use common::node::{Node, run};
 use common::{listing, require};
 
 fn node() -> Option<Node> {
     require("root", common::root()).then(|| Node::with_base("ext4", 64))
-}
-
-/// A process that does what a script says, prints a line, and lives until it is dropped.
-struct Holder(Child);
-
-impl Holder {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), "ready", "{command:?}");
-        Self(child)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        let _told = self.0.stdin.take().map(|mut pipe| pipe.write_all(b"\n"));
-        let _gone = self.0.wait();
-    }
 }
 
 #[test]

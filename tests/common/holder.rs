@@ -1,0 +1,25 @@
+//! A process that holds something, for as long as a test wants it to.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+
+/// A shell command that said `ready`, and ends when it is dropped.
+pub struct Holder(pub Child);
+
+impl Holder {
+    /// Starts it, and waits until it is ready.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "ready", "{command:?}");
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _told = self.0.stdin.take().map(|mut pipe| pipe.write_all(b"\n"));
+        let _gone = self.0.wait();
+    }
+}
