@@ -12,6 +12,7 @@ pub mod hash;
 pub mod image;
 pub mod json;
 pub mod kind;
+pub mod layer;
 pub mod logger;
 pub mod lxc;
 pub mod mount;

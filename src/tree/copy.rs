@@ -1,6 +1,7 @@
 //! The import of a directory: everything that a base keeps, read by descriptors and written into a fresh folder.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs::{DirBuilder, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -47,10 +48,9 @@ pub fn copy(
     let root = Meta::read(&from, SELF, &from.stat().map_err(sys("look at", path))?, path)?;
     let mut walk = Walk::new(from, path)?;
     let mut copy = Copy {
-        root: to.again().map_err(sys("open the copy of", path))?,
         to: Chain::new(to.again().map_err(sys("open the copy of", path))?)
             .map_err(sys("open the copy of", path))?,
-        linked: BTreeMap::new(),
+        linked: Links::new(to).map_err(sys("open the copy of", path))?,
         buffer: vec![0; BLOCK * 16],
         prefix: path.len(),
         copied: Copied::default(),
@@ -97,11 +97,45 @@ pub fn copy_path(from: &Path, to: &Path, content: Content) -> Result<()> {
         .map(drop)
 }
 
-struct Copy<'a> {
+/// The names that files with more than one have in a tree that is being made.
+pub(crate) struct Links {
     root: Dir,
+    /// The first path, below the root, by what the file is in the source.
+    first: BTreeMap<(u64, u64), Vec<u8>>,
+}
+
+impl Links {
+    /// Begins with an empty tree.
+    pub(crate) fn new(root: &Dir) -> nix::Result<Self> {
+        Ok(Self { root: root.again()?, first: BTreeMap::new() })
+    }
+
+    /// Gives the file that was made for the source `stat` the name `name` in `here`, too. False where none was made yet: `path`,
+    /// relative to the root, is noted as its first name.
+    pub(crate) fn again(&mut self, stat: &Stat, here: &Dir, name: &CStr, path: &[u8]) -> nix::Result<bool> {
+        if stat.links <= 1 {
+            return Ok(false);
+        }
+        let Some(first) = self.first.get(&stat.id) else {
+            self.first.insert(stat.id, path.to_vec());
+            return Ok(false);
+        };
+        let mut dir = self.root.again()?;
+        let mut parts = first.split(|b| *b == b'/').peekable();
+        while let Some(part) = parts.next() {
+            let part = c_name(part).map_err(|_| Errno::EINVAL)?;
+            if parts.peek().is_none() {
+                return here.hard_link(name, &dir, &part).map(|()| true);
+            }
+            dir = dir.child(&part)?;
+        }
+        Err(Errno::ENOENT)
+    }
+}
+
+struct Copy<'a> {
     to: Chain,
-    /// The first path, below the root, of every file with more than one name.
-    linked: BTreeMap<(u64, u64), Vec<u8>>,
+    linked: Links,
     buffer: Vec<u8>,
     prefix: usize,
     copied: Copied,
@@ -119,12 +153,10 @@ impl Copy<'_> {
 
     fn entry(&mut self, entry: &Entry<'_>) -> Result<()> {
         let Entry { dir, name, stat, path } = entry;
-        if stat.links > 1 {
-            if let Some(first) = self.linked.get(&stat.id) {
-                return self.link(entry, first);
-            }
-            let below = path.get(self.prefix..).unwrap_or_default();
-            self.linked.insert(stat.id, below.strip_prefix(b"/").unwrap_or(below).to_vec());
+        let below = path.get(self.prefix..).unwrap_or_default();
+        let below = below.strip_prefix(b"/").unwrap_or(below);
+        if self.linked.again(stat, self.to.here(), name, below).map_err(sys("link the copy of", path))? {
+            return Ok(());
         }
         let meta = Meta::read(dir, name, stat, path)?;
         let here = self.to.here();
@@ -155,25 +187,10 @@ impl Copy<'_> {
         }
         meta.apply(here, name, stat.kind, path)
     }
-
-    /// Gives the copy of a file's first name a second one.
-    fn link(&self, entry: &Entry<'_>, first: &[u8]) -> Result<()> {
-        let failed = || sys("link the copy of", entry.path);
-        let mut dir = self.root.again().map_err(failed())?;
-        let mut parts = first.split(|b| *b == b'/').peekable();
-        while let Some(part) = parts.next() {
-            let part = c_name(part)?;
-            if parts.peek().is_none() {
-                return self.to.here().hard_link(entry.name, &dir, &part).map_err(failed());
-            }
-            dir = dir.child(&part).map_err(failed())?;
-        }
-        Err(failed()(Errno::ENOENT))
-    }
 }
 
 /// Copies data to where they were, and leaves holes where the source has them.
-fn copy_content(
+pub(crate) fn copy_content(
     from: &mut File,
     stat: &Stat,
     to: &mut File,

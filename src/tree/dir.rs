@@ -67,6 +67,8 @@ pub struct Stat {
     pub allocated: u64,
     /// Time of the last change of the content.
     pub mtime: Time,
+    /// Time of the last change of anything: only the kernel's clock sets it.
+    pub ctime: Time,
 }
 
 /// An open directory.
@@ -288,6 +290,10 @@ impl From<FileStat> for Stat {
             mtime: Time {
                 seconds: i64::from(stat.st_mtime),
                 nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            },
+            ctime: Time {
+                seconds: i64::from(stat.st_ctime),
+                nanos: u32::try_from(stat.st_ctime_nsec).unwrap_or(0),
             },
         }
     }

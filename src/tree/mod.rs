@@ -15,6 +15,7 @@ mod walk;
 pub use chain::Chain;
 pub use content::{BLOCK, read_data};
 pub use copy::{Content, Copied, copy, copy_path};
+pub(crate) use copy::{Links, copy_content};
 pub use digest::{Summary, digest, hex};
 pub use dir::{Dir, Kind, Stat, Time};
 pub use meta::Meta;

@@ -1,0 +1,172 @@
+//! In what two entries differ.
+
+use std::fs::File;
+use std::io::Read;
+
+use nix::errno::Errno;
+
+use super::{Entry, Format, Side};
+use crate::error::Result;
+use crate::tree::attr::{self, Attr};
+use crate::tree::{BLOCK, Kind, sys};
+
+/// A set of the ways in which an entry of the view differs from the base's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aspects(u8);
+
+impl Aspects {
+    /// In nothing.
+    pub const NONE: Self = Self(0);
+    /// In what it is: a file, a link, a device of these numbers, …
+    pub const TYPE: Self = Self(1);
+    /// In what it holds: a file's bytes, a link's target.
+    pub const CONTENT: Self = Self(2);
+    /// In the mode.
+    pub const MODE: Self = Self(4);
+    /// In owner or group.
+    pub const OWNER: Self = Self(8);
+    /// In the extended attributes that the view shows.
+    pub const ATTRS: Self = Self(16);
+    /// In the time of the last change.
+    pub const TIME: Self = Self(32);
+    /// In the number of names. Only looked at in whole trees: a union's store does not have the base's other names.
+    pub const LINKS: Self = Self(64);
+
+    /// Each of them with its name.
+    pub const NAMES: [(Self, &'static str); 7] = [
+        (Self::TYPE, "type"),
+        (Self::CONTENT, "content"),
+        (Self::MODE, "mode"),
+        (Self::OWNER, "owner"),
+        (Self::ATTRS, "xattr"),
+        (Self::TIME, "time"),
+        (Self::LINKS, "links"),
+    ];
+
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Are there none?
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Is one of the others among them?
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn add(&mut self, other: Self, differ: bool) {
+        if differ {
+            self.0 |= other.0;
+        }
+    }
+}
+
+/// Compares entries of the view with the base's; it keeps the memory for their contents.
+pub struct Comparer {
+    format: Format,
+    buffer: Vec<u8>,
+}
+
+impl Comparer {
+    /// For a store of the given format.
+    pub fn new(format: Format) -> Self {
+        Self { format, buffer: Vec::new() }
+    }
+
+    /// How an entry differs from what the base has; none where either is missing. Contents are read where nothing less decides.
+    pub fn differences(&mut self, entry: &Entry<'_>) -> Result<Aspects> {
+        match (entry.node, entry.base) {
+            (Some(_), Some(_)) if entry.differs.is_some() => Ok(entry.differs.unwrap_or_default()),
+            (Some(node), Some(base)) => {
+                match self.sides(node, entry.data.unwrap_or(node), base) {
+                    // Replaced while it was looked at, in a view that is mounted.
+                    Err(Errno::ENOENT | Errno::ESTALE) => Ok(Aspects::CONTENT),
+                    found => found.map_err(sys("compare", entry.path)),
+                }
+            }
+            _ => Ok(Aspects::NONE),
+        }
+    }
+
+    /// As above for what lies where; `data` is where the content does.
+    pub(super) fn sides(&mut self, node: Side<'_>, data: Side<'_>, base: Side<'_>) -> nix::Result<Aspects> {
+        let (new, old) = (node.stat, base.stat);
+        let device = |stat: &crate::tree::Stat| match stat.kind {
+            Kind::Char | Kind::Block => stat.device,
+            Kind::Dir | Kind::File | Kind::Link | Kind::Fifo | Kind::Socket => (0, 0),
+        };
+        if new.kind != old.kind || device(new) != device(old) {
+            return Ok(Aspects::TYPE);
+        }
+        let untouched = new.id.1 == old.id.1 && new.ctime == old.ctime && new.size == old.size;
+        if new.id == old.id || self.format == Format::Snapshot && untouched {
+            return Ok(Aspects::NONE);
+        }
+        let mut found = Aspects::NONE;
+        found.add(Aspects::MODE, new.kind != Kind::Link && new.mode != old.mode);
+        found.add(Aspects::OWNER, (new.uid, new.gid) != (old.uid, old.gid));
+        found.add(Aspects::TIME, new.mtime != old.mtime);
+        found.add(Aspects::LINKS, self.format.whole() && new.kind != Kind::Dir && new.links != old.links);
+        found.add(Aspects::ATTRS, attrs(node, self.format)? != attrs(base, Format::Tree)?);
+        let other = match new.kind {
+            Kind::File => data.stat.id != old.id && !self.same_content(data, base)?,
+            Kind::Link => node.dir.read_link(node.name)? != base.dir.read_link(base.name)?,
+            Kind::Dir | Kind::Char | Kind::Block | Kind::Fifo | Kind::Socket => false,
+        };
+        found.add(Aspects::CONTENT, other);
+        Ok(found)
+    }
+
+    fn same_content(&mut self, one: Side<'_>, other: Side<'_>) -> nix::Result<bool> {
+        if one.stat.size != other.stat.size {
+            return Ok(false);
+        }
+        self.buffer.resize(BLOCK * 16, 0);
+        let (left, right) = self.buffer.split_at_mut(BLOCK * 8);
+        let mut one = one.dir.open_file(one.name, one.stat)?;
+        let mut other = other.dir.open_file(other.name, other.stat)?;
+        loop {
+            let (a, b) = (fill(&mut one, left)?, fill(&mut other, right)?);
+            if a != b {
+                return Ok(false);
+            }
+            if a.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill<'a>(file: &mut File, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
+    let mut got = 0;
+    while let Some(free) = buffer.get_mut(got..).filter(|free| !free.is_empty()) {
+        match file.read(free) {
+            Ok(0) => break,
+            Ok(more) => got += more,
+            Err(err) => match Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO)) {
+                Errno::EINTR => {}
+                errno => return Err(errno),
+            },
+        }
+    }
+    Ok(buffer.get(..got).unwrap_or_default())
+}
+
+/// The attributes that the view shows of an entry, sorted.
+pub(super) fn attrs(side: Side<'_>, format: Format) -> nix::Result<Vec<Attr>> {
+    let mut names = attr::names(side.dir, side.name)?;
+    names.retain(|name| !format.owns(name.to_bytes()));
+    attr::read(side.dir, side.name, names)
+}

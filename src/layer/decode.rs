@@ -1,0 +1,176 @@
+//! What one directory of a store says, in each format. `docs` of the formats: the drivers' own sources, and recorded stores.
+
+use std::ffi::{CStr, CString};
+
+use nix::errno::Errno;
+
+use super::{Doubt, Format, records};
+use crate::sys::xattr;
+use crate::tree::{Dir, Kind, attr};
+
+/// aufs: a whiteout is this and the name.
+pub(super) const WH: &[u8] = b".wh.";
+/// aufs: this in a directory makes it opaque.
+pub(super) const OPAQUE: &CStr = c".wh..wh..opq";
+/// aufs: what all whiteouts are links of, in the root.
+pub(super) const WHITEOUT: &CStr = c".wh..wh.aufs";
+/// overlayfs: where a whiteout points. The kernel does not look at it.
+pub(super) const TARGET: &[u8] = b"(overlay-whiteout)";
+
+/// The longest record of a move: two names of the kernel's longest kind.
+const MOVE_MAX: usize = 4096 + 256;
+
+/// The names of a directory. Each list is sorted backwards: the next one is the last.
+#[derive(Default)]
+pub(super) struct Names {
+    /// What is there.
+    pub(super) here: Vec<CString>,
+    /// What is said to be deleted, by records or by names; there may be duplicates.
+    pub(super) gone: Vec<CString>,
+    /// New names of moved directories with their old paths.
+    pub(super) moved: Vec<(CString, Vec<u8>)>,
+    /// What is no part of the view, and should not be there.
+    pub(super) odd: Vec<(CString, Doubt)>,
+}
+
+/// Lists a directory of a store; `root` is true for its root. `resolves` says whether the base has a directory by a path.
+pub(super) fn names(
+    format: Format,
+    dir: &Dir,
+    root: bool,
+    resolves: &dyn Fn(&[u8]) -> bool,
+) -> nix::Result<Names> {
+    let mut names = Names { here: dir.names()?, ..Names::default() };
+    match format {
+        Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::Snapshot | Format::Tree => {}
+        Format::MiniFo => names.mini_fo(dir, resolves)?,
+        Format::Aufs => names.aufs(dir, root)?,
+    }
+    names.here.reverse();
+    names.gone.sort_unstable();
+    names.gone.reverse();
+    Ok(names)
+}
+
+impl Names {
+    fn aufs(&mut self, dir: &Dir, root: bool) -> nix::Result<()> {
+        for name in std::mem::take(&mut self.here) {
+            let Some(rest) = name.to_bytes().strip_prefix(WH) else {
+                self.here.push(name);
+                continue;
+            };
+            let kind = match dir.stat_at(&name) {
+                Err(Errno::ENOENT) => continue,
+                seen => seen?.kind,
+            };
+            let doubt = match rest {
+                b".wh.aufs" if root && kind == Kind::File => continue,
+                b".wh.plnk" | b".wh.orph" if root && kind == Kind::Dir => continue,
+                b".wh..opq" if kind == Kind::File => continue,
+                b".wh.hino" => Doubt::Dirren,
+                _ if rest.starts_with(b".wh..dr.") => Doubt::Dirren,
+                b"" | b".wh..opq" => Doubt::Foreign,
+                _ if rest.starts_with(WH) => Doubt::Garbage,
+                _ if kind != Kind::File => Doubt::Foreign,
+                _ => {
+                    self.gone.extend(CString::new(rest));
+                    continue;
+                }
+            };
+            self.odd.push((name, doubt));
+        }
+        Ok(())
+    }
+
+    fn mini_fo(&mut self, dir: &Dir, resolves: &dyn Fn(&[u8]) -> bool) -> nix::Result<()> {
+        let Some(at) = self.here.iter().position(|name| name.as_c_str() == records::FILE) else {
+            return Ok(());
+        };
+        let file = self.here.remove(at);
+        let found = match records::read(dir) {
+            Err(Errno::ENOENT) => return Ok(()),
+            read => read?,
+        };
+        self.gone = found.gone;
+        let mut odd = found.odd;
+        for record in &found.moved {
+            odd |= !self.moved(dir, record, resolves);
+        }
+        if odd {
+            self.odd.push((file, Doubt::Record));
+        }
+        Ok(())
+    }
+
+    /// Takes a record of a move apart: where a path holds spaces, the base tells which of them parts the two. False where
+    /// no reading fits, or more than one.
+    fn moved(&mut self, dir: &Dir, record: &[u8], resolves: &dyn Fn(&[u8]) -> bool) -> bool {
+        let mut fits = None;
+        if record.len() > MOVE_MAX {
+            return false;
+        }
+        for (at, _) in record.iter().enumerate().filter(|(_, byte)| **byte == b' ') {
+            let (old, new) = record.split_at(at);
+            let Ok(new) = CString::new(new.get(1..).unwrap_or_default()) else { return false };
+            let stands = self.here.binary_search(&new).is_ok()
+                && dir.stat_at(&new).is_ok_and(|stat| stat.kind == Kind::Dir);
+            if stands && resolves(old) && fits.replace((new, old.to_vec())).is_some() {
+                return false;
+            }
+        }
+        let Some((new, old)) = fits else { return false };
+        match self.moved.iter().find(|(name, _)| *name == new) {
+            Some((_, other)) => *other == old,
+            None => {
+                self.moved.push((new, old));
+                true
+            }
+        }
+    }
+}
+
+/// What an entry's attributes say to overlay and overlayfs.
+#[derive(Default)]
+pub(super) struct Marks {
+    /// `y`: opaque; `x`: it holds whiteouts by attribute.
+    pub(super) opaque: u8,
+    /// The entry's path in the base, or its name in the same directory.
+    pub(super) redirect: Option<Vec<u8>>,
+    /// The content is the base's.
+    pub(super) metacopy: bool,
+    /// It is a whiteout.
+    pub(super) whiteout: bool,
+}
+
+/// Reads an entry's marks.
+pub(super) fn marks(prefix: &str, dir: &Dir, name: &CStr) -> nix::Result<Marks> {
+    let mut marks = Marks::default();
+    for attr in attr::names(dir, name)? {
+        let Some(rest) = attr.to_bytes().strip_prefix(prefix.as_bytes()) else { continue };
+        match rest {
+            b"metacopy" => marks.metacopy = true,
+            // The kernel looks whether overlay's is there, and what overlayfs's says.
+            b"whiteout" => marks.whiteout = true,
+            b"opaque" | b"redirect" => {
+                let value = match xattr::get(&dir.proc_path(name), &attr) {
+                    Err(Errno::ENODATA) => continue,
+                    got => got?,
+                };
+                match rest {
+                    b"redirect" => marks.redirect = Some(value),
+                    _ => marks.opaque = value.first().copied().unwrap_or_default(),
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(marks)
+}
+
+/// Is a directory of aufs's opaque? None where what should say so is no regular file.
+pub(super) fn aufs_opaque(dir: &Dir) -> nix::Result<Option<bool>> {
+    match dir.stat_at(OPAQUE) {
+        Err(Errno::ENOENT) => Ok(Some(false)),
+        seen => Ok((seen?.kind == Kind::File).then_some(true)),
+    }
+}

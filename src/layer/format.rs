@@ -1,0 +1,114 @@
+//! The ways in which stores are written.
+
+use crate::error::{Error, Result};
+use crate::kind::{Kind, Union};
+use crate::layer::Aspects;
+use crate::out::escape;
+
+/// How a store says what was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Mainline overlay.
+    Overlay,
+    /// Mainline overlay, mounted with `userxattr`: its marks are `user.overlay.*`.
+    OverlayUser,
+    /// The out-of-tree overlayfs.
+    Overlayfs,
+    /// mini_fo.
+    MiniFo,
+    /// aufs.
+    Aufs,
+    /// A whole tree, which shares inodes and their times with the base: what has both as in the base is untouched.
+    Snapshot,
+    /// A whole tree, copied from the base: only comparing tells.
+    Tree,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Overlay,
+        Self::OverlayUser,
+        Self::Overlayfs,
+        Self::MiniFo,
+        Self::Aufs,
+        Self::Snapshot,
+        Self::Tree,
+    ];
+
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay",
+            Self::OverlayUser => "overlay-userxattr",
+            Self::Overlayfs => "overlayfs",
+            Self::MiniFo => "mini_fo",
+            Self::Aufs => "aufs",
+            Self::Snapshot => "snapshot",
+            Self::Tree => "tree",
+        }
+    }
+
+    /// Takes a text as a format.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|format| format.name()).collect();
+            Error::usage(format!("`{}` is no format of a store", escape(text.as_bytes())))
+                .way_out(format!("take {}", names.join(", ")))
+        })
+    }
+
+    /// The format that a backend writes.
+    pub const fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Union(Union::Overlay) => Self::Overlay,
+            Kind::Union(Union::Overlayfs) => Self::Overlayfs,
+            Kind::Union(Union::MiniFo) => Self::MiniFo,
+            Kind::Union(Union::Aufs) => Self::Aufs,
+            Kind::BtrfsSnapshot => Self::Snapshot,
+            Kind::Reflink | Kind::Copy => Self::Tree,
+        }
+    }
+
+    /// Does the store hold the whole tree?
+    pub const fn whole(self) -> bool {
+        match self {
+            Self::Snapshot | Self::Tree => true,
+            Self::Overlay | Self::OverlayUser | Self::Overlayfs | Self::MiniFo | Self::Aufs => false,
+        }
+    }
+
+    /// What the names of the attributes begin with that are the driver's own.
+    pub(crate) const fn prefix(self) -> Option<&'static str> {
+        match self {
+            Self::Overlay | Self::Overlayfs => Some("trusted.overlay."),
+            Self::OverlayUser => Some("user.overlay."),
+            Self::MiniFo | Self::Aufs | Self::Snapshot | Self::Tree => None,
+        }
+    }
+
+    /// Is the attribute the driver's own? Then it is no part of the view.
+    pub(crate) fn owns(self, attr: &[u8]) -> bool {
+        self.prefix().is_some_and(|prefix| attr.starts_with(prefix.as_bytes()))
+    }
+
+    /// What the driver itself loses when it copies an entry of the base up: where only these differ, nobody changed the entry,
+    /// though the view shows them changed.
+    pub const fn loses(self) -> Aspects {
+        match self {
+            Self::MiniFo => Aspects::OWNER.and(Aspects::TIME).and(Aspects::ATTRS),
+            Self::Overlay
+            | Self::OverlayUser
+            | Self::Overlayfs
+            | Self::Aufs
+            | Self::Snapshot
+            | Self::Tree => Aspects::NONE,
+        }
+    }
+}
+
+impl argh::FromArgValue for Format {
+    fn from_arg_value(value: &str) -> std::result::Result<Self, String> {
+        Self::parse(value).map_err(|err| err.to_string())
+    }
+}

@@ -1,0 +1,249 @@
+//! What a name of a store means over its base.
+
+use nix::errno::Errno;
+
+use super::decode::{self, Marks, TARGET};
+use super::walk::{Below, Far, Found, Seen};
+use super::{Change, Changes, Doubt, Format, Show, Side};
+use crate::tree::{Chain, Dir, Kind, SELF, Stat};
+
+impl Seen {
+    fn new(found: Found, change: Change, node: Option<Stat>, base: Option<Stat>) -> Self {
+        Self {
+            name: found.name,
+            change,
+            doubt: found.doubt,
+            stored: found.here,
+            node,
+            base,
+            far: None,
+            from: None,
+            differs: None,
+            whiteouts: false,
+        }
+    }
+
+    fn delete(&mut self) {
+        self.change = Change::Delete;
+        self.node = None;
+    }
+}
+
+/// Looks at a name; none where nothing is there.
+fn stat(dir: &Dir, name: &std::ffi::CStr) -> nix::Result<Option<Stat>> {
+    match dir.stat_at(name) {
+        Err(Errno::ENOENT) => Ok(None),
+        seen => seen.map(Some),
+    }
+}
+
+/// A directory's change, or that of anything else.
+fn standing(stat: &Stat) -> Change {
+    if stat.kind == Kind::Dir { Change::Meta } else { Change::Put }
+}
+
+impl Changes {
+    /// The root. What makes a directory opaque is obeyed in it by aufs alone.
+    pub(super) fn root(&mut self) -> nix::Result<Seen> {
+        let found = Found { name: SELF.to_owned(), here: true, gone: false, below: false, doubt: None };
+        let here = self.store.here();
+        let mut seen = Seen::new(found, Change::Meta, Some(here.stat()?), Some(self.root.stat()?));
+        match self.format {
+            Format::Overlay | Format::OverlayUser => {
+                seen.whiteouts = self.marks(&seen)?.opaque == b'x';
+            }
+            Format::Aufs => aufs(&mut seen, here)?,
+            Format::Overlayfs | Format::MiniFo | Format::Snapshot | Format::Tree => {}
+        }
+        Ok(seen)
+    }
+
+    /// What a name of the current directory means; none where it means nothing.
+    pub(super) fn look(&mut self, found: Found) -> nix::Result<Option<Seen>> {
+        let Some(level) = self.levels.last() else { return Ok(None) };
+        let (flat, whiteouts) = (level.flat, level.dir.whiteouts);
+        let node = if found.here { stat(self.store.here(), &found.name)? } else { None };
+        let base = match self.base.last().filter(|_| level.base != Below::None && found.doubt.is_none()) {
+            Some(base) => stat(base.here(), &found.name)?,
+            None => None,
+        };
+        if found.doubt.is_some() {
+            return Ok(Some(Seen::new(found, Change::Nothing, node, None)));
+        }
+        let gone = found.gone;
+        let Some(stands) = node else {
+            return Ok(match base {
+                _ if gone && flat => None,
+                base if gone => Some(Seen::new(found, Change::Delete, None, base)),
+                Some(stat) if flat => {
+                    let found = Found { here: false, ..found };
+                    Some(Seen::new(found, standing(&stat), base, base))
+                }
+                Some(_) if found.below => Some(Seen::new(found, Change::Delete, None, base)),
+                _ => None,
+            });
+        };
+        let mut seen = Seen::new(found, standing(&stands), node, base);
+        if stands.kind == Kind::Dir && stands.id.0 != self.device {
+            seen.doubt = Some(Doubt::Mount);
+            seen.change = Change::Nothing;
+            return Ok(Some(seen));
+        }
+        match self.format {
+            Format::Overlay | Format::OverlayUser => self.overlay(&mut seen, &stands, whiteouts)?,
+            Format::Overlayfs => self.overlayfs(&mut seen, &stands)?,
+            Format::MiniFo => self.mini_fo(&mut seen, &stands, gone)?,
+            Format::Aufs if gone => {
+                seen.delete();
+                seen.doubt = Some(Doubt::Both);
+            }
+            Format::Aufs => match stands.kind {
+                Kind::Dir => match self.store.here().child(&seen.name) {
+                    Err(Errno::ENOENT) => return Ok(None),
+                    child => aufs(&mut seen, &child?)?,
+                },
+                _ => {}
+            },
+            Format::Snapshot | Format::Tree => {
+                if self.show != Show::View && self.untouched(&mut seen)? {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(if flat && seen.change == Change::Delete && seen.doubt.is_none() { None } else { Some(seen) })
+    }
+
+    fn marks(&self, seen: &Seen) -> nix::Result<Marks> {
+        match self.format.prefix() {
+            Some(prefix) => match decode::marks(prefix, self.store.here(), &seen.name) {
+                // Removed since it was looked at: whoever opens it will see.
+                Err(Errno::ENOENT) => Ok(Marks::default()),
+                marks => marks,
+            },
+            None => Ok(Marks::default()),
+        }
+    }
+
+    fn overlay(&self, seen: &mut Seen, stat: &Stat, whiteouts: bool) -> nix::Result<()> {
+        match stat.kind {
+            Kind::Char if stat.device == (0, 0) => seen.delete(),
+            Kind::Dir => {
+                let marks = self.marks(seen)?;
+                match (marks.opaque, marks.redirect) {
+                    (b'y', _) => seen.change = Change::Opaque,
+                    (opaque, redirect) => {
+                        seen.whiteouts = opaque == b'x';
+                        if let Some(from) = redirect {
+                            self.moved(seen, from)?;
+                        }
+                    }
+                }
+            }
+            Kind::File => {
+                let marks = self.marks(seen)?;
+                if marks.whiteout && stat.size == 0 {
+                    if whiteouts { seen.delete() } else { seen.doubt = Some(Doubt::StrayWhiteout) }
+                } else if marks.metacopy {
+                    self.metacopy(seen, marks.redirect)?;
+                }
+            }
+            Kind::Link if self.marks(seen)?.whiteout => seen.doubt = Some(Doubt::Foreign),
+            Kind::Link | Kind::Char | Kind::Block | Kind::Fifo | Kind::Socket => {}
+        }
+        Ok(())
+    }
+
+    fn overlayfs(&self, seen: &mut Seen, stat: &Stat) -> nix::Result<()> {
+        match stat.kind {
+            Kind::Dir if self.marks(seen)?.opaque == b'y' => seen.change = Change::Opaque,
+            Kind::Link if self.marks(seen)?.whiteout => seen.delete(),
+            Kind::Link if self.store.here().read_link(&seen.name).is_ok_and(|to| to == TARGET) => {
+                seen.doubt = Some(Doubt::TornWhiteout);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn mini_fo(&self, seen: &mut Seen, stat: &Stat, gone: bool) -> nix::Result<()> {
+        if stat.kind != Kind::Dir {
+            return Ok(());
+        }
+        let level = self.levels.last();
+        let moved = level.and_then(|level| level.names.moved.iter().find(|(new, _)| *new == seen.name));
+        match moved {
+            Some((_, from)) => self.moved(seen, from.clone()),
+            None => {
+                if gone && seen.base.is_some() {
+                    seen.change = Change::Opaque;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What `from` means in the base: a path from its root, or a name in the current directory.
+    fn origin(&self, from: &[u8]) -> nix::Result<Option<Far>> {
+        if from.starts_with(b"/") {
+            return self.resolve(from);
+        }
+        let (Ok(name), Some(base)) = (std::ffi::CString::new(from), self.base.last()) else {
+            return Ok(None);
+        };
+        let merged = self.levels.last().is_some_and(|level| level.base != Below::None);
+        if !merged || from.contains(&b'/') || matches!(from, b"" | b"." | b"..") {
+            return Ok(None);
+        }
+        let dir = base.here().again()?;
+        Ok(stat(&dir, &name)?.map(|stat| Far { dir, name, stat }))
+    }
+
+    /// A directory that merges with another one of the base than that of its name.
+    fn moved(&self, seen: &mut Seen, from: Vec<u8>) -> nix::Result<()> {
+        let far = self.origin(&from)?.filter(|far| far.stat.kind == Kind::Dir);
+        if far.is_none() {
+            seen.doubt = Some(Doubt::Lost);
+        }
+        if far.is_none() || self.show != Show::Changes {
+            seen.change = Change::Opaque;
+        }
+        seen.far = far;
+        seen.from = Some(from);
+        Ok(())
+    }
+
+    /// A file whose content is the base's.
+    fn metacopy(&self, seen: &mut Seen, from: Option<Vec<u8>>) -> nix::Result<()> {
+        let name = from.as_deref().unwrap_or(seen.name.to_bytes());
+        seen.far = self.origin(name)?.filter(|far| far.stat.kind == Kind::File);
+        if seen.far.is_none() {
+            seen.doubt = Some(Doubt::Lost);
+        }
+        seen.from = from;
+        Ok(())
+    }
+
+    /// For whole trees: is the entry the base's? A directory may hold what is not.
+    fn untouched(&mut self, seen: &mut Seen) -> nix::Result<bool> {
+        let base = self.base.last().map_or(&self.root, Chain::here);
+        let (Some(node), Some(old)) = (&seen.node, &seen.base) else { return Ok(false) };
+        if node.kind == Kind::Dir {
+            return Ok(false);
+        }
+        let node = Side { dir: self.store.here(), name: &seen.name, stat: node };
+        let base = Side { dir: base, name: &seen.name, stat: old };
+        let differs = self.comparer.sides(node, node, base)?;
+        seen.differs = Some(differs);
+        Ok(differs.is_empty())
+    }
+}
+
+/// Looks into a directory of aufs's.
+fn aufs(seen: &mut Seen, dir: &Dir) -> nix::Result<()> {
+    match decode::aufs_opaque(dir)? {
+        Some(true) => seen.change = Change::Opaque,
+        Some(false) => {}
+        None => seen.doubt = Some(Doubt::Foreign),
+    }
+    Ok(())
+}

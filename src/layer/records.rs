@@ -1,0 +1,87 @@
+//! mini_fo's records: lines `D NAME` and `R OLDPATH NEWNAME` in a regular file of each folder, hidden from the view.
+
+use std::ffi::{CStr, CString};
+use std::io::Read;
+
+use nix::errno::Errno;
+
+use crate::tree::{Dir, Kind};
+
+/// The file's name. No name of a tenant's can be this one.
+pub(super) const FILE: &CStr = c"META_dAfFgHE39ktF3HD2sr";
+
+/// The longest file that is read, in bytes: some 60,000 names of the longest kind.
+const MAX: u64 = 16 << 20;
+
+/// The records of a folder, taken apart.
+#[derive(Default)]
+pub(super) struct Records {
+    /// The names of `D` records, unsorted.
+    pub(super) gone: Vec<CString>,
+    /// What stands behind the `R `: an old path, a space and a new name, each of which may hold spaces.
+    pub(super) moved: Vec<Vec<u8>>,
+    /// Something was there that is none of them, or the last line is cut off.
+    pub(super) odd: bool,
+}
+
+/// Reads the records of a folder that has some. What is there by their name and is no regular file is odd.
+pub(super) fn read(dir: &Dir) -> nix::Result<Records> {
+    let mut records = Records::default();
+    let stat = dir.stat_at(FILE)?;
+    if stat.kind != Kind::File || stat.size > MAX {
+        records.odd = true;
+        return Ok(records);
+    }
+    let mut text = Vec::new();
+    let file = dir.open_file(FILE, &stat)?;
+    file.take(MAX)
+        .read_to_end(&mut text)
+        .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO)))?;
+    records.parse(&text);
+    Ok(records)
+}
+
+impl Records {
+    fn parse(&mut self, text: &[u8]) {
+        for line in text.split_inclusive(|b| *b == b'\n') {
+            let whole = line.strip_suffix(b"\n");
+            let (letter, rest) = whole.and_then(|line| line.split_at_checked(2)).unwrap_or_default();
+            match (letter, CString::new(rest)) {
+                (b"D ", Ok(name)) if !rest.is_empty() && !rest.contains(&b'/') => self.gone.push(name),
+                (b"R ", Ok(_)) if rest.starts_with(b"/") => self.moved.push(rest.to_vec()),
+                _ => self.odd = true,
+            }
+        }
+    }
+}
+
+/// Adds the record that a name of the base is deleted.
+pub(super) fn push_gone(text: &mut Vec<u8>, name: &CStr) {
+    text.extend_from_slice(b"D ");
+    text.extend_from_slice(name.to_bytes());
+    text.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn whole_and_torn_lines() {
+        for (text, gone, moved, odd) in [
+            (&b"D a\nR /x y z\nD b c\n"[..], &[c"a", c"b c"][..], &[&b"/x y z"[..]][..], false),
+            (b"", &[], &[], false),
+            (b"D a\nD a\n", &[c"a", c"a"], &[], false),
+            (b"D a\nD b", &[c"a"], &[], true),
+            (b"D nl\nname\n", &[c"nl"], &[], true),
+            (b"D a/b\nD \nR x y\n\nX a\nD x\0y\n", &[], &[], true),
+        ] {
+            let mut records = Records::default();
+            records.parse(text);
+            let names: Vec<&CStr> = records.gone.iter().map(CString::as_c_str).collect();
+            assert_eq!((names.as_slice(), records.odd), (gone, odd), "{}", text.escape_ascii());
+            assert_eq!(records.moved, moved, "{}", text.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A store beside its base, walked in the order of the names: each directory before what it holds, and once more after it.
+
+use std::ffi::{CStr, CString};
+
+use nix::errno::Errno;
+
+use super::decode::{self, Names};
+use super::{Aspects, Change, Comparer, Doubt, Entry, Format, Side};
+use crate::error::{Error, Result};
+use crate::tree::{Chain, Dir, Kind, Stat, c_name, shown, sys};
+
+/// How many moved directories may lie in one another: each of them holds a handful of open directories.
+const MOVES: usize = 16;
+
+/// What a walk shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// What the store says, as it says it.
+    Changes,
+    /// The same for formats that cannot say that a directory was moved: it is opaque, and holds what it had in the base.
+    Flat,
+    /// The whole view, without what is deleted.
+    View,
+}
+
+/// What the walk came upon.
+pub enum Step<'a> {
+    /// A name. The walk goes into a directory only when told to by [`Changes::enter`].
+    Entry(Entry<'a>),
+    /// The end of a directory that was entered.
+    Leave(Entry<'a>),
+}
+
+/// An entry of the base that stands somewhere else.
+pub(super) struct Far {
+    pub(super) dir: Dir,
+    pub(super) name: CString,
+    pub(super) stat: Stat,
+}
+
+/// An [`Entry`] without its directories.
+pub(super) struct Seen {
+    pub(super) name: CString,
+    pub(super) change: Change,
+    pub(super) doubt: Option<Doubt>,
+    pub(super) node: Option<Stat>,
+    pub(super) stored: bool,
+    pub(super) base: Option<Stat>,
+    pub(super) far: Option<Far>,
+    pub(super) from: Option<Vec<u8>>,
+    pub(super) differs: Option<Aspects>,
+    /// A directory that may hold whiteouts by attribute.
+    pub(super) whiteouts: bool,
+}
+
+/// How the base's directory for a level was reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Below {
+    None,
+    Down,
+    Moved,
+}
+
+pub(super) struct Level {
+    pub(super) names: Names,
+    /// The base's names, where they count; backwards like the others.
+    pub(super) below: Vec<CString>,
+    /// The length of this directory's own path.
+    pub(super) path: usize,
+    pub(super) dir: Seen,
+    pub(super) stored: bool,
+    pub(super) base: Below,
+    /// The base's names are shown, too.
+    pub(super) flat: bool,
+    /// The base's directory is not the one by this path: a directory above was moved.
+    pub(super) strange: bool,
+}
+
+pub(super) struct Found {
+    pub(super) name: CString,
+    pub(super) here: bool,
+    pub(super) gone: bool,
+    pub(super) below: bool,
+    pub(super) doubt: Option<Doubt>,
+}
+
+impl Level {
+    fn next(&mut self) -> Option<Found> {
+        if let Some((name, doubt)) = self.names.odd.pop() {
+            return Some(Found { name, here: true, gone: false, below: false, doubt: Some(doubt) });
+        }
+        let lists = [&mut self.names.here, &mut self.names.gone, &mut self.below];
+        let name = lists.iter().filter_map(|list| list.last()).min()?.clone();
+        let [here, gone, below] = lists.map(|list| take(list, &name));
+        Some(Found { name, here, gone, below, doubt: None })
+    }
+}
+
+/// Takes a name off the end of a list, however often it stands there.
+fn take(list: &mut Vec<CString>, name: &CStr) -> bool {
+    let before = list.len();
+    while list.last().is_some_and(|last| last.as_c_str() == name) {
+        list.pop();
+    }
+    list.len() != before
+}
+
+/// A walk through the changes that a store holds. Memory: the names of the directories on the way down.
+pub struct Changes {
+    pub(super) format: Format,
+    pub(super) show: Show,
+    pub(super) comparer: Comparer,
+    pub(super) store: Chain,
+    /// The device of the store: what is mounted in it is none of its own.
+    pub(super) device: u64,
+    /// The base's root, for moved directories.
+    pub(super) root: Dir,
+    /// The way down the base; a new one for each moved directory.
+    pub(super) base: Vec<Chain>,
+    pub(super) levels: Vec<Level>,
+    pub(super) path: Vec<u8>,
+    pub(super) last: Option<Seen>,
+    pub(super) began: bool,
+    /// The last step was an entry that can be entered.
+    pub(super) fresh: bool,
+}
+
+impl Changes {
+    /// Begins at the roots of a store and of its base: of the upper directory, or of the whole tree.
+    pub fn new(format: Format, store: Dir, base: &Dir, show: Show) -> Result<Self> {
+        let failed = || sys("look at", b".");
+        let store = Chain::new(store).map_err(failed())?;
+        let again = || base.again();
+        Ok(Self {
+            format,
+            show,
+            comparer: Comparer::new(format),
+            device: store.id().0,
+            store,
+            root: again().map_err(failed())?,
+            base: vec![again().and_then(Chain::new).map_err(failed())?],
+            levels: Vec::new(),
+            path: Vec::new(),
+            last: None,
+            began: false,
+            fresh: false,
+        })
+    }
+
+    /// The next step; none at the end. The first entry is the root. A name that was removed since its directory was listed
+    /// is passed over.
+    pub fn step(&mut self) -> Result<Option<Step<'_>>> {
+        self.fresh = true;
+        if !self.began {
+            self.began = true;
+            let seen = self.root().map_err(sys("look at", b"."))?;
+            return Ok(Some(Step::Entry(self.entry(seen))));
+        }
+        loop {
+            let Some(level) = self.levels.last_mut() else { return Ok(None) };
+            self.path.truncate(level.path);
+            let Some(found) = level.next() else { break };
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(found.name.to_bytes());
+            if let Some(seen) = self.look(found).map_err(sys("look at", &self.path))? {
+                return Ok(Some(Step::Entry(self.entry(seen))));
+            }
+        }
+        self.fresh = false;
+        let Some(level) = self.levels.pop() else { return Ok(None) };
+        if !self.levels.is_empty() {
+            let back = || sys("go back from", &self.path);
+            if level.stored {
+                self.store.up().map_err(back())?;
+            }
+            match (level.base, self.base.last_mut()) {
+                (Below::Down, Some(base)) => drop(base.up().map_err(back())?),
+                (Below::Moved, _) => drop(self.base.pop()),
+                _ => {}
+            }
+        }
+        let entry = self.entry(level.dir);
+        Ok(Some(Step::Leave(entry)))
+    }
+
+    /// Goes into the directory that was the last step. One that was removed in the meantime has nothing in it.
+    pub fn enter(&mut self) -> Result<()> {
+        match self.last.take() {
+            Some(seen) if self.fresh && matches!(seen.change, Change::Meta | Change::Opaque) => {
+                self.go_in(seen)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn go_in(&mut self, dir: Seen) -> Result<()> {
+        let open = || sys("open the directory", &self.path);
+        let root = self.levels.is_empty();
+        let view = self.show == Show::View && !self.format.whole();
+        let (flat, strange) = self.levels.last().map_or((view, false), |level| (level.flat, level.strange));
+        let moved = dir.far.is_some();
+        let mut level = Level {
+            names: Names::default(),
+            below: Vec::new(),
+            path: self.path.len(),
+            stored: dir.stored,
+            base: Below::None,
+            flat: flat || moved && self.show != Show::Changes,
+            strange: strange || moved,
+            dir,
+        };
+        let dir = &level.dir;
+        if dir.stored && !root {
+            match self.store.here().child(&dir.name) {
+                Err(Errno::ENOENT) => level.stored = false,
+                child => self.store.down(child.map_err(open())?).map_err(open())?,
+            }
+            if level.stored && dir.node.is_none_or(|node| node.id != self.store.id()) {
+                return Err(open()(Errno::ESTALE));
+            }
+        }
+        if let Some(far) = &dir.far {
+            if self.base.len() > MOVES {
+                return Err(Error::failed(format!(
+                    "more than {MOVES} moved directories lie in one another at {}",
+                    shown(&self.path).display()
+                )));
+            }
+            let child = far.dir.child(&far.name).map_err(open())?;
+            self.base.push(Chain::new(child).map_err(open())?);
+            level.base = Below::Moved;
+        } else if dir.change == Change::Meta && dir.base.is_some_and(|stat| stat.kind == Kind::Dir) {
+            if let Some(base) = self.base.last_mut().filter(|_| !root) {
+                let child = base.here().child(&dir.name).map_err(open())?;
+                base.down(child).map_err(open())?;
+            }
+            level.base = Below::Down;
+        }
+        if level.stored {
+            level.names = self.names(root).map_err(sys("list", &self.path))?;
+        }
+        let base = self.base.last().filter(|_| level.base != Below::None);
+        if let Some(base) = base.filter(|_| level.flat || self.format.whole() && self.show != Show::View) {
+            level.below = base.here().names().map_err(sys("list in the base", &self.path))?;
+            level.below.reverse();
+        }
+        self.levels.push(level);
+        Ok(())
+    }
+
+    fn names(&self, root: bool) -> nix::Result<Names> {
+        let resolves = |path: &[u8]| {
+            self.resolve(path).is_ok_and(|far| far.is_some_and(|far| far.stat.kind == Kind::Dir))
+        };
+        decode::names(self.format, self.store.here(), root, &resolves)
+    }
+
+    /// What the base has by a path from its root; none where it has nothing, or a link is in the way.
+    pub(super) fn resolve(&self, path: &[u8]) -> nix::Result<Option<Far>> {
+        let mut dir = self.root.again()?;
+        let mut parts = path.split(|b| *b == b'/').skip(1).peekable();
+        while let Some(part) = parts.next() {
+            let (Ok(name), false) = (c_name(part), matches!(part, b"" | b"." | b"..")) else { break };
+            let found = match parts.peek() {
+                None => dir.stat_at(&name).map(Err),
+                Some(_) => dir.child(&name).map(Ok),
+            };
+            match found {
+                Ok(Ok(child)) => dir = child,
+                Ok(Err(stat)) => return Ok(Some(Far { dir, name, stat })),
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(None)
+    }
+
+    fn entry(&mut self, seen: Seen) -> Entry<'_> {
+        let seen = &*self.last.insert(seen);
+        let strange = self.show != Show::Changes && self.levels.last().is_some_and(|level| level.strange);
+        let below = self.base.last().map_or(&self.root, Chain::here);
+        let name = seen.name.as_c_str();
+        let far = seen.far.as_ref().map(|far| Side { dir: &far.dir, name: &far.name, stat: &far.stat });
+        let (data, moved) = match seen.change {
+            Change::Put => (far, None),
+            _ => (None, far),
+        };
+        let dir = if seen.stored { self.store.here() } else { below };
+        let base = seen.base.as_ref().filter(|_| !strange).map(|stat| Side { dir: below, name, stat });
+        Entry {
+            change: seen.change,
+            doubt: seen.doubt,
+            name,
+            path: &self.path,
+            node: seen.node.as_ref().map(|stat| Side { dir, name, stat }),
+            stored: seen.stored,
+            data,
+            base: if self.show == Show::Changes { moved.or(base) } else { base },
+            from: seen.from.as_deref(),
+            differs: seen.differs,
+        }
+    }
+}

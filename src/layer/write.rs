@@ -1,0 +1,258 @@
+//! A new store, or a tree, of a stream of changes.
+
+use std::ffi::{CStr, CString};
+use std::io::Write;
+
+use nix::errno::Errno;
+
+use super::decode::{OPAQUE, TARGET, WH, WHITEOUT};
+use super::{Change, Entry, Format, Side, Step, compare, records};
+use crate::error::{Error, Result};
+use crate::sys::xattr;
+use crate::tree::{self, BLOCK, Chain, Dir, Kind, Links, Meta, SELF, copy_content, shown, sys};
+
+/// The longest name that aufs takes: its whiteout must fit.
+const AUFS_NAME_MAX: usize = 242;
+
+/// Writes changes into a folder: an empty one for a store, a copy or a snapshot of the base for a whole tree.
+///
+/// It takes the steps of a walk with [`super::Show::Flat`] for a store, and for a tree in a copy; with [`super::Show::View`] for a
+/// tree in an empty folder. What it makes is not on the disk until the caller syncs it.
+pub struct Writer<'a> {
+    from: Format,
+    to: Format,
+    here: Chain,
+    links: Links,
+    /// A whiteout that the others can be links of.
+    whiteout: Option<(Dir, CString)>,
+    /// mini_fo's records of the directories on the way down.
+    records: Vec<Vec<u8>>,
+    buffer: Vec<u8>,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl<'a> Writer<'a> {
+    /// Begins at the root of the new store. `from` is the format of the store that the changes come from; `progress` is told
+    /// the bytes of content as they are written.
+    pub fn new(from: Format, to: Format, root: &Dir, progress: &'a mut dyn FnMut(u64)) -> Result<Self> {
+        let failed = || sys("look at", b"the new store");
+        Ok(Self {
+            from,
+            to,
+            here: root.again().and_then(Chain::new).map_err(failed())?,
+            links: Links::new(root).map_err(failed())?,
+            whiteout: None,
+            records: Vec::new(),
+            buffer: vec![0; BLOCK * 16],
+            progress,
+        })
+    }
+
+    /// Why an entry cannot be written in the new format; none where it can. An entry whose attributes the driver would obey
+    /// is only found when it is written.
+    pub fn cannot(&self, entry: &Entry<'_>) -> Option<&'static str> {
+        let name = entry.name.to_bytes();
+        let stat = entry.node.map(|node| node.stat);
+        match self.to {
+            Format::Overlay | Format::OverlayUser => stat
+                .is_some_and(|stat| stat.kind == Kind::Char && stat.device == (0, 0))
+                .then_some("a device 0:0 would be a whiteout there"),
+            Format::MiniFo if name == records::FILE.to_bytes() => Some("the driver's own file has this name"),
+            Format::MiniFo if name.contains(&b'\n') && self.recorded(entry) => {
+                Some("the driver cannot note a name with a line's end as deleted")
+            }
+            Format::Aufs if name.starts_with(WH) => Some("names of whiteouts begin like that"),
+            Format::Aufs if name.len() > AUFS_NAME_MAX => Some("the name is too long for a whiteout"),
+            Format::MiniFo | Format::Aufs | Format::Overlayfs | Format::Snapshot | Format::Tree => None,
+        }
+    }
+
+    /// Does mini_fo want a record of it? Where the base has the name, and it does not show through.
+    fn recorded(&self, entry: &Entry<'_>) -> bool {
+        let (node, base) = (entry.node.map(|node| node.stat.kind), entry.base.map(|base| base.stat.kind));
+        base.is_some() && (node != base || entry.change == Change::Opaque)
+    }
+
+    /// Takes a step of the walk. After an entry that is a directory, the walk must enter it.
+    pub fn take(&mut self, step: &Step<'_>) -> Result<()> {
+        match step {
+            Step::Entry(entry) => self.entry(entry),
+            Step::Leave(entry) => self.leave(entry),
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>) -> Result<()> {
+        if entry.change == Change::Nothing {
+            return Ok(());
+        }
+        if let Some(why) = self.cannot(entry) {
+            return Err(Error::failed(format!(
+                "{} cannot be kept by {}: {why}",
+                shown(entry.path).display(),
+                self.to.name()
+            )));
+        }
+        if entry.path.is_empty() {
+            self.records.push(Vec::new());
+            return self.begin().map_err(sys("begin the store at", b"."));
+        }
+        if self.to == Format::MiniFo && self.recorded(entry) {
+            if let Some(records) = self.records.last_mut() {
+                records::push_gone(records, entry.name);
+            }
+        }
+        match (entry.change, entry.node) {
+            (Change::Meta | Change::Opaque, Some(_)) => self.directory(entry),
+            (Change::Put, Some(node)) => self.put(entry, node),
+            (Change::Delete, _) if entry.base.is_some() => self.delete(entry),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self) -> nix::Result<()> {
+        if self.to == Format::Aufs {
+            let here = self.here.here();
+            mark(here, WHITEOUT)?;
+            self.whiteout = Some((here.again()?, WHITEOUT.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Removes what a tree has by the name, if it is in the way.
+    fn clear(&self, entry: &Entry<'_>) -> Result<()> {
+        if self.to.whole() && entry.base.is_some() {
+            return tree::remove(self.here.here(), entry.name, &shown(entry.path));
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, entry: &Entry<'_>) -> Result<()> {
+        let merges = entry.change == Change::Meta
+            && entry.base.is_some_and(|base| base.stat.kind == Kind::Dir)
+            && self.here.here().stat_at(entry.name).is_ok();
+        if !(self.to.whole() && merges) {
+            self.clear(entry)?;
+            self.here.here().make_dir(entry.name).map_err(sys("make the directory", entry.path))?;
+        }
+        let child = self.here.here().child(entry.name).map_err(sys("open the new", entry.path))?;
+        if entry.change == Change::Opaque {
+            let marked = match self.to {
+                Format::Overlay | Format::OverlayUser | Format::Overlayfs => {
+                    self.attr(&child, SELF, "opaque")
+                }
+                Format::Aufs => mark(&child, OPAQUE),
+                Format::MiniFo | Format::Snapshot | Format::Tree => Ok(()),
+            };
+            marked.map_err(sys("make opaque", entry.path))?;
+        }
+        self.records.push(Vec::new());
+        self.here.down(child).map_err(sys("open the new", entry.path))
+    }
+
+    /// Sets one of the driver's attributes to `y`.
+    fn attr(&self, dir: &Dir, name: &CStr, attr: &str) -> nix::Result<()> {
+        let attr = format!("{}{attr}", self.to.prefix().unwrap_or_default());
+        let attr = CString::new(attr).map_err(|_| Errno::EINVAL)?;
+        xattr::set(&dir.proc_path(name), &attr, b"y")
+    }
+
+    fn leave(&mut self, entry: &Entry<'_>) -> Result<()> {
+        let written = "write the directory";
+        if let Some(text) = self.records.pop().filter(|text| !text.is_empty()) {
+            let file = self.here.here().create_file(records::FILE).map_err(sys(written, entry.path))?;
+            (&file).write_all(&text).map_err(|err| {
+                sys(written, entry.path)(Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO)))
+            })?;
+        }
+        if !entry.path.is_empty() {
+            self.here.up().map_err(sys("go back from the new", entry.path))?;
+        }
+        match entry.node {
+            Some(node) => self.meta(entry, node),
+            None => Ok(()),
+        }
+    }
+
+    fn put(&mut self, entry: &Entry<'_>, node: Side<'_>) -> Result<()> {
+        let Entry { name, path, .. } = *entry;
+        self.clear(entry)?;
+        let here = self.here.here();
+        if self.links.again(node.stat, here, name, path).map_err(sys("link", path))? {
+            return Ok(());
+        }
+        match node.stat.kind {
+            Kind::File => {
+                let data = entry.data.unwrap_or(node);
+                let mut from = data.dir.open_file(data.name, data.stat).map_err(sys("open", path))?;
+                let mut file = here.create_file(name).map_err(sys("create", path))?;
+                copy_content(&mut from, data.stat, &mut file, path, &mut self.buffer, self.progress)?;
+            }
+            Kind::Link => {
+                let target = node.dir.read_link(node.name).map_err(sys("read the link", path))?;
+                here.make_link(name, &target).map_err(sys("make the link", path))?;
+            }
+            kind => here.make_node(name, kind, node.stat.device).map_err(sys("make", path))?,
+        }
+        self.meta(entry, node)
+    }
+
+    /// Gives the new entry what the old one carries.
+    fn meta(&self, entry: &Entry<'_>, node: Side<'_>) -> Result<()> {
+        let (stat, path) = (node.stat, entry.path);
+        let source = if entry.stored { self.from } else { Format::Tree };
+        let attrs = compare::attrs(node, source).map_err(sys("read the attributes of", path))?;
+        if let Some((attr, _)) = attrs.iter().find(|(attr, _)| self.to.owns(attr.to_bytes())) {
+            return Err(Error::failed(format!(
+                "{} has an attribute {} that {} would obey",
+                shown(path).display(),
+                shown(attr.to_bytes()).display(),
+                self.to.name()
+            ))
+            .way_out("remove the attribute: only a driver should set it"));
+        }
+        let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs };
+        meta.apply(self.here.here(), entry.name, stat.kind, path)
+    }
+
+    fn delete(&mut self, entry: &Entry<'_>) -> Result<()> {
+        let (here, name) = (self.here.here(), entry.name);
+        let failed = || sys("write the whiteout of", entry.path);
+        let mut file = WH.to_vec();
+        let name = match self.to {
+            Format::MiniFo => return Ok(()),
+            Format::Snapshot | Format::Tree => return self.clear(entry),
+            Format::Overlay | Format::OverlayUser | Format::Overlayfs => name.to_owned(),
+            Format::Aufs => {
+                file.extend_from_slice(name.to_bytes());
+                tree::c_name(&file)?
+            }
+        };
+        // A link takes no inode; where it cannot be made, or no more of them, another first one is.
+        if let Some((dir, first)) = &self.whiteout {
+            if here.hard_link(&name, dir, first).is_ok() {
+                return Ok(());
+            }
+        }
+        let made = match self.to {
+            Format::Overlayfs => {
+                return here
+                    .make_link(&name, TARGET)
+                    .and_then(|()| self.attr(here, &name, "whiteout"))
+                    .map_err(failed());
+            }
+            Format::Aufs => mark(here, &name),
+            _ => here.make_node(&name, Kind::Char, (0, 0)),
+        };
+        made.map_err(failed())?;
+        self.whiteout = Some((here.again().map_err(failed())?, name));
+        Ok(())
+    }
+}
+
+/// Makes one of aufs's own files.
+fn mark(dir: &Dir, name: &CStr) -> nix::Result<()> {
+    match dir.create_file(name) {
+        Err(Errno::EEXIST) => Ok(()),
+        made => made.and_then(|_| dir.chmod(name, 0o444)),
+    }
+}

@@ -1,0 +1,170 @@
+//! Walks as text: what is compared.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::Path;
+
+use sliverfs::hash::fnv64a;
+use sliverfs::layer::{Change, Changes, Entry, Format, Show, Side, Step, Writer};
+use sliverfs::tree::{self, Kind, attr};
+
+/// Walks through all of it, into every directory.
+pub fn walk(format: Format, store: &Path, base: &Path, show: Show, mut each: impl FnMut(&Entry<'_>)) {
+    let base = tree::open(base).unwrap();
+    let mut changes = Changes::new(format, tree::open(store).unwrap(), &base, show).unwrap();
+    while let Some(step) = changes.step().unwrap() {
+        if let Step::Entry(entry) = step {
+            each(&entry);
+            changes.enter().unwrap();
+        }
+    }
+}
+
+/// The view, a name a line, as the recordings show it.
+pub fn view(format: Format, store: &Path, base: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut names: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+    walk(format, store, base, Show::View, |entry| {
+        let Some(node) = entry.node.filter(|_| entry.change != Change::Nothing) else { return };
+        let stat = node.stat;
+        if entry.stored {
+            *names.entry(stat.id).or_default() += 1;
+        }
+        let mut line = format!(" {:04o} {}:{}", stat.mode, stat.uid, stat.gid);
+        let links = if entry.stored { "@".to_owned() } else { stat.links.to_string() };
+        if stat.kind != Kind::Dir {
+            let _ = write!(line, " n{links} s{}", stat.size);
+        }
+        let path = match entry.path {
+            b"" => ".".to_owned(),
+            path => format!("./{}", escape(path)),
+        };
+        let _ = write!(line, " {path}");
+        match stat.kind {
+            Kind::Link => {
+                let _ = write!(line, " -> {}", escape(&node.dir.read_link(node.name).unwrap()));
+            }
+            Kind::Char | Kind::Block => {
+                let _ = write!(line, " [{}:{}]", stat.device.0, stat.device.1);
+            }
+            _ => {}
+        }
+        lines.push((letter(stat.kind).to_string() + &line, stat.id));
+    });
+    // A view counts the names that it shows; a store may have more, of the driver's own.
+    let count = |(line, id): (String, _)| match names.get(&id) {
+        Some(names) => line.replacen(" n@ ", &format!(" n{names} "), 1),
+        None => line,
+    };
+    let mut lines: Vec<String> = lines.into_iter().map(count).collect();
+    lines.sort();
+    lines
+}
+
+/// The changes, an entry a line, with all that is kept of it; what means the same over this base is written the same.
+pub fn changes(format: Format, store: &Path, base: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut first: BTreeMap<(u64, u64), String> = BTreeMap::new();
+    walk(format, store, base, Show::Flat, |entry| {
+        let hides = entry.base.is_some_and(|base| base.stat.kind == Kind::Dir);
+        let change = match entry.change {
+            Change::Delete if entry.base.is_none() => return,
+            Change::Nothing => return,
+            Change::Opaque if !hides => Change::Meta,
+            change => change,
+        };
+        let mut line = format!("{change:?} {}", escape(entry.path));
+        if let Some(node) = entry.node {
+            describe(&mut line, format, entry, node);
+            if node.stat.kind != Kind::Dir {
+                let name = first.entry(node.stat.id).or_insert_with(|| escape(entry.path));
+                let _ = write!(line, " with {name}");
+            }
+        }
+        lines.push(line);
+    });
+    lines
+}
+
+fn describe(line: &mut String, format: Format, entry: &Entry<'_>, node: Side<'_>) {
+    let stat = node.stat;
+    let _ = write!(
+        line,
+        " {} {:o} {}:{} t{}.{}",
+        letter(stat.kind),
+        stat.mode,
+        stat.uid,
+        stat.gid,
+        stat.mtime.seconds,
+        stat.mtime.nanos
+    );
+    match stat.kind {
+        Kind::File => {
+            let data = entry.data.unwrap_or(node);
+            let mut content = Vec::new();
+            data.dir.open_file(data.name, data.stat).unwrap().read_to_end(&mut content).unwrap();
+            let _ = write!(line, " s{} #{:x}", content.len(), fnv64a(&content));
+        }
+        Kind::Link => {
+            let _ = write!(line, " -> {}", escape(&node.dir.read_link(node.name).unwrap()));
+        }
+        Kind::Char | Kind::Block => {
+            let _ = write!(line, " {:?}", stat.device);
+        }
+        _ => {}
+    }
+    let own = match format {
+        Format::OverlayUser => "user.overlay.",
+        _ => "trusted.overlay.",
+    };
+    let mut names = attr::names(node.dir, node.name).unwrap();
+    names.retain(|name| !entry.stored || !name.to_bytes().starts_with(own.as_bytes()));
+    for (name, value) in attr::read(node.dir, node.name, names).unwrap() {
+        let _ = write!(line, " {}={}", name.to_string_lossy(), value.escape_ascii());
+    }
+}
+
+/// Writes the changes of a store into a new one, or its view into a tree.
+pub fn convert(from: Format, store: &Path, base: &Path, to: Format, new: &Path) -> Result<(), String> {
+    let show = if to.whole() { Show::View } else { Show::Flat };
+    std::fs::create_dir(new).unwrap();
+    let root = tree::open(new).unwrap();
+    let mut progress = |_| ();
+    let mut writer = Writer::new(from, to, &root, &mut progress).unwrap();
+    let base = tree::open(base).unwrap();
+    let mut changes = Changes::new(from, tree::open(store).unwrap(), &base, show).unwrap();
+    while let Some(step) = changes.step().map_err(|err| err.to_string())? {
+        writer.take(&step).map_err(|err| err.to_string())?;
+        if let Step::Entry(_) = step {
+            changes.enter().map_err(|err| err.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn letter(kind: Kind) -> char {
+    match kind {
+        Kind::Dir => 'd',
+        Kind::File => 'f',
+        Kind::Link => 'l',
+        Kind::Char => 'c',
+        Kind::Block => 'b',
+        Kind::Fifo => 'p',
+        Kind::Socket => 's',
+    }
+}
+
+/// As the recordings escape names.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
+        match byte {
+            b'\\' | 0..0x20 | 0x7f.. => {
+                let _ = write!(text, "\\x{byte:02x}");
+            }
+            byte => text.push(char::from(*byte)),
+        }
+    }
+    text
+}
