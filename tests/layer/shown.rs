@@ -1,4 +1,5 @@
 //! Walks as text: what is compared.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -64,10 +65,19 @@ pub fn view(format: Format, store: &Path, base: &Path) -> Vec<String> {
 
 /// The changes, an entry a line, with all that is kept of it; what means the same over this base is written the same.
 pub fn changes(format: Format, store: &Path, base: &Path) -> Vec<String> {
+    lines(format, store, base, Show::Flat, true)
+}
+
+/// The view with all that is kept of it, but for the folders' times: a copy-up touches them.
+pub fn whole(format: Format, store: &Path, base: &Path) -> String {
+    lines(format, store, base, Show::View, false).join("\n")
+}
+
+fn lines(format: Format, store: &Path, base: &Path, show: Show, folder_times: bool) -> Vec<String> {
     let mut lines = Vec::new();
     let mut first: BTreeMap<(u64, u64), String> = BTreeMap::new();
-    walk(format, store, base, Show::Flat, |entry| {
-        let hides = entry.base.is_some_and(|base| base.stat.kind == Kind::Dir);
+    walk(format, store, base, show, |entry| {
+        let hides = show != Show::View && entry.base.is_some_and(|base| base.stat.kind == Kind::Dir);
         let change = match entry.change {
             Change::Delete if entry.base.is_none() => return,
             Change::Nothing => return,
@@ -76,7 +86,7 @@ pub fn changes(format: Format, store: &Path, base: &Path) -> Vec<String> {
         };
         let mut line = format!("{change:?} {}", escape(entry.path));
         if let Some(node) = entry.node {
-            describe(&mut line, format, entry, node);
+            describe(&mut line, format, entry, node, folder_times);
             if node.stat.kind != Kind::Dir {
                 let name = first.entry(node.stat.id).or_insert_with(|| escape(entry.path));
                 let _ = write!(line, " with {name}");
@@ -87,18 +97,12 @@ pub fn changes(format: Format, store: &Path, base: &Path) -> Vec<String> {
     lines
 }
 
-fn describe(line: &mut String, format: Format, entry: &Entry<'_>, node: Side<'_>) {
+fn describe(line: &mut String, format: Format, entry: &Entry<'_>, node: Side<'_>, folder_times: bool) {
     let stat = node.stat;
-    let _ = write!(
-        line,
-        " {} {:o} {}:{} t{}.{}",
-        letter(stat.kind),
-        stat.mode,
-        stat.uid,
-        stat.gid,
-        stat.mtime.seconds,
-        stat.mtime.nanos
-    );
+    let _ = write!(line, " {} {:o} {}:{}", letter(stat.kind), stat.mode, stat.uid, stat.gid);
+    if stat.kind != Kind::Dir || folder_times {
+        let _ = write!(line, " t{}.{}", stat.mtime.seconds, stat.mtime.nanos);
+    }
     match stat.kind {
         Kind::File => {
             let data = entry.data.unwrap_or(node);
