@@ -27,6 +27,13 @@ pub(super) struct Names {
     pub(super) here: Vec<CString>,
     /// What is said to be deleted, by records or by names; there may be duplicates.
     pub(super) gone: Vec<CString>,
+    /// What few directories have.
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+/// What few directories have.
+#[derive(Default)]
+pub(super) struct Rare {
     /// New names of moved directories with their old paths.
     pub(super) moved: Vec<(CString, Vec<u8>)>,
     /// What is no part of the view, and should not be there.
@@ -77,7 +84,7 @@ impl Names {
                     continue;
                 }
             };
-            self.odd.push((name, doubt));
+            self.rare.get_or_insert_default().odd.push((name, doubt));
         }
         Ok(())
     }
@@ -97,7 +104,7 @@ impl Names {
             odd |= !self.moved(dir, record, resolves);
         }
         if odd {
-            self.odd.push((file, Doubt::Record));
+            self.rare.get_or_insert_default().odd.push((file, Doubt::Record));
         }
         Ok(())
     }
@@ -119,10 +126,11 @@ impl Names {
             }
         }
         let Some((new, old)) = fits else { return false };
-        match self.moved.iter().find(|(name, _)| *name == new) {
+        let moved = &mut self.rare.get_or_insert_default().moved;
+        match moved.iter().find(|(name, _)| *name == new) {
             Some((_, other)) => *other == old,
             None => {
-                self.moved.push((new, old));
+                moved.push((new, old));
                 true
             }
         }

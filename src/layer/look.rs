@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::decode::{self, Marks, TARGET};
-use super::walk::{Below, Far, Found, Seen};
+use super::walk::{Below, Far, Found, Origin, Seen, stat};
 use super::{Change, Changes, Doubt, Format, Show, Side};
 use crate::tree::{Chain, Dir, Kind, SELF, Stat};
 
@@ -16,8 +16,7 @@ impl Seen {
             stored: found.here,
             node,
             base,
-            far: None,
-            from: None,
+            origin: None,
             differs: None,
             whiteouts: false,
         }
@@ -26,14 +25,6 @@ impl Seen {
     fn delete(&mut self) {
         self.change = Change::Delete;
         self.node = None;
-    }
-}
-
-/// Looks at a name; none where nothing is there.
-fn stat(dir: &Dir, name: &std::ffi::CStr) -> nix::Result<Option<Stat>> {
-    match dir.stat_at(name) {
-        Err(Errno::ENOENT) => Ok(None),
-        seen => seen.map(Some),
     }
 }
 
@@ -61,7 +52,7 @@ impl Changes {
     /// What a name of the current directory means; none where it means nothing.
     pub(super) fn look(&mut self, found: Found) -> nix::Result<Option<Seen>> {
         let Some(level) = self.levels.last() else { return Ok(None) };
-        let (flat, whiteouts) = (level.flat, level.dir.whiteouts);
+        let (flat, whiteouts) = (level.flat, level.whiteouts);
         let node = if found.here { stat(self.store.here(), &found.name)? } else { None };
         let base = match self.base.last().filter(|_| level.base != Below::None && found.doubt.is_none()) {
             Some(base) => stat(base.here(), &found.name)?,
@@ -97,13 +88,11 @@ impl Changes {
                 seen.delete();
                 seen.doubt = Some(Doubt::Both);
             }
-            Format::Aufs => match stands.kind {
-                Kind::Dir => match self.store.here().child(&seen.name) {
-                    Err(Errno::ENOENT) => return Ok(None),
-                    child => aufs(&mut seen, &child?)?,
-                },
-                _ => {}
+            Format::Aufs if stands.kind == Kind::Dir => match self.store.here().child(&seen.name) {
+                Err(Errno::ENOENT) => return Ok(None),
+                child => aufs(&mut seen, &child?)?,
             },
+            Format::Aufs => {}
             Format::Snapshot | Format::Tree => {
                 if self.show != Show::View && self.untouched(&mut seen)? {
                     return Ok(None);
@@ -169,8 +158,8 @@ impl Changes {
         if stat.kind != Kind::Dir {
             return Ok(());
         }
-        let level = self.levels.last();
-        let moved = level.and_then(|level| level.names.moved.iter().find(|(new, _)| *new == seen.name));
+        let rare = self.levels.last().and_then(|level| level.names.rare.as_ref());
+        let moved = rare.and_then(|rare| rare.moved.iter().find(|(new, _)| *new == seen.name));
         match moved {
             Some((_, from)) => self.moved(seen, from.clone()),
             None => {
@@ -207,19 +196,18 @@ impl Changes {
         if far.is_none() || self.show != Show::Changes {
             seen.change = Change::Opaque;
         }
-        seen.far = far;
-        seen.from = Some(from);
+        seen.origin = Some(Box::new(Origin { far, from }));
         Ok(())
     }
 
     /// A file whose content is the base's.
     fn metacopy(&self, seen: &mut Seen, from: Option<Vec<u8>>) -> nix::Result<()> {
         let name = from.as_deref().unwrap_or(seen.name.to_bytes());
-        seen.far = self.origin(name)?.filter(|far| far.stat.kind == Kind::File);
-        if seen.far.is_none() {
+        let far = self.origin(name)?.filter(|far| far.stat.kind == Kind::File);
+        if far.is_none() {
             seen.doubt = Some(Doubt::Lost);
         }
-        seen.from = from;
+        seen.origin = Some(Box::new(Origin { far, from: from.unwrap_or_default() }));
         Ok(())
     }
 

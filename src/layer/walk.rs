@@ -38,6 +38,14 @@ pub(super) struct Far {
     pub(super) stat: Stat,
 }
 
+/// Where a directory was moved from, or where a file's content lies.
+pub(super) struct Origin {
+    /// What the base has there; none where it has nothing.
+    pub(super) far: Option<Far>,
+    /// What the store says; empty where it says nothing.
+    pub(super) from: Vec<u8>,
+}
+
 /// An [`Entry`] without its directories.
 pub(super) struct Seen {
     pub(super) name: CString,
@@ -46,8 +54,7 @@ pub(super) struct Seen {
     pub(super) node: Option<Stat>,
     pub(super) stored: bool,
     pub(super) base: Option<Stat>,
-    pub(super) far: Option<Far>,
-    pub(super) from: Option<Vec<u8>>,
+    pub(super) origin: Option<Box<Origin>>,
     pub(super) differs: Option<Aspects>,
     /// A directory that may hold whiteouts by attribute.
     pub(super) whiteouts: bool,
@@ -61,19 +68,28 @@ pub(super) enum Below {
     Moved,
 }
 
+/// A directory that was entered. Kept small: a tenant can make a hundred thousand of them in one another.
 pub(super) struct Level {
     pub(super) names: Names,
     /// The base's names, where they count; backwards like the others.
     pub(super) below: Vec<CString>,
     /// The length of this directory's own path.
     pub(super) path: usize,
-    pub(super) dir: Seen,
+    pub(super) name: CString,
+    pub(super) origin: Option<Box<Origin>>,
+    pub(super) change: Change,
+    pub(super) doubt: Option<Doubt>,
+    /// What the view shows of the directory itself lies in the store.
     pub(super) stored: bool,
+    /// The store's way goes through it.
+    pub(super) entered: bool,
     pub(super) base: Below,
     /// The base's names are shown, too.
     pub(super) flat: bool,
     /// The base's directory is not the one by this path: a directory above was moved.
     pub(super) strange: bool,
+    /// It may hold whiteouts by attribute.
+    pub(super) whiteouts: bool,
 }
 
 pub(super) struct Found {
@@ -86,7 +102,7 @@ pub(super) struct Found {
 
 impl Level {
     fn next(&mut self) -> Option<Found> {
-        if let Some((name, doubt)) = self.names.odd.pop() {
+        if let Some((name, doubt)) = self.names.rare.as_mut().and_then(|rare| rare.odd.pop()) {
             return Some(Found { name, here: true, gone: false, below: false, doubt: Some(doubt) });
         }
         let lists = [&mut self.names.here, &mut self.names.gone, &mut self.below];
@@ -103,6 +119,14 @@ fn take(list: &mut Vec<CString>, name: &CStr) -> bool {
         list.pop();
     }
     list.len() != before
+}
+
+/// Looks at a name; none where nothing is there.
+pub(super) fn stat(dir: &Dir, name: &CStr) -> nix::Result<Option<Stat>> {
+    match dir.stat_at(name) {
+        Err(Errno::ENOENT) => Ok(None),
+        seen => seen.map(Some),
+    }
 }
 
 /// A walk through the changes that a store holds. Memory: the names of the directories on the way down.
@@ -170,9 +194,9 @@ impl Changes {
         }
         self.fresh = false;
         let Some(level) = self.levels.pop() else { return Ok(None) };
+        let back = || sys("go back from", &self.path);
         if !self.levels.is_empty() {
-            let back = || sys("go back from", &self.path);
-            if level.stored {
+            if level.entered {
                 self.store.up().map_err(back())?;
             }
             match (level.base, self.base.last_mut()) {
@@ -181,8 +205,29 @@ impl Changes {
                 _ => {}
             }
         }
-        let entry = self.entry(level.dir);
-        Ok(Some(Step::Leave(entry)))
+        let seen = self.left(level).map_err(sys("look again at", &self.path))?;
+        Ok(Some(Step::Leave(self.entry(seen))))
+    }
+
+    /// The entry of a directory that was left, looked at again.
+    fn left(&self, level: Level) -> nix::Result<Seen> {
+        let above = self.levels.last().map_or(Below::Down, |above| above.base);
+        let base = match self.base.last().filter(|_| above != Below::None) {
+            Some(base) => stat(base.here(), &level.name)?,
+            None => None,
+        };
+        let node = if level.stored { stat(self.store.here(), &level.name)? } else { base };
+        Ok(Seen {
+            name: level.name,
+            change: level.change,
+            doubt: level.doubt,
+            node,
+            stored: level.stored,
+            base,
+            origin: level.origin,
+            differs: None,
+            whiteouts: level.whiteouts,
+        })
     }
 
     /// Goes into the directory that was the last step. One that was removed in the meantime has nothing in it.
@@ -200,28 +245,10 @@ impl Changes {
         let root = self.levels.is_empty();
         let view = self.show == Show::View && !self.format.whole();
         let (flat, strange) = self.levels.last().map_or((view, false), |level| (level.flat, level.strange));
-        let moved = dir.far.is_some();
-        let mut level = Level {
-            names: Names::default(),
-            below: Vec::new(),
-            path: self.path.len(),
-            stored: dir.stored,
-            base: Below::None,
-            flat: flat || moved && self.show != Show::Changes,
-            strange: strange || moved,
-            dir,
-        };
-        let dir = &level.dir;
-        if dir.stored && !root {
-            match self.store.here().child(&dir.name) {
-                Err(Errno::ENOENT) => level.stored = false,
-                child => self.store.down(child.map_err(open())?).map_err(open())?,
-            }
-            if level.stored && dir.node.is_none_or(|node| node.id != self.store.id()) {
-                return Err(open()(Errno::ESTALE));
-            }
-        }
-        if let Some(far) = &dir.far {
+        let far = dir.origin.as_ref().and_then(|origin| origin.far.as_ref());
+        let moved = far.is_some();
+        let mut base = Below::None;
+        if let Some(far) = far {
             if self.base.len() > MOVES {
                 return Err(Error::failed(format!(
                     "more than {MOVES} moved directories lie in one another at {}",
@@ -230,19 +257,44 @@ impl Changes {
             }
             let child = far.dir.child(&far.name).map_err(open())?;
             self.base.push(Chain::new(child).map_err(open())?);
-            level.base = Below::Moved;
+            base = Below::Moved;
         } else if dir.change == Change::Meta && dir.base.is_some_and(|stat| stat.kind == Kind::Dir) {
             if let Some(base) = self.base.last_mut().filter(|_| !root) {
                 let child = base.here().child(&dir.name).map_err(open())?;
                 base.down(child).map_err(open())?;
             }
-            level.base = Below::Down;
+            base = Below::Down;
         }
-        if level.stored {
+        let mut entered = dir.stored;
+        if entered && !root {
+            match self.store.here().child(&dir.name) {
+                Err(Errno::ENOENT) => entered = false,
+                child => self.store.down(child.map_err(open())?).map_err(open())?,
+            }
+            if entered && dir.node.is_none_or(|node| node.id != self.store.id()) {
+                return Err(open()(Errno::ESTALE));
+            }
+        }
+        let mut level = Level {
+            names: Names::default(),
+            below: Vec::new(),
+            path: self.path.len(),
+            name: dir.name,
+            origin: dir.origin,
+            change: dir.change,
+            doubt: dir.doubt,
+            stored: dir.stored,
+            entered,
+            base,
+            flat: flat || moved && self.show != Show::Changes,
+            strange: strange || moved,
+            whiteouts: dir.whiteouts,
+        };
+        if entered {
             level.names = self.names(root).map_err(sys("list", &self.path))?;
         }
-        let base = self.base.last().filter(|_| level.base != Below::None);
-        if let Some(base) = base.filter(|_| level.flat || self.format.whole() && self.show != Show::View) {
+        let lists = level.flat || self.format.whole() && self.show != Show::View;
+        if let Some(base) = self.base.last().filter(|_| lists && base != Below::None) {
             level.below = base.here().names().map_err(sys("list in the base", &self.path))?;
             level.below.reverse();
         }
@@ -282,7 +334,8 @@ impl Changes {
         let strange = self.show != Show::Changes && self.levels.last().is_some_and(|level| level.strange);
         let below = self.base.last().map_or(&self.root, Chain::here);
         let name = seen.name.as_c_str();
-        let far = seen.far.as_ref().map(|far| Side { dir: &far.dir, name: &far.name, stat: &far.stat });
+        let far = seen.origin.as_ref().and_then(|origin| origin.far.as_ref());
+        let far = far.map(|far| Side { dir: &far.dir, name: &far.name, stat: &far.stat });
         let (data, moved) = match seen.change {
             Change::Put => (far, None),
             _ => (None, far),
@@ -298,7 +351,7 @@ impl Changes {
             stored: seen.stored,
             data,
             base: if self.show == Show::Changes { moved.or(base) } else { base },
-            from: seen.from.as_deref(),
+            from: seen.origin.as_ref().map(|origin| origin.from.as_slice()).filter(|from| !from.is_empty()),
             differs: seen.differs,
         }
     }

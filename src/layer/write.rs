@@ -233,16 +233,12 @@ impl<'a> Writer<'a> {
                 return Ok(());
             }
         }
-        let made = match self.to {
-            Format::Overlayfs => {
-                return here
-                    .make_link(&name, TARGET)
-                    .and_then(|()| self.attr(here, &name, "whiteout"))
-                    .map_err(failed());
-            }
-            Format::Aufs => mark(here, &name),
-            _ => here.make_node(&name, Kind::Char, (0, 0)),
-        };
+        if self.to == Format::Overlayfs {
+            let made = here.make_link(&name, TARGET).and_then(|()| self.attr(here, &name, "whiteout"));
+            return made.map_err(failed());
+        }
+        let aufs = self.to == Format::Aufs;
+        let made = if aufs { mark(here, &name) } else { here.make_node(&name, Kind::Char, (0, 0)) };
         made.map_err(failed())?;
         self.whiteout = Some((here.again().map_err(failed())?, name));
         Ok(())
