@@ -2,9 +2,45 @@
 
 use std::fmt;
 
+use crate::error::{Error, Result};
+use crate::out::escape;
+
 /// A number of bytes that prints as a person reads it: `0 B`, `32 KiB`, `1.4 MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
+
+impl Size {
+    /// Takes a number of bytes, or of units: `512M`. The units are binary, K, M, G and T.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (digits, shift) = match text.as_bytes() {
+            [_, .., unit] if unit.is_ascii_alphabetic() => {
+                let shift = match unit.to_ascii_uppercase() {
+                    b'K' => Some(10),
+                    b'M' => Some(20),
+                    b'G' => Some(30),
+                    b'T' => Some(40),
+                    _ => None,
+                };
+                (text.get(..text.len() - 1).unwrap_or_default(), shift)
+            }
+            _ => (text, Some(0)),
+        };
+        // A sign is no digit.
+        let number =
+            if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse::<u64>().ok() } else { None };
+        let bytes = number.zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+        bytes.map(Self).ok_or_else(|| {
+            Error::usage(format!("`{}` is no size", escape(text.as_bytes())))
+                .way_out("give bytes, or a number with K, M, G or T: 512M")
+        })
+    }
+}
+
+impl argh::FromArgValue for Size {
+    fn from_arg_value(value: &str) -> std::result::Result<Self, String> {
+        Self::parse(value).map_err(|err| err.to_string())
+    }
+}
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,7 +83,21 @@ fn tenths(bytes: u64, shift: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn reads_what_a_person_writes() {
+        for (text, bytes) in [("0", 0), ("4096", 4096), ("512M", 512 << 20), ("1g", 1 << 30), ("7K", 7 << 10)]
+        {
+            assert_eq!(Size::parse(text).unwrap(), Size(bytes), "{text}");
+        }
+        for text in
+            ["", "M", "-1", "+1", "1.5G", "1 G", "1P", "512MiB", "99999999999999999999", "16777216T", "1M\n"]
+        {
+            assert!(Size::parse(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn prints_like_a_person_would() {
