@@ -6,6 +6,7 @@ use argh::FromArgs;
 
 use crate::kind::Choice;
 use crate::name::Name;
+use crate::size::Size;
 
 /// Many LXC containers (slivers) on one shared read-only base image.
 #[derive(FromArgs, Debug)]
@@ -89,10 +90,10 @@ pub struct BaseAdd {
     /// the base's name
     #[argh(positional)]
     pub name: Name,
-    /// a folder, a tar (plain, gzip, xz, zstd), a squashfs or erofs image, or `-` for a tar on standard input
+    /// a folder, a tar (plain, gzip, xz, zstd), a squashfs, erofs or Btrfs seed image, or `-` for a tar on standard input
     #[argh(positional)]
     pub source: PathBuf,
-    /// pack the tree as an image: squashfs or erofs
+    /// pack the tree as an image: squashfs, erofs or btrfs (a seed)
     #[argh(option)]
     pub pack: Option<String>,
     /// print the steps, change nothing
@@ -158,6 +159,9 @@ pub struct Create {
     /// auto, or a kind that `probe` lists (default: UCI's, or auto)
     #[argh(option)]
     pub backend: Option<Choice>,
+    /// the limit of a btrfs-seed store: bytes, or with K, M, G, T (at least 256M, default 1G)
+    #[argh(option)]
+    pub size: Option<Size>,
     /// an archive to unpack into the new sliver
     #[argh(option)]
     pub data: Option<PathBuf>,

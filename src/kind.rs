@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::catalog::base::Form;
 use crate::error::{Error, Result};
 use crate::out::escape;
 
@@ -44,6 +45,8 @@ pub enum Kind {
     Union(Union),
     /// The store is a writable snapshot of the base's subvolume.
     BtrfsSnapshot,
+    /// The base is the image of a Btrfs seed; the store is an image that has what was changed.
+    BtrfsSeed,
     /// The store is a copy of the base whose files share their extents.
     Reflink,
     /// The store is a full copy of the base; a disk that deduplicates shares it.
@@ -96,21 +99,36 @@ impl Union {
 
 impl Kind {
     /// All kinds, in the order in which `auto` takes them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Union(Union::Overlay),
         Self::Union(Union::Overlayfs),
         Self::Union(Union::MiniFo),
         Self::Union(Union::Aufs),
         Self::BtrfsSnapshot,
+        Self::BtrfsSeed,
         Self::Reflink,
         Self::Copy,
     ];
 
-    /// Does the view stand on the base, so that the store holds only what was changed? Otherwise it holds the whole tree.
+    /// Does the view stand on the base's folder, which must then be there for as long as the view is? An image is mounted for it.
     pub const fn reads_base(self) -> bool {
         match self {
             Self::Union(_) => true,
-            Self::BtrfsSnapshot | Self::Reflink | Self::Copy => false,
+            Self::BtrfsSnapshot | Self::BtrfsSeed | Self::Reflink | Self::Copy => false,
+        }
+    }
+
+    /// Does it want the base's image itself, and not what is mounted of it? The store is then an image, too, with a limit.
+    pub const fn grows_image(self) -> bool {
+        matches!(self, Self::BtrfsSeed)
+    }
+
+    /// Can a base of this form carry it?
+    pub const fn takes(self, form: Form) -> bool {
+        match self {
+            Self::Union(_) | Self::Copy => true,
+            Self::BtrfsSnapshot | Self::Reflink => matches!(form, Form::Directory),
+            Self::BtrfsSeed => matches!(form, Form::Btrfs),
         }
     }
 
@@ -119,6 +137,7 @@ impl Kind {
         match self {
             Self::Union(union) => union.caps().fstype,
             Self::BtrfsSnapshot => "btrfs-snapshot",
+            Self::BtrfsSeed => "btrfs-seed",
             Self::Reflink => "reflink",
             Self::Copy => "copy",
         }

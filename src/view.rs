@@ -81,6 +81,7 @@ pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<Outcome> {
     if steps.is_empty() {
         return Ok(Outcome::Already);
     }
+    free_seed(root, sliver.backend, &sliver.base)?;
     exec::run(steps)?;
     let view = root.view(&sliver.name);
     let noted = check(root, sliver, &view)
@@ -157,7 +158,12 @@ pub fn own_mounts(root: &Root, name: &Name) -> Result<Vec<Step>> {
     let view = root.view(name);
     let views = Views::here(root, &MountInfo::of_self()?)?;
     let ours = views.of(root, name).filter(|place| place.target == view);
-    Ok(ours.map(|_| Step::Unmount(view.clone())).collect())
+    let mut steps = Vec::new();
+    for place in ours {
+        steps.push(Step::Unmount(view.clone()));
+        steps.extend(place.loop_device().map(|device| Step::Forget(device.to_owned())));
+    }
+    Ok(steps)
 }
 
 /// Unmounts what the plan names, forgets the note when the store is nowhere alive, and lets go of a base image that no other
@@ -186,6 +192,31 @@ pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<Outcome> {
     Ok(if steps.is_empty() { Outcome::Already } else { Outcome::Done })
 }
 
+/// Refuses a kind that grows from the base's image while that is mounted for the views of others, which the kernel cannot have
+/// together; one that nobody needs any more is let go of.
+pub fn free_seed(root: &Root, kind: Kind, base: &Name) -> Result<()> {
+    if !kind.grows_image() {
+        return Ok(());
+    }
+    release_base(root, base)?;
+    if MountInfo::of_self()?.at(&root.base_mount(base)).is_none() {
+        return Ok(());
+    }
+    let views = Views::everywhere(root)?;
+    let mut users = Vec::new();
+    for name in Sliver::users(root, base)? {
+        let grown = Sliver::load(root, &name).is_ok_and(|sliver| sliver.backend.grows_image());
+        if !grown && views.of(root, &name).next().is_some() {
+            users.push(name.as_str().to_owned());
+        }
+    }
+    Err(Error::in_use(format!(
+        "the seed `{base}` is mounted as the base of {}: while it is, nothing can grow from it",
+        users.join(", ")
+    ))
+    .way_out("unmount these slivers first, or give them a base of their own"))
+}
+
 /// Unmounts a base's image when no view stands on it.
 fn release_base(root: &Root, base: &Name) -> Result<()> {
     let target = root.base_mount(base);
@@ -200,7 +231,8 @@ fn release_base(root: &Root, base: &Name) -> Result<()> {
     }
     let views = Views::everywhere(root)?;
     for name in Sliver::names(root)? {
-        let uses = Sliver::load(root, &name).map_or(true, |sliver| sliver.base == *base);
+        let uses = Sliver::load(root, &name)
+            .map_or(true, |sliver| sliver.base == *base && !sliver.backend.grows_image());
         if uses && views.of(root, &name).next().is_some() {
             return Ok(());
         }

@@ -58,7 +58,8 @@ fn in_bases(node: &Node) -> Vec<String> {
 
 #[test]
 fn the_same_tree_in_every_form_has_one_digest() {
-    if !tools(&["tar", "xz", "zstd", "bzip2", "mksquashfs", "mkfs.erofs", "setfattr", "setcap"]) {
+    if !tools(&["tar", "xz", "zstd", "bzip2", "mksquashfs", "mkfs.erofs", "mkfs.btrfs", "setfattr", "setcap"])
+    {
         return;
     }
     let Some(node) = node(256) else { return };
@@ -94,6 +95,8 @@ fn the_same_tree_in_every_form_has_one_digest() {
         ("tree", Some("erofs")),
         ("posix.tar.gz", Some("squashfs")),
         ("posix.tar", Some("erofs")),
+        ("tree", Some("btrfs")),
+        ("posix.tar.gz", Some("btrfs")),
     ]
     .into_iter()
     .enumerate()
@@ -228,7 +231,7 @@ fn a_wrong_source_changes_nothing() {
     assert!(node.fails(1, &["base", "add", "b", text(&temp.join("missing"))]).contains("No such file"));
     assert!(
         node.fails(2, &["base", "add", "b", text(&temp.join("t.tar")), "--pack", "zip"])
-            .contains("squashfs or erofs")
+            .contains("squashfs, erofs or btrfs")
     );
     for name in [".base", "a/b", "", "-x", "ä"] {
         assert_eq!(
@@ -317,6 +320,7 @@ fn missing_tools_are_named() {
         (&["t.tar.bz2"], &["undoes bzip2"]),
         (&["t.tar", "--pack", "squashfs"], &["mksquashfs is not installed", "squashfs-tools"]),
         (&["t", "--pack", "erofs"], &["mkfs.erofs is not installed", "erofs-utils"]),
+        (&["t", "--pack", "btrfs"], &["mkfs.btrfs is not installed", "btrfs-progs"]),
     ] {
         let source = temp.join(args[0]);
         let output = without(&[&["base", "add", "b", text(&source)], &args[1..]].concat());

@@ -9,8 +9,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use common::node::{Node, run};
+use common::node::{Node, run, small_tree};
 use common::require;
+use common::tree::installed;
 
 /// Every call that changes something on the disk, in the kernel or in another process. Between two of them a command can be
 /// killed where it wants: what it leaves is the same. A `?` stands before what not every architecture has.
@@ -114,19 +115,10 @@ impl Crash {
     }
 
     fn all(&self) {
-        let node = &self.node;
         let create = ["create", "a", "--base", "b", "--backend", self.backend];
+        let node = &self.node;
         let empty = self.names();
-        for point in self.during(&create, || node.ok(&["destroy", "a"])) {
-            self.kill(&point, &create);
-            self.then(&point, &create);
-            assert_eq!(self.mounts(), [""; 0], "{point:?}");
-            node.ok(&["mount", "a"]);
-            assert!(node.view("a").join("etc/a.txt").exists(), "{point:?}");
-            node.ok(&["umount", "a"]);
-            node.ok(&["destroy", "a"]);
-            assert_eq!(self.names(), empty, "{point:?}");
-        }
+        self.creation();
         // Destroyed by name where the creation was cut, instead of created again.
         for point in self.during(&create, || node.ok(&["destroy", "a"])) {
             self.kill(&point, &create);
@@ -134,13 +126,7 @@ impl Crash {
             assert_eq!(self.names(), empty, "{point:?}");
         }
         self.make();
-        for point in self.during(&["mount", "a"], || node.ok(&["umount", "a"])) {
-            self.kill(&point, &["mount", "a"]);
-            self.then(&point, &["mount", "a"]);
-            assert!(self.holds(), "{point:?}");
-            assert_eq!(self.mounts().len(), 1, "{point:?}");
-            node.ok(&["umount", "a"]);
-        }
+        self.mounting();
         node.ok(&["mount", "a"]);
         for point in self.during(&["umount", "a"], || node.ok(&["mount", "a"])) {
             self.kill(&point, &["umount", "a"]);
@@ -165,6 +151,34 @@ impl Crash {
         node.ok(&["base", "verify", "b"]);
     }
 
+    /// Killed while it is created, and created again.
+    fn creation(&self) {
+        let create = ["create", "a", "--base", "b", "--backend", self.backend];
+        let node = &self.node;
+        let empty = self.names();
+        for point in self.during(&create, || node.ok(&["destroy", "a"])) {
+            self.kill(&point, &create);
+            self.then(&point, &create);
+            assert_eq!(self.mounts(), [""; 0], "{point:?}");
+            node.ok(&["mount", "a"]);
+            assert!(node.view("a").join("etc/a.txt").exists(), "{point:?}");
+            node.ok(&["umount", "a"]);
+            node.ok(&["destroy", "a"]);
+            assert_eq!(self.names(), empty, "{point:?}");
+        }
+    }
+
+    fn mounting(&self) {
+        let node = &self.node;
+        for point in self.during(&["mount", "a"], || node.ok(&["umount", "a"])) {
+            self.kill(&point, &["mount", "a"]);
+            self.then(&point, &["mount", "a"]);
+            assert!(self.holds(), "{point:?}");
+            assert_eq!(self.mounts().len(), 1, "{point:?}");
+            node.ok(&["umount", "a"]);
+        }
+    }
+
     /// The points of a command, which is run for that; `back` takes back what it did.
     fn during<T>(&self, args: &[&str], back: impl Fn() -> T) -> Vec<Point> {
         let points = self.points(args);
@@ -183,14 +197,18 @@ impl Crash {
     }
 }
 
-fn crash(fstype: &str, backend: &'static str, mib: u64) {
+fn ready() -> bool {
     let traced = Command::new("strace").args(["-qq", "-e", "trace=none", "true"]).output();
     let works = match traced {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         Err(err) => Err(format!("strace is not installed ({err})")),
     };
-    if !require("root", common::root()) || !require("strace", works) {
+    require("root", common::root()) && require("strace", works)
+}
+
+fn crash(fstype: &str, backend: &'static str, mib: u64) {
+    if !ready() {
         return;
     }
     let crash = Crash { node: Node::with_base(fstype, mib), backend };
@@ -206,6 +224,29 @@ fn killed_at_every_step_with_an_overlay_on_ext4() {
 #[test]
 fn killed_at_every_step_with_a_snapshot_on_btrfs() {
     crash("btrfs", "btrfs-snapshot", 128);
+}
+
+#[test]
+fn killed_at_every_step_with_a_seed() {
+    if !ready() || !require("btrfs-seed", installed("mkfs.btrfs")) {
+        return;
+    }
+    let node = Node::new("ext4", 300);
+    let tree = node.dir().join("tree");
+    small_tree(&tree);
+    node.ok(&["base", "add", "b", tree.to_str().unwrap(), "--pack", "btrfs"]);
+    node.ok(&["probe"]);
+    let crash = Crash { node, backend: "btrfs-seed" };
+    crash.creation();
+    crash.make();
+    crash.mounting();
+    crash.node.ok(&["destroy", "a"]);
+    crash.node.ok(&["base", "verify", "b"]);
+    let loops = run(Command::new("losetup").args(["-nO", "BACK-FILE"]));
+    let inside = |file: &str| crash.node.lxcpath.join(file).to_str().unwrap().to_owned();
+    for file in [".base", ".store"] {
+        assert!(!loops.contains(&inside(file)), "{loops}");
+    }
 }
 
 #[test]

@@ -4,6 +4,8 @@ mod holders;
 mod kept;
 mod views;
 
+use std::path::PathBuf;
+
 use nix::errno::Errno;
 
 use crate::backend::features::Features;
@@ -13,8 +15,9 @@ use crate::error::{Error, Result};
 use crate::kind::Kind;
 use crate::mount::exec::{mount_union, unmount};
 use crate::mount::plan::MountCall;
+use crate::mount::seed;
 use crate::name::Name;
-use crate::sys::pause;
+use crate::sys::{loopdev, pause};
 
 pub use holders::holders;
 pub use views::{Namespace, Place, Views};
@@ -38,8 +41,9 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
         pause();
         held = in_use(root, name, kind, features)?;
     }
-    let who = if held == Some(false) { Vec::new() } else { holders(root, name)? };
+    let mut who = if held == Some(false) { Vec::new() } else { holders(root, name)? };
     if held.unwrap_or(!who.is_empty()) {
+        who.extend(bound(root, name)?.map(|device| format!("the loop device {}", device.display())));
         let who = if who.is_empty() { "a process".to_owned() } else { who.join(", ") };
         return Err(Error::in_use(format!(
             "the store of `{name}` is mounted nowhere, but a detached view of it is still held by {who}"
@@ -52,11 +56,21 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
 /// How often a store that nobody visible holds is asked for again, a [`pause`] apart.
 const PATIENCE: u32 = 50;
 
+/// The loop device on the image of a store that grew from a seed. Since the kernel frees it with its last user, it tells of every
+/// use: mounted anywhere, detached, or another's.
+fn bound(root: &Root, name: &Name) -> Result<Option<PathBuf>> {
+    loopdev::bound_to(&root.store(name).join(seed::STORE))
+}
+
 /// Asks the kernel whether the store's upper folder is in use by any mount, also a detached one.
 ///
 /// By a mount that never comes about ([`union::in_use`]). None where the driver cannot tell.
 pub fn in_use(root: &Root, name: &Name, kind: Kind, features: Features) -> Result<Option<bool>> {
-    let Kind::Union(union) = kind else { return Ok(None) };
+    let union = match kind {
+        Kind::Union(union) => union,
+        Kind::BtrfsSeed => return bound(root, name).map(|device| Some(device.is_some())),
+        Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => return Ok(None),
+    };
     if !union.caps().tells_in_use || !features.index {
         return Ok(None);
     }

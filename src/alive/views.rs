@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -15,10 +16,10 @@ use crate::catalog::mounted::source;
 use crate::catalog::{Mounted, Root};
 use crate::error::{Context, Result};
 use crate::hash::fnv64a;
-use crate::mount::disk;
 use crate::mount::mountinfo::{Mount, MountInfo, SOURCE};
+use crate::mount::{disk, seed};
 use crate::name::Name;
-use crate::sys::pause;
+use crate::sys::{loopdev, pause};
 
 /// Where a view is mounted.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Place {
     pub fstype: String,
     source: Vec<u8>,
     device: u64,
+    /// The loop device below a Btrfs, and the device and inode of the image that it stands on.
+    image: Option<(PathBuf, (u64, u64))>,
     /// The sliver of this node whose store it is, where the mount itself says so.
     sliver: Option<Vec<u8>>,
 }
@@ -144,9 +147,15 @@ impl Views {
         for mount in info.mounts() {
             let sliver = self.sliver(&mount);
             // The folder of the stores may be a link to one of another name, which a bound tree then shows.
-            if sliver.is_some() || mount.is_ours() {
-                self.strangers |= sliver.is_none();
-                self.places.push(Place::of(namespace.clone(), &mount, sliver));
+            let ours = sliver.is_some() || mount.is_ours();
+            // One that cannot be asked is no reason to see nothing else: whether a store is alive, its own device tells.
+            let image = mount.loop_device().filter(|_| !ours).and_then(|device| {
+                let id = loopdev::backing(&device).ok().flatten()?;
+                Some((device, id))
+            });
+            if ours || image.is_some() {
+                self.strangers |= ours && sliver.is_none();
+                self.places.push(Place::of(namespace.clone(), &mount, sliver, image));
             }
         }
     }
@@ -168,8 +177,12 @@ impl Views {
     pub fn of<'a>(&'a self, root: &Root, name: &Name) -> impl Iterator<Item = &'a Place> + use<'a> {
         let name_of_it = name.as_str().as_bytes().to_vec();
         let noted = if self.strangers { Mounted::find(root, name) } else { None };
+        let images = self.places.iter().any(|place| place.image.is_some());
+        let image = if images { fs::metadata(root.store(name).join(seed::STORE)).ok() } else { None };
+        let image = image.map(|meta| (meta.dev(), meta.ino()));
         self.places.iter().filter(move |place| {
             place.sliver.as_ref() == Some(&name_of_it)
+                || place.image.as_ref().is_some_and(|(_, id)| Some(*id) == image)
                 || noted.as_ref().is_some_and(|noted| {
                     place.device == noted.device
                         && place.source.starts_with(SOURCE.as_bytes())
@@ -180,7 +193,12 @@ impl Views {
 }
 
 impl Place {
-    fn of(namespace: Namespace, mount: &Mount<'_>, sliver: Option<Vec<u8>>) -> Self {
+    fn of(
+        namespace: Namespace,
+        mount: &Mount<'_>,
+        sliver: Option<Vec<u8>>,
+        image: Option<(PathBuf, (u64, u64))>,
+    ) -> Self {
         Self {
             namespace,
             target: mount.target().into_owned(),
@@ -189,7 +207,13 @@ impl Place {
             source: mount.source().into_owned(),
             device: device(mount.device),
             sliver,
+            image,
         }
+    }
+
+    /// The loop device of a view that grew from a seed.
+    pub fn loop_device(&self) -> Option<&Path> {
+        self.image.as_ref().map(|(device, _)| device.as_path())
     }
 
     /// The place in a sentence.

@@ -10,7 +10,7 @@ use super::header::Block;
 use super::tool::Filter;
 use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
-use crate::image;
+use crate::image::{self, HEAD};
 use crate::out::Progress;
 
 /// What a source holds, behind whatever compression.
@@ -28,9 +28,6 @@ enum Format {
     Tool(&'static super::tool::Tool),
     Image(Form),
 }
-
-/// Enough to see a tar header (512 bytes) and the superblock of an erofs image (at 1,024).
-const HEAD: usize = 2048;
 
 /// Does the path mean standard input?
 pub fn is_stdin(path: &Path) -> bool {
@@ -68,7 +65,7 @@ fn look(mut stream: Box<dyn Read>, path: &Path) -> Result<(Format, Box<dyn Read>
     let format = sniff(&head).ok_or_else(|| {
         let empty = if head.is_empty() { " (it is empty)" } else { "" };
         Error::usage(format!("{} is no archive or image that this program knows{empty}", path.display()))
-            .way_out("it takes tar, plain or with gzip, xz, zstd, bzip2, and squashfs and erofs images")
+            .way_out("it takes tar, plain or with gzip, xz, zstd, bzip2, and squashfs, erofs and Btrfs seed images")
     })?;
     Ok((format, Box::new(Cursor::new(head).chain(stream))))
 }
@@ -80,10 +77,11 @@ fn sniff(head: &[u8]) -> Option<Format> {
     if let Some(tool) = super::tool::TOOLS.iter().find(|tool| head.starts_with(tool.magic)) {
         return Some(Format::Tool(tool));
     }
-    if let Some(form) = image::detect(head) {
+    let block = Block::new(head.first_chunk()?);
+    // The mark of a Btrfs stands where a tar may have anything.
+    if let Some(form) = image::detect(head).filter(|form| *form != Form::Btrfs || !block.checksum_fits()) {
         return Some(Format::Image(form));
     }
-    let block = Block::new(head.first_chunk()?);
     (block.is_zero() || block.checksum_fits()).then_some(Format::Tar)
 }
 

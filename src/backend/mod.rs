@@ -3,6 +3,7 @@
 pub mod features;
 pub mod kernel;
 pub mod probe;
+pub mod seed;
 pub mod store;
 pub mod tree;
 pub mod trial;

@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use super::features::Features;
 use super::kernel::{self, Running};
+use super::seed;
 use super::tree as tree_trial;
 use super::trial::{self, DiskName};
 use super::verdict::Verdict;
+use crate::catalog::base::Form;
 use crate::catalog::root::create_dir;
 use crate::catalog::{Root, record};
 use crate::error::{Context, Error, Result};
@@ -74,13 +76,13 @@ pub fn probe(root: &Root, fresh: bool) -> Result<Vec<Verdict>> {
     Ok(verdicts)
 }
 
-/// The kind to use: the named one where it works, or the first that does.
-pub fn choose(root: &Root, choice: Choice) -> Result<Kind> {
-    pick(root, &probe(root, false)?, choice)
+/// The kind to use on a base of this form: the named one where it works, or the first that does.
+pub fn choose(root: &Root, choice: Choice, form: Form) -> Result<Kind> {
+    pick(root, &probe(root, false)?, choice, form)
 }
 
 /// As [`choose`], from what is remembered: nothing is tried, nothing is written.
-pub fn remembered(root: &Root, choice: Choice) -> Result<Kind> {
+pub fn remembered(root: &Root, choice: Choice, form: Form) -> Result<Kind> {
     let known = recall(root, None)?;
     match choice {
         Choice::Named(kind) if known.iter().all(|verdict| verdict.kind != kind) => Ok(kind),
@@ -88,18 +90,20 @@ pub fn remembered(root: &Root, choice: Choice) -> Result<Kind> {
             Err(Error::failed(format!("what works on {} was not tried in this boot", root.path().display()))
                 .way_out("run `sliverfs probe` first, or name a backend"))
         }
-        _ => pick(root, &known, choice),
+        _ => pick(root, &known, choice, form),
     }
 }
 
-fn pick(root: &Root, verdicts: &[Verdict], choice: Choice) -> Result<Kind> {
+fn pick(root: &Root, verdicts: &[Verdict], choice: Choice, form: Form) -> Result<Kind> {
     let mut reasons = Vec::new();
     for verdict in verdicts {
         let asked = match choice {
-            Choice::Auto => true,
+            Choice::Auto => verdict.kind.takes(form),
             Choice::Named(kind) => kind == verdict.kind,
         };
-        if asked && verdict.works && (verdict.auto || choice != Choice::Auto) {
+        // What is by name only for want of such a base has one here.
+        let auto = verdict.auto || verdict.kind.grows_image();
+        if asked && verdict.works && (auto || choice != Choice::Auto) {
             return Ok(verdict.kind);
         }
         if asked && (verdict.offered || choice != Choice::Auto) {
@@ -123,6 +127,7 @@ pub fn features(root: &Root, kind: Kind) -> Result<Features> {
                 kernel::need(union)?;
                 Features::ask(union, &mut |options| kernel::ask(union.caps().fstype, options))
             }
+            Kind::BtrfsSeed => Ok(seed::features()),
             _ => Ok(Features::default()),
         },
     }
@@ -167,6 +172,7 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
         let verdict = match kind {
             Kind::Union(union) => trial::run(&mut Running::lay_out(&dir, disk)?, union)?,
             Kind::BtrfsSnapshot => tree_trial::snapshot(&dir, &disk)?,
+            Kind::BtrfsSeed => seed::trial(&dir, &disk)?,
             Kind::Reflink => tree_trial::reflink(&dir, &disk)?,
             Kind::Copy => Verdict::by_name(
                 kind,

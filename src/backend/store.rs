@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::kind::{Kind, Union};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{MountCall, Step};
+use crate::mount::seed;
 use crate::tree::Content;
 
 /// What a sliver stands on.
@@ -30,7 +31,7 @@ impl Ground<'_> {
     fn lower(&self) -> String {
         match self.base.form {
             Form::Directory => format!(".base/{}/tree", self.base.name),
-            Form::Squashfs | Form::Erofs => {
+            Form::Squashfs | Form::Erofs | Form::Btrfs => {
                 self.root.base_mount(&self.base.name).to_string_lossy().into_owned()
             }
         }
@@ -43,6 +44,9 @@ impl Ground<'_> {
 
     /// The steps that mount the base's image, where it is one that is not mounted yet.
     pub fn image(&self, info: &MountInfo) -> Vec<Step> {
+        if self.kind.grows_image() {
+            return Vec::new();
+        }
         let Some((fstype, image)) = self.base.image(self.root) else { return Vec::new() };
         let target = self.root.base_mount(&self.base.name);
         if info.at(&target).is_some_and(|mount| mount.fstype == fstype.as_bytes()) {
@@ -51,12 +55,19 @@ impl Ground<'_> {
         vec![Step::CreateDir(target.clone()), Step::MountImage { fstype, image, target }]
     }
 
-    /// The steps that fill the folder of a new store, with the base's image mounted.
-    pub fn make(&self, store: &Path) -> Vec<Step> {
+    /// The steps that fill the folder of a new store, with the base's image mounted. `size` is the limit of a store that is an
+    /// image. In the private mount namespace that they are made for, `target` is a free mount point.
+    pub fn make(&self, store: &Path, size: Option<u64>, target: &Path) -> Vec<Step> {
         let (from, to) = (self.tree(), store.join("tree"));
         match self.kind {
             Kind::Union(union) => self.layers(store, union.caps().work_dir),
             Kind::BtrfsSnapshot => vec![Step::Snapshot(from, to)],
+            Kind::BtrfsSeed => vec![Step::GrowSeed {
+                seed: self.base.content(self.root),
+                store: store.join(seed::STORE),
+                size: size.unwrap_or(seed::USUAL),
+                target: target.to_owned(),
+            }],
             Kind::Reflink => vec![Step::CopyTree { from, to, content: Content::Shared }],
             Kind::Copy => vec![Step::CopyTree { from, to, content: Content::Written }],
         }
@@ -79,6 +90,11 @@ impl Ground<'_> {
         let folder = self.root.stores().join(store);
         Ok(match self.kind {
             Kind::Union(union) => vec![Step::Mount(Box::new(self.call(union, store, target)?))],
+            Kind::BtrfsSeed => vec![Step::MountSeed {
+                seed: self.base.content(self.root),
+                store: folder.join(seed::STORE),
+                target,
+            }],
             Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => vec![Step::Bind(folder.join("tree"), target)],
         })
     }

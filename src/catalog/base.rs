@@ -25,11 +25,16 @@ pub enum Form {
     Squashfs,
     /// An erofs image.
     Erofs,
+    /// The image of a Btrfs seed.
+    Btrfs,
 }
 
 impl Form {
     /// All forms.
-    pub const ALL: [Self; 3] = [Self::Directory, Self::Squashfs, Self::Erofs];
+    pub const ALL: [Self; 4] = [Self::Directory, Self::Squashfs, Self::Erofs, Self::Btrfs];
+
+    /// Those that are images.
+    pub const IMAGES: [Self; 3] = [Self::Squashfs, Self::Erofs, Self::Btrfs];
 
     /// The form's name, which is also the file-system type of an image.
     pub fn name(self) -> &'static str {
@@ -37,6 +42,7 @@ impl Form {
             Form::Directory => "directory",
             Form::Squashfs => "squashfs",
             Form::Erofs => "erofs",
+            Form::Btrfs => "btrfs",
         }
     }
 
@@ -46,6 +52,7 @@ impl Form {
             Form::Directory => "tree",
             Form::Squashfs => "image.squashfs",
             Form::Erofs => "image.erofs",
+            Form::Btrfs => "image.btrfs",
         }
     }
 }
@@ -168,7 +175,7 @@ impl Base {
     pub fn image(&self, root: &Root) -> Option<(&'static str, PathBuf)> {
         match self.form {
             Form::Directory => None,
-            Form::Squashfs | Form::Erofs => Some((self.form.name(), self.content(root))),
+            Form::Squashfs | Form::Erofs | Form::Btrfs => Some((self.form.name(), self.content(root))),
         }
     }
 

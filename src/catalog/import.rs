@@ -1,7 +1,7 @@
 //! The import of a base: from a source to a published folder, or to nothing at all.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -91,6 +91,7 @@ pub fn plan(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resu
     let packed_from = if matches!(opened, Source::Folder(..)) { &from } else { &tree };
     let packed = pack.map(|form| match form {
         Form::Erofs => format!("mkfs.erofs {content} {packed_from}"),
+        Form::Btrfs => image::seed_typed(packed_from, &content),
         _ => format!("mksquashfs {packed_from} {content}"),
     });
     let clear = (pack.is_some() && unpack.is_some()).then(|| format!("rm -r {tree}"));
@@ -268,7 +269,7 @@ fn digest(tree: &Path, attrs: bool) -> Result<Summary> {
 fn packed(tree: &Path, staging: &Staging, packer: &Packer, form: Form) -> Result<Found> {
     let mut wanted = digest(tree, true)?;
     let file = staging.path().join(form.file());
-    packer.pack(tree, &file)?;
+    packer.pack(tree, &file, &wanted)?;
     let found = look(&file, staging, form, Some(wanted.bytes))?;
     if found.hidden {
         wanted = digest(tree, false)?;
@@ -292,15 +293,26 @@ fn received(mut stream: Box<dyn Read>, staging: &Staging, form: Form) -> Result<
     let mut to =
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).at("create", &file)?;
     let mut buffer = vec![0; 1 << 16];
+    let zeros = vec![0; 1 << 16];
+    let mut length = 0u64;
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => break,
-            Ok(got) => to.write_all(buffer.get(..got).unwrap_or_default()).at("write", &file)?,
+            Ok(got) => {
+                let chunk = buffer.get(..got).unwrap_or_default();
+                length = length.saturating_add(got as u64);
+                // The holes of a seed are most of it.
+                if zeros.starts_with(chunk) {
+                    to.seek(SeekFrom::Start(length)).at("write", &file)?;
+                } else {
+                    to.write_all(chunk).at("write", &file)?;
+                }
+            }
             Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
             Err(err) => return Err(Error::failed(format!("the image cannot be read: {err}"))),
         }
     }
-    to.sync_all().at("write to the disk", &file)?;
+    to.set_len(length).and_then(|()| to.sync_all()).at("write to the disk", &file)?;
     look(&file, staging, form, None)
 }
 

@@ -10,6 +10,7 @@ use super::root::Root;
 use crate::error::{Class, Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::kind::Kind;
+use crate::mount::seed;
 use crate::name::Name;
 
 /// The record's file name, in the store's folder.
@@ -75,6 +76,12 @@ impl Sliver {
     /// Writes the record into a store's folder.
     pub fn write(&self, store: &Path) -> Result<()> {
         record::write(store, FILE, self)
+    }
+
+    /// The limit of a store that is an image, in bytes; none where the backend keeps none.
+    pub fn limit(&self, root: &Root) -> Option<u64> {
+        let image = root.store(&self.name).join(seed::STORE);
+        fs::metadata(image).ok().filter(|_| self.backend.grows_image()).map(|image| image.len())
     }
 
     /// The names of all slivers with a store, sorted.

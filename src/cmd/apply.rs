@@ -86,6 +86,7 @@ fn bring_up(root: &Root, wanted: &SliverWanted, dry_run: bool) -> Result<()> {
         base: &wanted.base,
         backend: Choice::parse(&wanted.backend)?,
         data: wanted.data.as_deref(),
+        size: wanted.size,
     };
     if dry_run {
         return tell(root, wanted);
@@ -97,12 +98,13 @@ fn bring_up(root: &Root, wanted: &SliverWanted, dry_run: bool) -> Result<()> {
 /// What would be done, as commands: the store of a mount that is planned here may not exist yet.
 fn tell(root: &Root, wanted: &SliverWanted) -> Result<()> {
     if Sliver::find(root, &wanted.name)?.is_none() {
+        let size = wanted.size.map_or_else(String::new, |size| format!(" --size {size}"));
         let data = match &wanted.data {
             Some(path) => format!(" --data {}", shell::path(path)),
             None => String::new(),
         };
         let line = format!(
-            "sliverfs create {} --base {} --backend {}{data}",
+            "sliverfs create {} --base {} --backend {}{size}{data}",
             wanted.name, wanted.base, wanted.backend
         );
         out::line(&line)?;

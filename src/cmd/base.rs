@@ -45,9 +45,9 @@ pub fn add(root: &Root, args: &BaseAdd) -> Result<()> {
 }
 
 fn parse_pack(text: &str) -> Result<Form> {
-    [Form::Squashfs, Form::Erofs].into_iter().find(|form| form.name() == text).ok_or_else(|| {
+    Form::IMAGES.into_iter().find(|form| form.name() == text).ok_or_else(|| {
         Error::usage(format!("`{}` is no image format", out::escape(text.as_bytes())))
-            .way_out("--pack takes squashfs or erofs")
+            .way_out("--pack takes squashfs, erofs or btrfs")
     })
 }
 
@@ -283,11 +283,11 @@ pub fn remove(root: &Root, args: &BaseRemove) -> Result<()> {
 
 /// Refuses while a loop device, in whatever mount namespace it is mounted, stands on one of the base's images.
 fn refuse_while_mounted(root: &Root, name: &Name) -> Result<()> {
-    for form in [Form::Squashfs, Form::Erofs] {
+    for form in Form::IMAGES {
         let image = root.base(name).join(form.file());
         // Right after an unmount the kernel may still be letting go of the device.
         for attempt in 0..10 {
-            let Some(device) = loopdev::bound_to(&image) else { break };
+            let Some(device) = loopdev::bound_to(&image)? else { break };
             if attempt == 9 {
                 return Err(Error::new(
                     Class::InUse,

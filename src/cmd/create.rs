@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::backend::probe;
 use crate::backend::store::Ground;
-use crate::catalog::base::Base;
+use crate::catalog::base::{Base, Form};
 use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::cli;
 use crate::cmd::{Ctx, print_plan, probe as probe_cmd};
@@ -16,19 +16,22 @@ use crate::kind::{Choice, Kind};
 use crate::lxc;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
-use crate::mount::{exec, private};
+use crate::mount::{exec, private, seed};
 use crate::name::Name;
+use crate::size::Size;
+use crate::view;
 
 /// Creates the sliver that the command line names.
 pub fn run(ctx: &mut Ctx, args: &cli::Create) -> Result<()> {
     let root = ctx.root()?;
+    let size = args.size.map(|size| size.0);
     let backend = match args.backend {
         Some(choice) => choice,
         None => Choice::parse(&ctx.config()?.main.backend)?,
     };
     create(
         &root,
-        &Wanted { name: &args.name, base: &args.base, backend, data: args.data.as_deref() },
+        &Wanted { name: &args.name, base: &args.base, backend, data: args.data.as_deref(), size },
         args.dry_run,
     )?;
     if !args.dry_run {
@@ -52,6 +55,8 @@ pub struct Wanted<'a> {
     pub backend: Choice,
     /// An archive to unpack into it.
     pub data: Option<&'a Path>,
+    /// The limit of a store that is an image, in bytes.
+    pub size: Option<u64>,
 }
 
 /// Creates a sliver, or completes one whose creation was cut. One that is there as wanted is left as it is.
@@ -69,18 +74,20 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
     let mut base = None;
     let publish = match there {
         Some(sliver) => {
-            check_same(&sliver, wanted)?;
+            check_same(root, &sliver, wanted)?;
             Vec::new()
         }
         None => {
             let base = base.insert(Base::load(root, wanted.base)?);
-            let kind = choose(root, wanted.backend, dry_run)?;
+            let kind = choose(root, wanted.backend, base.form, dry_run)?;
+            check_kind(kind, base, wanted.size)?;
             let data = wanted.data.map(real_file).transpose()?;
-            let stage = || stage(root, name, base, kind, data.as_deref());
+            let stage = || stage(root, wanted, base, kind, data.as_deref());
             if dry_run {
                 print_plan(&stage()?)?;
             } else {
                 sweep::all(root, name)?;
+                view::free_seed(root, kind, &base.name)?;
                 // Planned in there, too: nobody can let go of a base's image that this namespace has.
                 private::run(root.path(), || exec::run(&stage()?).map(|()| Vec::new()))
                     .inspect_err(|_| left_over(root, name))?;
@@ -123,7 +130,17 @@ fn left_over(root: &Root, name: &Name) {
 }
 
 /// The sliver that is there must be the one that is wanted.
-fn check_same(sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
+fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
+    let limit = sliver.limit(root);
+    if let Some(size) = wanted.size.filter(|size| limit != Some(*size)) {
+        let has = limit.map_or_else(|| "none".to_owned(), |limit| Size(limit).to_string());
+        return Err(Error::usage(format!(
+            "the sliver `{}` is there already: its store's limit is {has}, and not {}",
+            sliver.name,
+            Size(size)
+        ))
+        .way_out("leave the size out, or destroy it first"));
+    }
     let other_backend = matches!(wanted.backend, Choice::Named(kind) if kind != sliver.backend);
     if sliver.base != *wanted.base || other_backend {
         return Err(Error::usage(format!(
@@ -135,16 +152,48 @@ fn check_same(sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The base must be one that the kind can stand on, and a limit one that the kind keeps.
+fn check_kind(kind: Kind, base: &Base, size: Option<u64>) -> Result<()> {
+    if !kind.takes(base.form) {
+        let way_out = if kind.grows_image() {
+            "add the base again, under another name, with --pack btrfs"
+        } else {
+            "take another backend, or add the base as a folder"
+        };
+        return Err(Error::usage(format!(
+            "{kind} cannot stand on the base `{}`, which is kept as {}",
+            base.name,
+            base.form.name()
+        ))
+        .way_out(way_out));
+    }
+    match size {
+        Some(size) if !kind.grows_image() => {
+            Err(Error::usage(format!("a store of {kind} keeps no limit of {}", Size(size)))
+                .way_out("leave the size out, or take btrfs-seed"))
+        }
+        Some(size) if size < seed::LEAST => Err(seed::too_small(size)),
+        _ => Ok(()),
+    }
+}
+
 /// The steps that make a store beside its place.
-fn stage(root: &Root, name: &Name, base: &Base, kind: Kind, data: Option<&Path>) -> Result<Vec<Step>> {
+fn stage(
+    root: &Root,
+    wanted: &Wanted<'_>,
+    base: &Base,
+    kind: Kind,
+    data: Option<&Path>,
+) -> Result<Vec<Step>> {
+    let name = wanted.name;
+    // In the private mount namespace any folder serves as a mount point.
+    let target = root.run().join("mounted");
     let stage = sweep::new_store(root, name);
     let ground = Ground { root, base, kind, features: probe::features(root, kind)? };
     let mut steps = vec![Step::CreateDir(stage.clone())];
     steps.extend(ground.image(&MountInfo::of_self()?));
-    steps.extend(ground.make(&stage));
+    steps.extend(ground.make(&stage, wanted.size, &target));
     if let Some(data) = data {
-        // In the private mount namespace any folder serves as a mount point.
-        let target = root.run().join("mounted");
         steps.extend(ground.mount(&format!(".new.{name}"), &target)?);
         steps.push(Step::Unpack(data.to_owned(), target.clone()));
         steps.push(Step::Unmount(target));
@@ -163,8 +212,8 @@ fn stage(root: &Root, name: &Name, base: &Base, kind: Kind, data: Option<&Path>)
 }
 
 /// Only a real run may try things on the disk.
-fn choose(root: &Root, choice: Choice, dry_run: bool) -> Result<Kind> {
-    if dry_run { probe::remembered(root, choice) } else { probe::choose(root, choice) }
+fn choose(root: &Root, choice: Choice, form: Form, dry_run: bool) -> Result<Kind> {
+    if dry_run { probe::remembered(root, choice, form) } else { probe::choose(root, choice, form) }
 }
 
 /// An archive by its absolute path, since mounting changes the working folder.

@@ -31,6 +31,8 @@ struct Sheet {
     store: PathBuf,
     view: PathBuf,
     space: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
     mounted_at: Vec<String>,
     held_by: Vec<String>,
 }
@@ -54,6 +56,7 @@ pub fn run(ctx: &mut Ctx, args: &cli::Show) -> Result<()> {
     let sheet = Sheet {
         wanted: Wanted::of(ctx.config()?, name),
         actual: Actual::of(&root, name, &views, &Sockets::read()?),
+        limit: sliver.limit(&root),
         backend: sliver.backend,
         base_digest: sliver.digest,
         created: sliver.created,
@@ -83,6 +86,9 @@ fn print(sheet: &Sheet) -> Result<()> {
         ("view", &view),
     ] {
         table.row(&[label, value]);
+    }
+    if let Some(limit) = sheet.limit {
+        table.row(&["limit", &Size(limit).to_string()]);
     }
     for place in &sheet.mounted_at {
         table.row(&["mounted at", place]);

@@ -6,6 +6,7 @@ use super::uci::{Package, Section, Value};
 use super::{Config, Place, Problem};
 use crate::name::Name;
 use crate::out::escape;
+use crate::size::Size;
 
 /// The backend that stands for "the first that works here".
 pub const AUTO: &str = "auto";
@@ -47,6 +48,8 @@ pub struct SliverWanted {
     pub backend: String,
     /// `data`: an absolute path to an archive that is unpacked over the base when the sliver is created.
     pub data: Option<PathBuf>,
+    /// `size`: the limit of a store that is an image, in bytes.
+    pub size: Option<u64>,
     /// `mount`: mount it at boot and on reload. Yes, unless told otherwise.
     pub mount: bool,
     /// `enabled`: no leaves the sliver as it is. Yes, unless told otherwise.
@@ -132,18 +135,28 @@ impl<'a> Fields<'a> {
         main: &Main,
         known: impl Iterator<Item = (&'b Name, &'b Place)>,
     ) -> Option<SliverWanted> {
-        self.known(&["name", "base", "backend", "data", "mount", "enabled"]);
+        self.known(&["name", "base", "backend", "size", "data", "mount", "enabled"]);
         let name = self.own_name(known);
         let base = self.name("base");
         if self.section.option("base").is_none() {
             self.fatal(self.section.line, "a sliver wants a base: option base 'NAME'");
         }
         let backend = self.text("backend").unwrap_or(&main.backend).to_owned();
+        let size = self.size("size");
         let (data, mount, enabled) = (self.path("data"), self.yes("mount"), self.yes("enabled"));
         if self.first_fatal().is_some() {
             return None;
         }
-        Some(SliverWanted { name: name?, base: base?, backend, data, mount, enabled, place: self.place() })
+        Some(SliverWanted {
+            name: name?,
+            base: base?,
+            backend,
+            size,
+            data,
+            mount,
+            enabled,
+            place: self.place(),
+        })
     }
 
     /// The name of what the section asks for, which no earlier section of the type has.
@@ -196,6 +209,11 @@ impl<'a> Fields<'a> {
             format!("{option} `{}` is no path on this node: one starts with /", escape(text.as_bytes()));
         self.fatal_at(option, what);
         None
+    }
+
+    fn size(&mut self, option: &str) -> Option<u64> {
+        let text = self.text(option)?;
+        Size::parse(text).map_err(|err| self.fatal_at(option, err.to_string())).ok().map(|size| size.0)
     }
 
     fn name(&mut self, option: &str) -> Option<Name> {

@@ -2,9 +2,11 @@
 //! installed programs.
 
 mod pack;
+mod seed;
 mod superblock;
 mod view;
 
 pub use pack::{Packer, packer, require};
-pub use superblock::{Superblock, detect};
+pub use seed::typed as seed_typed;
+pub use superblock::{HEAD, Superblock, detect};
 pub use view::{Seen, look};

@@ -6,12 +6,14 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use super::seed;
 use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
 use crate::mount::{exec, image, private};
 use crate::out::Progress;
 use crate::sys::pause;
 use crate::sys::tool::{self, Stream};
+use crate::tree::Summary;
 
 /// A way to pack: the program and the options that it and this kernel know.
 pub struct Packer {
@@ -64,20 +66,31 @@ fn choices(form: Form) -> Result<Choices> {
     match form {
         Form::Squashfs => Ok(SQUASHFS),
         Form::Erofs => Ok(EROFS),
-        Form::Directory => Err(Error::usage("a directory is not packed")),
+        Form::Directory | Form::Btrfs => Err(Error::usage("a directory is not packed")),
     }
 }
 
 /// Refuses when the program that packs images of the given form is not installed.
 pub fn require(form: Form) -> Result<()> {
+    if form == Form::Btrfs {
+        return seed::PROGRAMS.into_iter().try_for_each(|program| installed(program, seed::PACKAGE));
+    }
     let choices = choices(form)?;
-    let asked = tool::start(choices.program, &["--help".as_ref()], [Stream::Null; 3]);
-    asked.and_then(|mut asked| asked.wait()).map(drop).map_err(|errno| absent(&choices, errno))
+    installed(choices.program, choices.package)
+}
+
+fn installed(program: &str, package: &str) -> Result<()> {
+    let asked = tool::start(program, &["--help".as_ref()], [Stream::Null; 3]);
+    asked.and_then(|mut asked| asked.wait()).map(drop).map_err(|errno| absent(program, package, errno))
 }
 
 /// Finds a way to pack a tree as an image of the given form: tried on an empty folder in `scratch`, which this kernel must then
 /// mount. Nothing of the trial stays.
 pub fn packer(form: Form, scratch: &Path) -> Result<Packer> {
+    // There is nothing to choose: the kernel that packs reads it, too.
+    if form == Form::Btrfs {
+        return Ok(Packer { form, program: "", options: Vec::new() });
+    }
     let choices = choices(form)?;
     let empty = scratch.join("empty");
     let trial = scratch.join("trial");
@@ -93,7 +106,8 @@ fn choose(form: Form, choices: &Choices, empty: &Path, trial: &Path) -> Result<P
         for compression in choices.compressions {
             let options = [*compression, *fixed, choices.always].concat();
             let packer = Packer { form, program: choices.program, options };
-            let made = packer.run(empty, trial, true, None).map_err(|errno| absent(choices, errno))?;
+            let made = packer.run(empty, trial, true, None);
+            let made = made.map_err(|errno| absent(choices.program, choices.package, errno))?;
             let mounted = if made.is_none() { Some(mounts(form, trial, empty)) } else { None };
             let _perhaps_not_made = fs::remove_file(trial);
             match mounted {
@@ -122,17 +136,21 @@ fn mounts(form: Form, image: &Path, over: &Path) -> Result<()> {
     .map(drop)
 }
 
-fn absent(choices: &Choices, errno: Errno) -> Error {
+/// The error of a program that could not be started.
+pub fn absent(program: &str, package: &str, errno: Errno) -> Error {
     if errno == Errno::ENOENT {
-        return Error::unsupported(format!("{} is not installed", choices.program))
-            .way_out(format!("install it (package {}), or add the base without --pack", choices.package));
+        return Error::unsupported(format!("{program} is not installed"))
+            .way_out(format!("install it (package {package}), or add the base without --pack"));
     }
-    Error::sys("start", choices.program.as_ref(), errno)
+    Error::sys("start", program.as_ref(), errno)
 }
 
 impl Packer {
-    /// Packs the folder `tree` into the new file `to`.
-    pub fn pack(&self, tree: &Path, to: &Path) -> Result<()> {
+    /// Packs the folder `tree`, in which `what` was found, into the new file `to`.
+    pub fn pack(&self, tree: &Path, to: &Path, what: &Summary) -> Result<()> {
+        if self.form == Form::Btrfs {
+            return seed::pack(tree, to, what);
+        }
         let progress = Progress::new("packing", None);
         let status = self.run(tree, to, false, Some(&progress)).at("run", self.program.as_ref())?;
         let Some(status) = status else {

@@ -1,5 +1,5 @@
-//! The superblocks of squashfs (linux: fs/squashfs/squashfs_fs.h) and erofs (fs/erofs/erofs_fs.h), as far as they tell
-//! whether an image is whole. Frozen formats; all numbers are little-endian.
+//! The superblocks of squashfs (linux: fs/squashfs/squashfs_fs.h), erofs (fs/erofs/erofs_fs.h) and Btrfs
+//! (uapi/linux/btrfs_tree.h), as far as they tell whether an image is whole. Frozen formats; all numbers are little-endian.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,8 +8,14 @@ use std::path::Path;
 use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
 
-/// How many bytes of an image hold its superblock.
-const HEAD: usize = 2048;
+/// How many bytes of an image hold its superblock, whatever it is.
+pub const HEAD: usize = BTRFS + 4096;
+
+/// Where the superblock of Btrfs stands.
+const BTRFS: usize = 64 << 10;
+
+/// The flag of a Btrfs that others grow from (BTRFS_SUPER_FLAG_SEEDING).
+const SEEDING: u64 = 1 << 32;
 
 /// Tells an image by its first bytes.
 pub fn detect(head: &[u8]) -> Option<Form> {
@@ -17,6 +23,8 @@ pub fn detect(head: &[u8]) -> Option<Form> {
         Some(Form::Squashfs)
     } else if head.get(1024..1028) == Some(&0xE0F5_E1E2u32.to_le_bytes()) {
         Some(Form::Erofs)
+    } else if head.get(BTRFS + 64..BTRFS + 72) == Some(b"_BHRfS_M") {
+        Some(Form::Btrfs)
     } else {
         None
     }
@@ -31,6 +39,8 @@ pub struct Superblock {
     pub size: u64,
     /// May there be extended attributes in it?
     pub attrs: bool,
+    /// The number of the image's device in a Btrfs of several; 0 for other formats.
+    pub device: u64,
 }
 
 impl Superblock {
@@ -46,6 +56,9 @@ impl Superblock {
                 path.display()
             )));
         };
+        if block.form == Form::Btrfs {
+            seed(&head, path)?;
+        }
         if length < block.size {
             return Err(Error::failed(format!(
                 "the image {} is cut off: it has {length} of {} bytes",
@@ -64,15 +77,35 @@ impl Superblock {
                 let version = (u16_at(head, 28)?, u16_at(head, 30)?);
                 // The table of attributes; all ones where there is none.
                 let attrs = u64_at(head, 56)? != u64::MAX;
-                (version == (4, 0)).then_some(Self { form, size: u64_at(head, 40)?, attrs })
+                (version == (4, 0)).then_some(Self { form, size: u64_at(head, 40)?, attrs, device: 0 })
             }
             Form::Erofs => {
                 let bits = u32::from(*head.get(1024 + 12)?);
                 let size = u64::from(u32_at(head, 1024 + 36)?).checked_shl(bits)?;
                 // Attributes stand at their inodes; only a walk tells.
-                (9..=16).contains(&bits).then_some(Self { form, size, attrs: true })
+                (9..=16).contains(&bits).then_some(Self { form, size, attrs: true, device: 0 })
+            }
+            Form::Btrfs => {
+                let (size, device) = (u64_at(head, BTRFS + 112)?, u64_at(head, BTRFS + 201)?);
+                Some(Self { form, size, attrs: true, device })
             }
             Form::Directory => None,
+        }
+    }
+}
+
+/// Refuses a Btrfs that nothing can grow from, or that is not all in this image.
+fn seed(head: &[u8], path: &Path) -> Result<()> {
+    let number = |at| u64_at(head, BTRFS + at).unwrap_or(0);
+    if number(56) & SEEDING == 0 {
+        return Err(Error::usage(format!("the image {} is a Btrfs, but no seed", path.display()))
+            .way_out("unmount the source, make it a seed with `btrfstune -S 1`, and add it again"));
+    }
+    match number(136) {
+        1 => Ok(()),
+        devices => {
+            Err(Error::usage(format!("the image {} is one of {devices} devices of a Btrfs", path.display()))
+                .way_out("make a seed of one device"))
         }
     }
 }

@@ -11,7 +11,7 @@ use super::Superblock;
 use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
-use crate::mount::{exec, image, private};
+use crate::mount::{exec, image, private, seed};
 use crate::out::Progress;
 use crate::sys::xattr;
 use crate::tree::{self, Dir, SELF, Summary};
@@ -30,6 +30,8 @@ pub struct Seen {
 /// the number of bytes in it, where it is known.
 pub fn look(file: &Path, form: Form, folder: &Path, attrs: bool, total: Option<u64>) -> Result<Seen> {
     let block = Superblock::read(file)?;
+    // While a seed is mounted, no sliver on it can be.
+    let _lock = if form == Form::Btrfs { Some(seed::lock(file)?) } else { None };
     let answer = private::run(folder, || {
         // The mount must not outlive the command that asked for it.
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", Path::new("a child process"))?;

@@ -65,7 +65,8 @@ impl Format {
             Kind::Union(Union::Overlayfs) => Self::Overlayfs,
             Kind::Union(Union::MiniFo) => Self::MiniFo,
             Kind::Union(Union::Aufs) => Self::Aufs,
-            Kind::BtrfsSnapshot => Self::Snapshot,
+            // What grew from a seed has the inodes of the seed.
+            Kind::BtrfsSnapshot | Kind::BtrfsSeed => Self::Snapshot,
             Kind::Reflink | Kind::Copy => Self::Tree,
         }
     }

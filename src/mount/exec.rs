@@ -12,6 +12,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::image;
 use super::plan::{MountCall, Step};
+use super::seed;
 use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::sys::{btrfs, sync};
@@ -57,6 +58,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             undo.push(Undo::Unmount(call.target.clone()));
         }
         Step::MountImage { fstype, image, target } => {
+            let _lock = if *fstype == seed::FSTYPE { Some(seed::lock(image)?) } else { None };
             image::mount_read_only(fstype, image, target)?;
             undo.push(Undo::Unmount(target.clone()));
         }
@@ -74,6 +76,15 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             undo.push(Undo::RemoveTree(to.clone()));
             tree::copy_path(from, to, *content)?;
         }
+        Step::GrowSeed { seed, store, size, target } => {
+            undo.push(Undo::RemoveFile(store.clone()));
+            seed::grow(seed, store, *size, target)?;
+        }
+        Step::MountSeed { seed, store, target } => {
+            seed::mount(seed, store, target)?;
+            undo.push(Undo::Unmount(target.clone()));
+        }
+        Step::Forget(device) => seed::forget(device),
         Step::Unmount(target) => unmount(target)?,
         Step::SyncDisk(dir) => sync::disk(dir)?,
         Step::Rename(from, to) => {

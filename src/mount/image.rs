@@ -9,12 +9,15 @@ use crate::sys::loopdev;
 
 /// Mounts an image through a loop device that the kernel frees with the mount.
 pub fn mount_read_only(fstype: &str, image: &Path, target: &Path) -> Result<()> {
-    let device = loopdev::bind_read_only(image)?;
+    let device = loopdev::bind(image, false)?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
     mount(Some(&device.path), target, Some(fstype), flags, None::<&str>).map_err(|errno| {
         let err = Error::sys(&format!("mount the {fstype} image {} on", image.display()), target, errno);
         match errno {
             nix::errno::Errno::ENODEV => err.way_out(format!("this kernel has no {fstype}: load its module")),
+            nix::errno::Errno::EEXIST | nix::errno::Errno::EBUSY => err.way_out(
+                "another image with the same file system is mounted, or a copy of it: unmount that one first",
+            ),
             _ => {
                 err.way_out("the kernel's log (dmesg) may say more; `sliverfs base verify` checks the image")
             }

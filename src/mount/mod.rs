@@ -7,3 +7,4 @@ pub mod mountinfo;
 pub mod options;
 pub mod plan;
 pub mod private;
+pub mod seed;

@@ -5,10 +5,11 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Result};
 use crate::hash::fnv64a;
+use crate::mount::seed::FSTYPE;
 
 /// What the source of each mount that this program makes starts with; a store's path follows.
 pub const SOURCE: &str = "sliverfs:";
@@ -91,6 +92,13 @@ impl<'a> Mount<'a> {
     /// Is it a view of this program's? A union says so in its source; a bound tree shows a folder of a store.
     pub fn is_ours(&self) -> bool {
         self.source().starts_with(SOURCE.as_bytes()) || contains(self.root, b"/.store/")
+    }
+
+    /// The loop device below it, where it is a Btrfs on one: it may be what grew from a seed.
+    pub fn loop_device(&self) -> Option<PathBuf> {
+        let source = self.source();
+        let name = source.rsplit(|b| *b == b'/').next().filter(|name| name.starts_with(b"loop"))?;
+        (self.fstype == FSTYPE.as_bytes()).then(|| Path::new("/dev").join(OsStr::from_bytes(name)))
     }
 
     /// Is the mount, or the file system below it, read-only?

@@ -57,6 +57,28 @@ pub enum Step {
         /// Whether the files' extents are shared.
         content: Content,
     },
+    /// Grow a new writable image from a Btrfs seed.
+    GrowSeed {
+        /// The seed's image.
+        seed: PathBuf,
+        /// The new image.
+        store: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// A free mount point.
+        target: PathBuf,
+    },
+    /// Mount an image that grew from a seed.
+    MountSeed {
+        /// The seed's image.
+        seed: PathBuf,
+        /// The image that grew from it.
+        store: PathBuf,
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// Make the kernel forget a device of a Btrfs that was unmounted.
+    Forget(PathBuf),
     /// Unmount what is mounted on a folder; undone by nothing, so it comes last.
     Unmount(PathBuf),
     /// Write everything of the folder's disk to the disk.
@@ -109,6 +131,22 @@ impl fmt::Display for Step {
                 };
                 write!(f, "cp -aT --reflink={how} {} {}", path(from), path(to))
             }
+            Self::GrowSeed { seed, store, size, target } => {
+                let (seed, store, target) = (path(seed), path(store), path(target));
+                write!(
+                    f,
+                    "truncate -s {size} {store} && mount -t btrfs $(losetup -rf --show {seed}) {target} && \
+                     btrfs device add $(losetup -f --show {store}) {target} && mount -o remount,rw {target} && umount {target}"
+                )
+            }
+            Self::MountSeed { seed, store, target } => write!(
+                f,
+                "btrfs device scan $(losetup -rf --show {}) && mount -t btrfs -o noatime $(losetup -f --show {}) {}",
+                path(seed),
+                path(store),
+                path(target)
+            ),
+            Self::Forget(device) => write!(f, "btrfs device scan --forget {}", path(device)),
             Self::Unmount(target) => write!(f, "umount {}", path(target)),
             Self::SyncDisk(dir) => write!(f, "sync -f {}", path(dir)),
             Self::Rename(from, to) => write!(f, "mv -T {} {}", path(from), path(to)),

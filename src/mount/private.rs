@@ -5,9 +5,9 @@ use std::path::Path;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::mountinfo::MountInfo;
+use super::mountinfo::{Mount, MountInfo};
 use crate::error::{Context, Result};
-use crate::sys::child;
+use crate::sys::{child, loopdev};
 
 /// Runs `work` in a child with a private mount namespace, and returns its answer. `keep` is the folder to work on.
 pub fn run(keep: &Path, work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
@@ -21,12 +21,18 @@ pub fn run(keep: &Path, work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8
     })
 }
 
+/// A view; of one that grew from a seed only the name of its image says so.
+fn is_view(mount: &Mount<'_>) -> bool {
+    let image = mount.loop_device().and_then(|device| loopdev::image_of(&device));
+    mount.is_ours() || image.is_some_and(|image| image.ends_with(b"/store.raw\n"))
+}
+
 /// Takes the views down in this namespace, which has a copy of each: a sliver that is unmounted outside must not be found alive
 /// in here. But for the view that `keep` itself lies in (a node in a sliver). What cannot be taken down stays for as long as the
 /// work takes.
 fn let_go_of_views(keep: &Path) {
     let Ok(info) = MountInfo::of_self() else { return };
-    for mount in info.mounts().rev().filter(|mount| mount.is_ours() && !keep.starts_with(mount.target())) {
+    for mount in info.mounts().rev().filter(|mount| is_view(mount) && !keep.starts_with(mount.target())) {
         let _stays = umount2(&*mount.target(), MntFlags::MNT_DETACH);
     }
 }

@@ -1,9 +1,8 @@
-//! Loop devices over read-only images (loop(4), linux/loop.h).
+//! Loop devices over images (loop(4), linux/loop.h).
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -14,6 +13,7 @@ use crate::error::{Context, Error, Result};
 const LOOP_SET_FD: u32 = 0x4C00;
 const LOOP_CLR_FD: u32 = 0x4C01;
 const LOOP_SET_STATUS64: u32 = 0x4C04;
+const LOOP_GET_STATUS64: u32 = 0x4C05;
 const LOOP_CONFIGURE: u32 = 0x4C0A; // since 5.8
 const LOOP_CTL_GET_FREE: u32 = 0x4C82; // since 3.1
 
@@ -55,25 +55,29 @@ pub struct Loop {
     _open: File,
 }
 
-/// Binds a free loop device read-only to `image`.
+/// Binds a free loop device to `image`; the device can be written to where `writable`.
 ///
 /// Another process may take the free device between the question and the answer; then the next one is tried.
-pub fn bind_read_only(image: &Path) -> Result<Loop> {
+pub fn bind(image: &Path, writable: bool) -> Result<Loop> {
     let backing = OpenOptions::new()
         .read(true)
+        .write(writable)
         .custom_flags(libc::O_NOFOLLOW)
         .open(image)
         .at("open the image", image)?;
     for attempt in 0..64u32 {
         let path = free_device(attempt)?;
-        let device = match OpenOptions::new().read(true).open(&path) {
+        let device = match OpenOptions::new().read(true).write(writable).open(&path) {
             Ok(device) => device,
-            Err(err) if err.raw_os_error() == Some(libc::ENOENT) => continue,
+            // It was taken away, or a fixed /dev has its node without it.
+            Err(err) if matches!(err.raw_os_error(), Some(libc::ENOENT | libc::ENXIO | libc::ENODEV)) => {
+                continue;
+            }
             Err(err) => return Err(err).at("open the loop device", &path),
         };
-        match configure(&device, &backing) {
+        match configure(&device, &backing, writable) {
             Ok(()) => return Ok(Loop { path, _open: device }),
-            Err(Errno::EBUSY) => continue,
+            Err(Errno::EBUSY | Errno::ENXIO) => continue,
             Err(errno) => return Err(errno).at("bind a loop device to", image),
         }
     }
@@ -81,14 +85,49 @@ pub fn bind_read_only(image: &Path) -> Result<Loop> {
         .way_out("raise `max_loop` of the loop module, or unmount what you do not need"))
 }
 
-/// The loop device that stands on the image, wherever it is mounted. Kernels before 2.6.37 do not tell.
-pub fn bound_to(image: &Path) -> Option<PathBuf> {
-    let blocks = std::fs::read_dir("/sys/block").ok()?;
-    blocks.filter_map(|entry| Some(entry.ok()?.path())).find_map(|block| {
-        let file = std::fs::read(block.join("loop/backing_file")).ok()?;
-        let ours = file.strip_suffix(b"\n").unwrap_or(&file) == image.as_os_str().as_bytes();
-        ours.then(|| Path::new("/dev").join(block.file_name().unwrap_or_default()))
-    })
+/// The loop device that stands on the image, wherever and under whatever name that is bound or mounted: by the image's own
+/// device and inode, which the kernel noted when it was bound. None where there is no such image, either.
+pub fn bound_to(image: &Path) -> Result<Option<PathBuf>> {
+    let id = match std::fs::metadata(image) {
+        Ok(meta) => (meta.dev(), meta.ino()),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(err).at("look at the image", image),
+    };
+    let blocks = Path::new("/sys/block");
+    for entry in std::fs::read_dir(blocks).at("list", blocks)? {
+        let name = entry.at("list", blocks)?.file_name();
+        if name.as_encoded_bytes().starts_with(b"loop") {
+            let device = Path::new("/dev").join(name);
+            if backing(&device)? == Some(id) {
+                return Ok(Some(device));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The device and the inode of the file that a loop device stands on; none where it stands on nothing.
+///
+/// Fails where the device cannot be asked though the kernel has it: then nobody knows what it stands on.
+pub fn backing(device: &Path) -> Result<Option<(u64, u64)>> {
+    let open = match File::open(device) {
+        Ok(open) => open,
+        Err(_) if image_of(device).is_none() => return Ok(None),
+        Err(err) => return Err(err).at("look at the loop device", device),
+    };
+    // SAFETY: `struct loop_info64` is plain integers, for which all zeros is a legal value.
+    let mut info: Info64 = unsafe { std::mem::zeroed() };
+    match ioctl_ptr(open.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) {
+        Ok(()) => Ok(Some((info.device, info.inode))),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(errno) => Err(errno).at("look at the loop device", device),
+    }
+}
+
+/// The path of the file that a loop device stands on, as the kernel tells it (2.6.37), for what only looks: it may be another
+/// namespace's, or an old one.
+pub fn image_of(device: &Path) -> Option<Vec<u8>> {
+    std::fs::read(Path::new("/sys/block").join(device.file_name()?).join("loop/backing_file")).ok()
 }
 
 /// The next free device: asked from /dev/loop-control, or before Linux 3.1 tried one by one.
@@ -104,11 +143,11 @@ fn free_device(attempt: u32) -> Result<PathBuf> {
 }
 
 /// One call where the kernel has LOOP_CONFIGURE, else two, undone when the second fails.
-fn configure(device: &File, backing: &File) -> nix::Result<()> {
+fn configure(device: &File, backing: &File, writable: bool) -> nix::Result<()> {
     // SAFETY: `struct loop_config` is plain integers, for which all zeros is a legal value.
     let mut config: Config = unsafe { std::mem::zeroed() };
     config.fd = u32::try_from(backing.as_raw_fd()).map_err(|_| Errno::EBADF)?;
-    config.info.flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
+    config.info.flags = LO_FLAGS_AUTOCLEAR | if writable { 0 } else { LO_FLAGS_READ_ONLY };
     match ioctl_ptr(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) {
         // Kernels before 5.8 answer EINVAL to an unknown command, and never with a half-done binding.
         Err(Errno::EINVAL | Errno::ENOTTY) => {}

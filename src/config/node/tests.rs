@@ -25,6 +25,7 @@ fn all_options() {
             option name 'exp-1'
             option base 'debian-12.5'
             option backend 'copy'
+            option size '512M'
             option data '/mnt/usb/my data.tgz'
             option mount 'No'
             option enabled '0'
@@ -50,6 +51,7 @@ fn all_options() {
                 name: name("web"),
                 base: name("debian"),
                 backend: "overlay".to_owned(),
+                size: None,
                 data: None,
                 mount: true,
                 enabled: true,
@@ -59,6 +61,7 @@ fn all_options() {
                 name: name("exp-1"),
                 base: name("debian-12.5"),
                 backend: "copy".to_owned(),
+                size: Some(512 << 20),
                 data: Some(PathBuf::from("/mnt/usb/my data.tgz")),
                 mount: false,
                 enabled: false,
@@ -69,11 +72,11 @@ fn all_options() {
     assert_eq!(
         config.bases,
         [
-            BaseWanted { name: name("debian"), source: None, place: place(10, "base 'debian'") },
+            BaseWanted { name: name("debian"), source: None, place: place(11, "base 'debian'") },
             BaseWanted {
                 name: name("debian-12.5"),
                 source: Some(PathBuf::from("/mnt/usb/d12.squashfs")),
-                place: place(11, "base 'd12'"),
+                place: place(12, "base 'd12'"),
             },
         ]
     );
@@ -129,7 +132,7 @@ config slivers 'x'
             "12 sliver 'twice'!: base is a list: write one `option base` in its place",
             "15 sliver 'latin'!: data is not UTF-8: write it again",
             "17 base 'url'!: source `http://example.org/b.tgz` is no path on this node: one starts with /",
-            "20 sliver 'typo': option mout is not known here; known are name, base, backend, data, mount, enabled",
+            "20 sliver 'typo': option mout is not known here; known are name, base, backend, size, data, mount, enabled",
             "23 sliver 'again'!: good is asked for in line 21 (sliver 'good'), which counts",
             "26 slivers 'x': an unknown type of section; known are sliverfs, base, sliver",
         ]

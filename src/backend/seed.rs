@@ -1,0 +1,50 @@
+//! The trial of Btrfs seeds: what can be tried without one. The rest is proved when a sliver is made, and undone where it fails.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::features::Features;
+use super::kernel::{filesystems, load_module};
+use super::trial::{DiskName, lists};
+use super::verdict::Verdict;
+use crate::error::{Context, Error, Result};
+use crate::kind::Kind;
+use crate::mount::seed::{FSTYPE, LEAST};
+use crate::sys::{btrfs, loopdev};
+
+/// Does the kernel have Btrfs, does the disk of `dir` keep a sparse image, and is there a loop device to write to it?
+pub fn trial(dir: &Path, disk: &DiskName) -> Result<Verdict> {
+    let kind = Kind::BtrfsSeed;
+    if !lists(&filesystems()?, FSTYPE) {
+        load_module(FSTYPE);
+        if !lists(&filesystems()?, FSTYPE) {
+            return Ok(Verdict::no(kind, false, "this kernel has no Btrfs".to_owned(), true));
+        }
+    }
+    let image = dir.join("image");
+    let file = File::create(&image).at("create", &image)?;
+    file.set_len(LEAST).at("lay out", &image)?;
+    let taken = file.metadata().at("look at", &image)?.blocks().saturating_mul(512);
+    if taken >= LEAST {
+        let reason =
+            format!("`{}` lies on {}, where an image takes all its size at once", disk.path, disk.fstype);
+        return Ok(Verdict::no(kind, true, reason, true));
+    }
+    let device = loopdev::bind(&image, true)?;
+    // What is no Btrfs is refused, by a kernel that looked at it.
+    if let Err(errno @ (nix::errno::Errno::ENOENT | nix::errno::Errno::EACCES)) = btrfs::scan(&device.path) {
+        return Err(Error::sys("make a device known through", Path::new("/dev/btrfs-control"), errno));
+    }
+    fs::remove_file(&image).at("remove", &image)?;
+    let verdict = Verdict::by_name(
+        kind,
+        "only on a base that is a Btrfs seed image (`base add --pack btrfs` makes one)".to_owned(),
+    );
+    Ok(verdict.with(features()))
+}
+
+/// A store that is in use has a loop device, which the kernel tells.
+pub fn features() -> Features {
+    Features { tells_in_use: true, ..Features::default() }
+}

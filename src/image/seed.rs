@@ -1,0 +1,124 @@
+//! Packs a tree as a Btrfs seed: mkfs.btrfs, a copy into it by our own hands, which keeps everything, and btrfstune.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+use super::pack::absent;
+use crate::error::{Context, Error, Result};
+use crate::mount::{exec, private, seed};
+use crate::out::Progress;
+use crate::sys::tool::{self, Stream};
+use crate::sys::{loopdev, sync};
+use crate::tree::{self, Content, Summary};
+
+/// What the image is formatted with: one copy of everything, since its SHA-256 tells whether it is whole.
+const FORMAT: [&str; 6] = ["-q", "-f", "-m", "single", "-d", "single"];
+
+/// What makes a file system a seed.
+const SEED: [&str; 3] = ["-f", "-S", "1"];
+
+/// The programs' package.
+pub const PACKAGE: &str = "btrfs-progs";
+
+/// The programs.
+pub const PROGRAMS: [&str; 2] = ["mkfs.btrfs", "btrfstune"];
+
+/// What a file system of this kind needs before anything is in it: 45 MiB are the least that mkfs.btrfs takes.
+const EMPTY: u64 = 64 << 20;
+
+/// The unit of the image's size.
+const UNIT: u64 = 1 << 20;
+
+/// What the metadata of an entry take at most, in bytes, on average.
+const ENTRY: u64 = 2 << 10;
+
+/// How often the image is made again, twice as large. A source may take less on its disk than it does here.
+const ATTEMPTS: u32 = 6;
+
+/// Packs the folder `from` into the new file `to`, whose folder serves as a mount point in a namespace of its own.
+///
+/// The image is not much larger than what is in it, holes or not: its SHA-256 is over every byte.
+pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
+    let file = fs::OpenOptions::new().write(true).create_new(true).open(to).at("create", to)?;
+    let mut size = what.disk.saturating_add(what.disk >> 3);
+    size = size.saturating_add(what.entries.saturating_mul(ENTRY)).saturating_add(EMPTY);
+    // A loop device leaves out what fills no sector.
+    size &= !(UNIT - 1);
+    let [format, tune] = PROGRAMS;
+    for _ in 0..ATTEMPTS {
+        file.set_len(0).and_then(|()| file.set_len(size)).at("lay out", to)?;
+        run(format, &FORMAT, to)?;
+        if fill(from, to).map_err(|err| seed::torn(err, to))? {
+            run(tune, &SEED, to)?;
+            return file.sync_all().at("write to the disk", to);
+        }
+        size = size.saturating_mul(2);
+    }
+    Err(Error::sys("pack into", to, Errno::ENOSPC))
+}
+
+fn run(program: &str, options: &[&str], to: &Path) -> Result<()> {
+    let args: Vec<&OsStr> = options.iter().map(OsStr::new).chain([to.as_os_str()]).collect();
+    let started = tool::start(program, &args, [Stream::Null, Stream::Null, Stream::Ours]);
+    let ended =
+        started.and_then(|mut child| child.wait()).map_err(|errno| absent(program, PACKAGE, errno))?;
+    match ended {
+        None => Ok(()),
+        Some(how) => Err(Error::failed(format!("{program} failed on {} ({how})", to.display()))
+            .way_out("what it wrote above says why")),
+    }
+}
+
+/// Copies the tree into the formatted image. False where that is too small.
+fn fill(from: &Path, image: &Path) -> Result<bool> {
+    let target = image.parent().unwrap_or(image);
+    // Opened before the image lies over it.
+    let source = tree::open(from)?;
+    private::run(target, || {
+        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", Path::new("a child process"))?;
+        let device = loopdev::bind(image, true)?;
+        // zstd wants Linux 4.14.
+        let mut mounted = Err(Errno::EINVAL);
+        for options in ["compress=zstd", "compress=zlib"] {
+            if mounted == Err(Errno::EINVAL) {
+                mounted =
+                    mount(Some(&device.path), target, Some(seed::FSTYPE), MsFlags::MS_NOATIME, Some(options));
+            }
+        }
+        mounted.at("mount the new image on", target)?;
+        drop(device);
+        let progress = Progress::new("packing", None);
+        let copied = tree::copy(
+            source,
+            from.as_os_str().as_bytes(),
+            &tree::open(target)?,
+            (0, 0),
+            Content::Written,
+            &mut |bytes| progress.add(bytes),
+        );
+        let copied = copied.and_then(|_| sync::disk(target));
+        exec::unmount(target)?;
+        match copied {
+            // It may also be the disk that is full, which seems to the image as an error of its device.
+            Err(err) if err.errno() == Some(Errno::ENOSPC) => Ok(vec![0]),
+            copied => copied.map(|()| Vec::new()),
+        }
+    })
+    .map(|answer| answer.is_empty())
+}
+
+/// The steps of [`pack`] as a person would type them.
+pub fn typed(from: &str, to: &str) -> String {
+    format!(
+        "truncate -s 1G {to} && mkfs.btrfs {} {to} && mount -o compress=zstd {to} /mnt && cp -a {from}/. /mnt && umount /mnt && btrfstune {} {to}",
+        FORMAT.join(" "),
+        SEED.join(" ")
+    )
+}

@@ -1,0 +1,203 @@
+//! Btrfs seeds: a read-only file system in an image that others grow from. A sliver's is the seed and a writable image of its own.
+//!
+//! The kernel knows one device for each seed at a time. So each sliver has a loop device of its own over the seed's image, made
+//! known just before the sliver's mount and forgotten just after it (with a common one the second mount is EBUSY, seen on 6.18).
+//! While the seed itself is mounted, nothing grows from it and nothing that grew is mounted (fs/btrfs/volumes.c:
+//! open_seed_devices, device_list_add). All that is kept apart by a lock on the image.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount as mount_at};
+
+use super::exec;
+use crate::error::{Class, Context, Error, Result, meaning};
+use crate::image::Superblock;
+use crate::size::Size;
+use crate::sys::loopdev::{self, Loop};
+use crate::sys::{btrfs, pause, statfs, sync};
+use crate::tree;
+
+/// The type of both parts.
+pub const FSTYPE: &str = "btrfs";
+
+/// The file of a sliver's writable part, in its store.
+pub const STORE: &str = "store.raw";
+
+/// The smallest writable part, in bytes. With 24 MiB the kernel was seen to hang for good ([`btrfs::add_device`]).
+pub const LEAST: u64 = 256 << 20;
+
+/// The size of a writable part that nobody gave one.
+pub const USUAL: u64 = 1 << 30;
+
+/// What growing writes at once, and as much again: 4.1 MiB were seen.
+const GROWTH: u64 = 10 << 20;
+
+/// How often a mount is tried against somebody who looks at the devices in the same moment (udev), a [`pause`] apart.
+const PATIENCE: u32 = 10;
+
+/// The refusal of a size.
+pub fn too_small(size: u64) -> Error {
+    Error::usage(format!("{} is too small for a store on a seed", Size(size)))
+        .way_out(format!("give it {} or more: it takes no more than is written", Size(LEAST)))
+}
+
+/// Waits until nobody else is at this image.
+pub fn lock(image: &Path) -> Result<Flock<File>> {
+    let mut file = File::open(image).at("open the image", image)?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusive) {
+            Ok(held) => return Ok(held),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(errno).at("lock", image),
+        }
+    }
+}
+
+/// Grows a writable image of `size` bytes from the seed: the new file `store`. `target` is a free mount point, free again after.
+pub fn grow(seed: &Path, store: &Path, size: u64, target: &Path) -> Result<()> {
+    if size < LEAST {
+        return Err(too_small(size));
+    }
+    let available = statfs::of(store.parent().unwrap_or(store))?.available;
+    if available < GROWTH {
+        return Err(Error::sys("make room for", store, Errno::ENOSPC).way_out(format!(
+            "{} are free on its disk, and a store on a seed begins with up to {}",
+            Size(available),
+            Size(GROWTH)
+        )));
+    }
+    let block = whole(seed)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(store).at("create", store)?;
+    file.set_len(size).at("lay out", store)?;
+    let _lock = lock(seed)?;
+    let below = loopdev::bind(seed, false)?;
+    let above = loopdev::bind(store, true)?;
+    try_mount(&below, &below, target, MsFlags::MS_RDONLY).map_err(|errno| refused(seed, target, errno))?;
+    let grown = add(&above, target)
+        .and_then(|()| stands_on(target, block.device, &below, seed))
+        .and_then(|()| sync::disk(target));
+    let unmounted = exec::unmount(target);
+    forget(&below.path);
+    forget(&above.path);
+    grown.map_err(|err| torn(err, store))?;
+    unmounted?;
+    file.sync_all().at("write to the disk", store)
+}
+
+/// A seed that was added is whole, or somebody was at it.
+fn whole(seed: &Path) -> Result<Superblock> {
+    Superblock::read(seed).map_err(|err| Error::new(Class::Damaged, err.to_string()))
+}
+
+fn add(above: &Loop, target: &Path) -> Result<()> {
+    let dir = tree::open(target)?;
+    btrfs::add_device(&dir, &above.path).at("add a writable device to the seed on", target)?;
+    mount_at(None::<&str>, target, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_NOATIME, None::<&str>)
+        .at("make writable", target)
+        .map_err(|err| err.way_out("the kernel's log (dmesg) may say more"))
+}
+
+/// The error of a write into the image `store`, with the reason that its disk is full where it is: what a loop device says when
+/// its file cannot grow is no more than EIO.
+pub fn torn(err: Error, store: &Path) -> Error {
+    let available = statfs::of(store.parent().unwrap_or(store)).map_or(u64::MAX, |disk| disk.available);
+    if available >= GROWTH || err.class() == Class::InUse {
+        return err;
+    }
+    Error::sys("write", store, Errno::ENOSPC)
+        .way_out(format!("{} are free on its disk: free some space ({err})", Size(available)))
+}
+
+/// Mounts a grown image with its seed below it.
+pub fn mount(seed: &Path, store: &Path, target: &Path) -> Result<()> {
+    let block = whole(seed)?;
+    let _lock = lock(seed)?;
+    let below = loopdev::bind(seed, false)?;
+    let above = loopdev::bind(store, true)?;
+    let mut attempts = 0;
+    let failed = loop {
+        attempts += 1;
+        let failed = match try_mount(&below, &above, target, MsFlags::empty()) {
+            Ok(()) => {
+                let right = stands_on(target, block.device, &below, seed);
+                forget(&below.path);
+                let Err(wrong) = right else { return Ok(()) };
+                exec::unmount(target)?;
+                wrong
+            }
+            Err(errno) => refused(seed, target, errno),
+        };
+        if attempts >= PATIENCE || failed.class() != Class::InUse {
+            break failed;
+        }
+        pause();
+    };
+    forget(&above.path);
+    forget(&below.path);
+    Err(failed)
+}
+
+fn try_mount(below: &Loop, device: &Loop, target: &Path, flags: MsFlags) -> nix::Result<()> {
+    btrfs::scan(&below.path)?;
+    mount_at(Some(&device.path), target, Some(FSTYPE), flags | MsFlags::MS_NOATIME, None::<&str>)
+}
+
+/// Is it our device that the kernel took for the seed? Another image may have the same superblock, be it a copy, and be made known
+/// by somebody else between our two calls.
+fn stands_on(target: &Path, id: u64, below: &Loop, seed: &Path) -> Result<()> {
+    let dir = tree::open(target)?;
+    let path = btrfs::device(&dir, id).at("ask for the devices of", target)?;
+    let [found, ours] = [&path, &below.path].map(|path| std::fs::metadata(path).map(|meta| meta.rdev()).ok());
+    if found.is_some() && found == ours {
+        return Ok(());
+    }
+    Err(Error::in_use(format!(
+        "the kernel takes {} for the seed {}: both hold a file system with the same id",
+        path.display(),
+        seed.display()
+    ))
+    .way_out("unmount or unbind that device"))
+}
+
+/// A device that was forgotten already, or by a kernel that cannot, does no harm: the next one with its superblock takes its place.
+pub fn forget(device: &Path) {
+    let _known_no_more = btrfs::forget(device);
+}
+
+fn refused(seed: &Path, target: &Path, errno: Errno) -> Error {
+    let step = format!("mount what grows from the seed {} on", seed.display());
+    match errno {
+        Errno::EBUSY | Errno::EEXIST => Error::in_use(format!(
+            "{step} {}: {}",
+            target.display(),
+            meaning(errno)
+        ))
+        .way_out(format!(
+            "the seed itself is mounted somewhere, or a copy of it or of this store is: `losetup -j {}` and \
+                 /proc/*/mountinfo tell where; unmount it there",
+            seed.display()
+        )),
+        Errno::ENODEV | Errno::ENOENT | Errno::ENOTTY => Error::sys(&step, target, errno)
+            .way_out("this kernel has no Btrfs, or its module is not loaded: modprobe btrfs"),
+        _ => Error::sys(&step, target, errno)
+            .way_out("the kernel's log (dmesg) may say more; `sliverfs base verify` checks the seed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_would_hang_the_kernel_is_never_begun() {
+        let none = Path::new("/proc/none");
+        for size in [0, 24 << 20, LEAST - 1] {
+            let err = grow(none, none, size, none).err().map(|err| err.to_string()).unwrap_or_default();
+            assert!(err.contains("too small") && err.contains("256 MiB"), "{err}");
+        }
+    }
+}
