@@ -1,12 +1,14 @@
 //! Which processes hold a view that is mounted nowhere any more.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
 
 use crate::catalog::{Mounted, Root};
 use crate::error::{Context, Result};
 use crate::name::Name;
+use crate::sys::mountpoint::look;
 use crate::tree::Dir;
 
 /// Processes that stand in the sliver's view or hold folders of it open.
@@ -14,17 +16,19 @@ use crate::tree::Dir;
 /// A union and a snapshot have a device of their own, which was noted when they were mounted; a tree that lies on the disk
 /// like any other is known by the way up from where a process stands, which ends at a detached mount's root.
 pub fn holders(root: &Root, name: &Name) -> Result<Vec<String>> {
-    let disk = fs::metadata(root.stores()).at("look at", &root.stores())?.dev();
-    let tree = fs::metadata(root.store(name).join("tree")).ok().map(|meta| (meta.dev(), meta.ino()));
+    let stores = root.stores();
+    let disk = look(&stores).ok_or(Errno::ENOENT).at("look at", &stores)?.device;
+    let tree = look(&root.store(name).join("tree")).map(|seen| (seen.device, seen.inode));
     let noted = Mounted::find(root, name).map(|noted| noted.device);
     let device = noted.or(tree.map(|(device, _)| device)).filter(|device| *device != disk);
     if device.is_none() && tree.is_none() {
         return Ok(Vec::new());
     }
+    // A process may hold what a daemon of its tenant serves, which answers when it likes.
     let held = |path: &Path| {
-        fs::metadata(path).is_ok_and(|meta| {
-            Some(meta.dev()) == device
-                || tree.is_some_and(|tree| meta.dev() == tree.0 && meta.is_dir() && stands_below(path, tree))
+        look(path).is_some_and(|seen| {
+            Some(seen.device) == device
+                || tree.is_some_and(|tree| seen.device == tree.0 && seen.dir && stands_below(path, tree))
         })
     };
     let mut found = Vec::new();
