@@ -3,8 +3,10 @@
 
 pub mod btrfs;
 pub mod child;
+pub mod daemon;
 pub mod extents;
 pub mod loopdev;
+pub mod memory;
 pub mod mountpoint;
 pub mod statfs;
 pub mod sync;

@@ -33,6 +33,8 @@ pub struct Child {
     pub stdin: Option<File>,
     /// What it writes, where that is a pipe.
     pub stdout: Option<File>,
+    /// What it says on its standard error, where that is a pipe.
+    pub stderr: Option<File>,
 }
 
 /// Starts a program, looked for in PATH. ENOENT where it is not installed.
@@ -40,6 +42,16 @@ pub struct Child {
 /// Its arguments are absolute paths: the working folder is ours. The kernel kills it when this process dies, so that it
 /// does not write into a folder that the next command already clears away.
 pub fn start(program: &str, args: &[&OsStr], streams: [Stream; 3]) -> nix::Result<Child> {
+    spawn(program, args, streams, &|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL))
+}
+
+/// As [`start`], but the child does `before` instead of tying itself to this process; where that fails, it is not started.
+pub(super) fn spawn(
+    program: &str,
+    args: &[&OsStr],
+    streams: [Stream; 3],
+    before: &dyn Fn() -> nix::Result<()>,
+) -> nix::Result<Child> {
     let words: Vec<CString> = std::iter::once(OsStr::new(program))
         .chain(args.iter().copied())
         .map(|word| CString::new(word.as_bytes()).map_err(|_| Errno::EINVAL))
@@ -48,6 +60,7 @@ pub fn start(program: &str, args: &[&OsStr], streams: [Stream; 3]) -> nix::Resul
     let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(errno)?;
     let (from_us, to_it) = pipe_for(stdin)?;
     let (to_us, from_it) = pipe_for(stdout)?;
+    let (its_errors, errors) = pipe_for(stderr)?;
     // It closes when the program starts, and else tells why it did not.
     let (failure, tell) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: this program has one thread, so the child may allocate and lock as if it had been started anew.
@@ -55,16 +68,18 @@ pub fn start(program: &str, args: &[&OsStr], streams: [Stream; 3]) -> nix::Resul
         ForkResult::Child => {
             let errno = become_program(
                 &words,
-                [(stdin, from_us.as_ref()), (stdout, from_it.as_ref()), (stderr, None)],
+                [(stdin, from_us.as_ref()), (stdout, from_it.as_ref()), (stderr, errors.as_ref())],
                 &null,
+                before,
             );
             let _nobody_listens = nix::unistd::write(&tell, &(errno as i32).to_ne_bytes());
             // SAFETY: _exit(2) ends the child at once: the parent's buffers and exit handlers are not run twice.
             unsafe { libc::_exit(127) }
         }
         ForkResult::Parent { child } => {
-            drop((tell, from_us, from_it));
-            let mut child = Child { pid: child, stdin: to_it.map(File::from), stdout: to_us.map(File::from) };
+            drop((tell, from_us, from_it, errors));
+            let (stdin, stdout) = (to_it.map(File::from), to_us.map(File::from));
+            let mut child = Child { pid: child, stdin, stdout, stderr: its_errors.map(File::from) };
             let mut errno = [0; 4];
             match File::from(failure).read_exact(&mut errno) {
                 Ok(()) => {
@@ -78,7 +93,12 @@ pub fn start(program: &str, args: &[&OsStr], streams: [Stream; 3]) -> nix::Resul
 }
 
 /// In the child: lays the streams out and becomes the program. Returns only with why it could not.
-fn become_program(words: &[CString], streams: [(Stream, Option<&OwnedFd>); 3], null: &File) -> Errno {
+fn become_program(
+    words: &[CString],
+    streams: [(Stream, Option<&OwnedFd>); 3],
+    null: &File,
+    before: &dyn Fn() -> nix::Result<()>,
+) -> Errno {
     for (number, (stream, pipe)) in (0..).zip(streams) {
         let from = match (stream, pipe) {
             (Stream::Ours, _) => continue,
@@ -90,7 +110,7 @@ fn become_program(words: &[CString], streams: [(Stream, Option<&OwnedFd>); 3], n
             return errno;
         }
     }
-    if let Err(errno) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
+    if let Err(errno) = before() {
         return errno;
     }
     let Some(program) = words.first() else { return Errno::EINVAL };
@@ -109,6 +129,11 @@ fn errno(err: io::Error) -> Errno {
 }
 
 impl Child {
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
+    }
+
     /// Waits until it ends. None where it ended well, or else how it ended.
     pub fn wait(&mut self) -> nix::Result<Option<String>> {
         (self.stdin, self.stdout) = (None, None);
@@ -128,10 +153,10 @@ impl Child {
         }
     }
 
-    /// Ends it.
-    pub fn kill(&mut self) {
+    /// Ends it. How it ended, as [`Child::wait`] says it, where it did so before.
+    pub fn kill(&mut self) -> Option<String> {
         let _already_dead = kill(self.pid, Signal::SIGKILL);
-        let _reaped = self.wait();
+        self.wait().ok().flatten()
     }
 }
 
