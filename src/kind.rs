@@ -51,6 +51,8 @@ pub enum Kind {
     Reflink,
     /// The store is a full copy of the base; a disk that deduplicates shares it.
     Copy,
+    /// A union in user space: fuse-overlayfs, a daemon for each view.
+    FuseOverlayfs,
 }
 
 impl Union {
@@ -99,7 +101,7 @@ impl Union {
 
 impl Kind {
     /// All kinds, in the order in which `auto` takes them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Union(Union::Overlay),
         Self::Union(Union::Overlayfs),
         Self::Union(Union::MiniFo),
@@ -108,12 +110,13 @@ impl Kind {
         Self::BtrfsSeed,
         Self::Reflink,
         Self::Copy,
+        Self::FuseOverlayfs,
     ];
 
     /// Does the view stand on the base's folder, which must then be there for as long as the view is? An image is mounted for it.
     pub const fn reads_base(self) -> bool {
         match self {
-            Self::Union(_) => true,
+            Self::Union(_) | Self::FuseOverlayfs => true,
             Self::BtrfsSnapshot | Self::BtrfsSeed | Self::Reflink | Self::Copy => false,
         }
     }
@@ -126,7 +129,7 @@ impl Kind {
     /// Can a base of this form carry it?
     pub const fn takes(self, form: Form) -> bool {
         match self {
-            Self::Union(_) | Self::Copy => true,
+            Self::Union(_) | Self::Copy | Self::FuseOverlayfs => true,
             Self::BtrfsSnapshot | Self::Reflink => matches!(form, Form::Directory),
             Self::BtrfsSeed => matches!(form, Form::Btrfs),
         }
@@ -140,6 +143,7 @@ impl Kind {
             Self::BtrfsSeed => "btrfs-seed",
             Self::Reflink => "reflink",
             Self::Copy => "copy",
+            Self::FuseOverlayfs => "fuse-overlayfs",
         }
     }
 

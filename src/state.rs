@@ -7,6 +7,7 @@ use crate::catalog::{Root, Sliver};
 use crate::config::Config;
 use crate::error::{Class, Result};
 use crate::lxc::Sockets;
+use crate::mount::fuse;
 use crate::name::Name;
 
 /// What the operator wants.
@@ -43,6 +44,8 @@ pub enum Actual {
     Mounted,
     /// Its view is up, but read-only: the driver cannot write to the store.
     ReadOnly,
+    /// Its view is mounted, but the daemon that served it ended; its container may run.
+    Dead,
     /// Mounted only in another mount namespace.
     Elsewhere,
     /// Mounted nowhere.
@@ -99,6 +102,7 @@ impl Actual {
             Self::Running => "running",
             Self::Mounted => "mounted",
             Self::ReadOnly => "read-only",
+            Self::Dead => "dead",
             Self::Elsewhere => "elsewhere",
             Self::Unmounted => "unmounted",
         }
@@ -109,6 +113,10 @@ impl Actual {
         let mut actual = Self::Unmounted;
         for place in views.of(root, name) {
             match place.namespace {
+                // Where the lock cannot be asked for, nothing says that it is dead.
+                Namespace::Ours if place.is_served() && !fuse::serves(&root.upper(name)).unwrap_or(true) => {
+                    return Self::Dead;
+                }
                 Namespace::Ours if place.read_only => return Self::ReadOnly,
                 Namespace::Ours => actual = Self::Mounted,
                 _ if actual == Self::Unmounted => actual = Self::Elsewhere,

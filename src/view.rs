@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::alive::{Views, holders, in_use, refuse_alive};
+use crate::alive::{Place, Views, holders, in_use, refuse_alive};
 use crate::backend::probe;
 use crate::backend::store::Ground;
 use crate::catalog::base::Base;
@@ -13,9 +13,9 @@ use crate::catalog::{Mounted, Root, Sliver};
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind;
 use crate::lxc::Sockets;
-use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
+use crate::mount::{exec, fuse};
 use crate::name::Name;
 use crate::sys::{mountpoint, statfs};
 
@@ -35,21 +35,25 @@ pub enum Outcome {
 pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     let name = &sliver.name;
     let view = root.view(name);
+    let mut steps = Vec::new();
     // The table of mounts has a line for each other view, too: it is read where the kernel says no more than that.
-    if mountpoint::is_one(&view) != Some(false) {
+    if sliver.backend == Kind::FuseOverlayfs || mountpoint::is_one(&view) != Some(false) {
         let info = MountInfo::of_self()?;
         if let Some(mount) = info.at(&view) {
             let here = Views::here(root, &info)?;
-            return match here.of(root, name).find(|place| place.target == view) {
-                Some(place) => writable(place.read_only, &view).map(|()| Vec::new()),
-                None => Err(Error::in_use(format!(
-                    "something else is mounted on {}: {} ({})",
-                    view.display(),
-                    String::from_utf8_lossy(&mount.source()),
-                    String::from_utf8_lossy(mount.fstype),
-                ))
-                .way_out("unmount it first")),
-            };
+            match here.of(root, name).find(|place| place.target == view) {
+                Some(place) if is_dead(root, name, place)? => steps.push(Step::Detach(view.clone())),
+                Some(place) => return writable(place.read_only, &view).map(|()| Vec::new()),
+                None => {
+                    return Err(Error::in_use(format!(
+                        "something else is mounted on {}: {} ({})",
+                        view.display(),
+                        String::from_utf8_lossy(&mount.source()),
+                        String::from_utf8_lossy(mount.fstype),
+                    ))
+                    .way_out("unmount it first"));
+                }
+            }
         }
     }
     if base.digest != sliver.digest {
@@ -64,11 +68,15 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     // tell, or says that the store is alive, are all of them looked at: that takes longer than the mount.
     let free = features.tells_in_use && in_use(root, name, sliver.backend, features)? == Some(false);
     if !free {
-        refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)?;
+        let dead = (!steps.is_empty()).then_some(&*view);
+        let views = Views::settled_without(root, name, dead)?;
+        refuse_alive(root, name, sliver.backend, features, &views)?;
     }
-    refuse_full_mount_point(&view)?;
+    if steps.is_empty() {
+        refuse_full_mount_point(&view)?;
+    }
     let ground = Ground { root, base, kind: sliver.backend, features };
-    let mut steps = vec![Step::CreateDir(root.container(name)), Step::CreateDir(view.clone())];
+    steps.extend([Step::CreateDir(root.container(name)), Step::CreateDir(view.clone())]);
     if stands_on_image(root, sliver, base) {
         steps.extend(ground.image(&MountInfo::of_self()?));
     }
@@ -102,6 +110,11 @@ pub fn hold_image(root: &Root, sliver: &Sliver, base: &Base) -> Result<Option<Lo
 
 fn stands_on_image(root: &Root, sliver: &Sliver, base: &Base) -> bool {
     sliver.backend.reads_base() && base.image(root).is_some()
+}
+
+/// Has the daemon ended that served the view? Then nothing can be written through it any more, whoever still holds it.
+fn is_dead(root: &Root, name: &Name, place: &Place) -> Result<bool> {
+    Ok(place.is_served() && !fuse::serves(&root.upper(name))?)
 }
 
 /// After a mount: is it this sliver's, and is it writable? A driver that cannot write to its store mounts read-only, with no
@@ -160,7 +173,8 @@ pub fn own_mounts(root: &Root, name: &Name) -> Result<Vec<Step>> {
     let ours = views.of(root, name).filter(|place| place.target == view);
     let mut steps = Vec::new();
     for place in ours {
-        steps.push(Step::Unmount(view.clone()));
+        let dead = is_dead(root, name, place)?;
+        steps.push(if dead { Step::Detach(view.clone()) } else { Step::Unmount(view.clone()) });
         steps.extend(place.loop_device().map(|device| Step::Forget(device.to_owned())));
     }
     Ok(steps)
@@ -184,6 +198,10 @@ pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<Outcome> {
     if let Some(sliver) = Sliver::find(root, name)? {
         // The kernel gives the number of the view's device to the next mount: what is held of that one is none of ours.
         let features = probe::features(root, sliver.backend).unwrap_or_default();
+        if sliver.backend == Kind::FuseOverlayfs {
+            // Its daemon ends soon after: until then it holds the store, and the base's image.
+            refuse_alive(root, name, sliver.backend, features, &views)?;
+        }
         if in_use(root, name, sliver.backend, features)? == Some(false) || holders(root, name)?.is_empty() {
             Mounted::forget(root, name)?;
         }

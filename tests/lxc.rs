@@ -354,3 +354,48 @@ fn a_long_and_awkward_lxcpath() {
     host.wait_for_end("far-away");
     host.node.ok(&["destroy", "far-away"]);
 }
+
+/// A container on a view that a daemon serves, and what is left when that dies under it.
+#[test]
+fn on_fuse_overlayfs() {
+    let program = std::process::Command::new("fuse-overlayfs").arg("--version").output().map(drop);
+    if !ready() || !require("fuse-overlayfs", program.map_err(|err| format!("fuse-overlayfs: {err}"))) {
+        return;
+    }
+    let host = Host::new();
+    host.node.ok(&["create", "f", "--base", "debian", "--backend", "fuse-overlayfs"]);
+    // It is there already, and as wanted.
+    host.create("f");
+    host.start("f");
+    assert_eq!(host.actual("f"), "running");
+    host.inside("f", "echo f >/etc/who; rm /etc/debian_version; mv /etc/apt /srv/apt; perl -e 1; su -s /bin/sh -c id games");
+    let mut install = host.lxc("lxc-attach", "f");
+    install.args(["--", "sh", "-ec", "cat >/root/hello.deb; dpkg -i /root/hello.deb"]);
+    install.stdin(Stdio::from(fs::File::open(package()).unwrap()));
+    let output = install.output().unwrap();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let before = host.init("f").expect("it runs");
+    host.attach("f", "reboot");
+    host.until("f", "has not rebooted", || host.init("f").is_some_and(|init| init != before));
+    host.wait_for_boot("f");
+    host.inside("f", "test -d /srv/apt; test ! -e /etc/debian_version; hello");
+
+    // Its daemon is killed: the container cannot go on, and says so in the list until it is stopped.
+    let sheet = host.node.json(&["show", "f", "--json"]);
+    assert!(sheet["daemon"]["memory"].as_u64().unwrap() > 1 << 20, "{sheet}");
+    kill(sheet["daemon"]["pid"].as_u64().unwrap().try_into().unwrap());
+    host.until("f", "is not told to be dead", || host.actual("f") == "dead");
+    assert!(host.node.fails(4, &["umount", "f"]).contains("lxc-stop"));
+    host.node.fails(4, &["destroy", "f"]);
+    assert!(host.lxc("lxc-stop", "f").arg("-k").status().unwrap().success());
+    host.wait_for_end("f");
+    assert_eq!(host.actual("f"), "unmounted");
+
+    host.start("f");
+    assert_eq!(host.inside("f", "cat /etc/who"), "f\n");
+    host.attach("f", "halt");
+    host.wait_for_end("f");
+    assert_eq!(host.actual("f"), "unmounted");
+    host.node.ok(&["base", "verify", "debian"]);
+    host.node.ok(&["destroy", "f"]);
+}

@@ -14,6 +14,7 @@ use crate::catalog::Root;
 use crate::error::{Error, Result};
 use crate::kind::Kind;
 use crate::mount::exec::{mount_union, unmount};
+use crate::mount::fuse;
 use crate::mount::plan::MountCall;
 use crate::mount::seed;
 use crate::name::Name;
@@ -34,14 +35,23 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
     }
     let mut held = in_use(root, name, kind, features)?;
     // The kernel takes a view apart some time after its last user ended: a container that was just stopped.
-    for _ in 0..PATIENCE {
-        if held != Some(true) || !holders(root, name)?.is_empty() {
+    for turn in 0..PATIENCE {
+        // A daemon ends after its view, whose device the kernel may have given to another mount by then: who holds that is believed
+        // to hold the view only when the daemon had the time to end.
+        let believed = kind != Kind::FuseOverlayfs || turn >= PATIENCE / 5;
+        if held != Some(true) || believed && !holders(root, name)?.is_empty() {
             break;
         }
         pause();
         held = in_use(root, name, kind, features)?;
     }
     let mut who = if held == Some(false) { Vec::new() } else { holders(root, name)? };
+    if held == Some(true) && who.is_empty() && kind == Kind::FuseOverlayfs {
+        who.extend(
+            fuse::daemon(&root.upper(name))
+                .map(|pid| format!("its daemon, process {pid}: kill -9 it if it hangs")),
+        );
+    }
     if held.unwrap_or(!who.is_empty()) {
         who.extend(bound(root, name)?.map(|device| format!("the loop device {}", device.display())));
         let who = if who.is_empty() { "a process".to_owned() } else { who.join(", ") };
@@ -64,10 +74,12 @@ fn bound(root: &Root, name: &Name) -> Result<Option<PathBuf>> {
 
 /// Asks the kernel whether the store's upper folder is in use by any mount, also a detached one.
 ///
-/// By a mount that never comes about ([`union::in_use`]). None where the driver cannot tell.
+/// By a mount that never comes about ([`union::in_use`]), or by the lock of the daemon that serves it. None where the driver cannot
+/// tell.
 pub fn in_use(root: &Root, name: &Name, kind: Kind, features: Features) -> Result<Option<bool>> {
     let union = match kind {
         Kind::Union(union) => union,
+        Kind::FuseOverlayfs => return fuse::serves(&root.upper(name)).map(Some),
         Kind::BtrfsSeed => return bound(root, name).map(|device| Some(device.is_some())),
         Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => return Ok(None),
     };

@@ -17,7 +17,7 @@ use crate::catalog::{Mounted, Root};
 use crate::error::{Context, Result};
 use crate::hash::fnv64a;
 use crate::mount::mountinfo::{Mount, MountInfo, SOURCE};
-use crate::mount::{disk, seed};
+use crate::mount::{disk, fuse, seed};
 use crate::name::Name;
 use crate::sys::{loopdev, pause};
 
@@ -120,14 +120,24 @@ impl Views {
     /// A namespace that was just made has a copy of every mount until its maker has left the old root behind (a container
     /// that starts) or taken the copies down (another sliverfs at work).
     pub fn settled(root: &Root, name: &Name) -> Result<Self> {
-        let mut views = Self::everywhere(root)?;
+        Self::settled_without(root, name, None)
+    }
+
+    /// The same, with what is mounted on `target` in our own mount namespace left out.
+    pub fn settled_without(root: &Root, name: &Name, target: Option<&Path>) -> Result<Self> {
+        let look = || -> Result<Self> {
+            let mut views = Self::everywhere(root)?;
+            views.places.retain(|place| place.namespace != Namespace::Ours || Some(&*place.target) != target);
+            Ok(views)
+        };
+        let mut views = look()?;
         for _ in 0..PATIENCE {
             let places: Vec<&Place> = views.of(root, name).collect();
             if places.is_empty() || places.iter().any(|place| place.namespace == Namespace::Ours) {
                 break;
             }
             pause();
-            views = Self::everywhere(root)?;
+            views = look()?;
         }
         Ok(views)
     }
@@ -214,6 +224,11 @@ impl Place {
     /// The loop device of a view that grew from a seed.
     pub fn loop_device(&self) -> Option<&Path> {
         self.image.as_ref().map(|(device, _)| device.as_path())
+    }
+
+    /// Does a daemon serve it, or did one?
+    pub fn is_served(&self) -> bool {
+        self.fstype == fuse::FSTYPE
     }
 
     /// The place in a sentence.

@@ -141,16 +141,20 @@ pub fn ask(fstype: &str, options: &Options) -> nix::Result<()> {
     mount(Some("sliverfs:ask"), Path::new("/proc"), Some(fstype), MsFlags::empty(), Some(options.as_str()))
 }
 
-/// Makes sure that the kernel offers a kind's file system, loading its module where it must.
-pub fn need(union: Union) -> Result<()> {
-    let fstype = union.caps().fstype;
+/// Does the kernel offer a file system? Its module is loaded where it must be.
+pub fn offers(fstype: &str) -> Result<bool> {
     if lists(&filesystems()?, fstype) {
-        return Ok(());
+        return Ok(true);
     }
     load_module(fstype);
-    if lists(&filesystems()?, fstype) {
+    Ok(lists(&filesystems()?, fstype))
+}
+
+/// Makes sure that the kernel offers a kind's file system.
+pub fn need(fstype: &str) -> Result<()> {
+    if offers(fstype)? {
         return Ok(());
     }
-    Err(Error::unsupported(format!("this kernel does not offer {union}"))
+    Err(Error::unsupported(format!("this kernel does not offer {fstype}"))
         .way_out("boot the kernel that the sliver was made on, or load its module"))
 }

@@ -1,6 +1,7 @@
 //! The ways in which a base and a store become a view: their dialects, their trial, and what is remembered of it.
 
 pub mod features;
+pub mod fuse;
 pub mod kernel;
 pub mod probe;
 pub mod seed;

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::features::Features;
+use super::fuse;
 use super::kernel::{self, Running};
 use super::seed;
 use super::tree as tree_trial;
@@ -124,10 +125,11 @@ pub fn features(root: &Root, kind: Kind) -> Result<Features> {
         Some(verdict) => Ok(verdict.features),
         None => match kind {
             Kind::Union(union) => {
-                kernel::need(union)?;
+                kernel::need(union.caps().fstype)?;
                 Features::ask(union, &mut |options| kernel::ask(union.caps().fstype, options))
             }
             Kind::BtrfsSeed => Ok(seed::features()),
+            Kind::FuseOverlayfs => kernel::need(fuse::KERNEL).map(|()| Features::default()),
             _ => Ok(Features::default()),
         },
     }
@@ -174,6 +176,7 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
             Kind::BtrfsSnapshot => tree_trial::snapshot(&dir, &disk)?,
             Kind::BtrfsSeed => seed::trial(&dir, &disk)?,
             Kind::Reflink => tree_trial::reflink(&dir, &disk)?,
+            Kind::FuseOverlayfs => fuse::run(&dir, disk)?,
             Kind::Copy => Verdict::by_name(
                 kind,
                 format!("a full copy shares nothing on {}: only when asked for by name", disk.fstype),

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use super::features::Features;
+use super::fuse as daemon;
 use super::union::{self, Layers};
 use crate::catalog::Root;
 use crate::catalog::base::{Base, Form};
 use crate::catalog::mounted::source;
 use crate::error::Result;
 use crate::kind::{Kind, Union};
+use crate::mount::fuse;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{MountCall, Step};
 use crate::mount::seed;
@@ -70,6 +72,15 @@ impl Ground<'_> {
             }],
             Kind::Reflink => vec![Step::CopyTree { from, to, content: Content::Shared }],
             Kind::Copy => vec![Step::CopyTree { from, to, content: Content::Written }],
+            Kind::FuseOverlayfs => {
+                // What it cannot copy up starts in the store.
+                let upper = store.join("upper");
+                vec![
+                    Step::CopyTree { from: from.clone(), to: upper.clone(), content: Content::Special },
+                    Step::CopyAttributes(from, upper),
+                    Step::CreateDir(store.join("work")),
+                ]
+            }
         }
     }
 
@@ -96,6 +107,18 @@ impl Ground<'_> {
                 target,
             }],
             Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => vec![Step::Bind(folder.join("tree"), target)],
+            Kind::FuseOverlayfs => {
+                let layers = Layers::new(&self.lower(), &format!(".store/{store}"));
+                vec![Step::Serve(Box::new(fuse::Call {
+                    source: source(&folder),
+                    layers: daemon::options(&layers)?,
+                    upper: layers.upper,
+                    from: self.root.path().to_owned(),
+                    target,
+                    // A staged store is mounted for a step of this process only.
+                    ends_with_us: store.starts_with('.'),
+                }))]
+            }
         })
     }
 

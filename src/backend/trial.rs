@@ -28,11 +28,13 @@ pub enum Edit {
     ReplaceFolder,
 }
 
-const EDITS: [Edit; 6] =
+/// All of them.
+pub const EDITS: [Edit; 6] =
     [Edit::Create, Edit::Modify, Edit::List, Edit::Delete, Edit::Rename, Edit::ReplaceFolder];
 
 impl Edit {
-    const fn words(self) -> &'static str {
+    /// As the subject of a sentence.
+    pub const fn words(self) -> &'static str {
         match self {
             Self::Create => "creating a file",
             Self::Modify => "changing a file of the base",

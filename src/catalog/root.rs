@@ -145,6 +145,11 @@ impl Root {
         self.stores().join(name)
     }
 
+    /// The upper folder of one sliver's store, where it is a union's.
+    pub fn upper(&self, name: &Name) -> PathBuf {
+        self.store(name).join("upper")
+    }
+
     /// `NAME`: LXC's folder of the sliver, with its configuration and the view's mount point.
     pub fn container(&self, name: &Name) -> PathBuf {
         self.path.join(name)

@@ -8,11 +8,14 @@ use crate::cli;
 use crate::cmd::Ctx;
 use crate::config::Config;
 use crate::error::Result;
+use crate::kind::Kind;
 use crate::lxc::Sockets;
+use crate::mount::fuse;
 use crate::name::Name;
 use crate::out;
 use crate::size::Size;
 use crate::state::{Actual, Recorded, Wanted};
+use crate::sys::memory;
 use crate::tree;
 
 /// A sliver, as `list --json` prints it: see docs/json.md.
@@ -26,6 +29,9 @@ struct Row {
     base: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
     space: Option<u64>,
+    /// Of the daemon that serves the view; only with `--space`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<u64>,
 }
 
 /// Prints the table, or the JSON array.
@@ -40,8 +46,9 @@ pub fn run(ctx: &mut Ctx, args: &cli::List) -> Result<()> {
         log::info!("no slivers in {}: `sliverfs create NAME --base BASE` makes one", root.path().display());
         return Ok(());
     }
-    let headings = ["NAME", "WANTED", "RECORDED", "ACTUAL", "BACKEND", "BASE", "SPACE"];
-    let shown = if args.space { headings.len() } else { headings.len() - 1 };
+    let headings = ["NAME", "WANTED", "RECORDED", "ACTUAL", "BACKEND", "BASE", "SPACE", "MEMORY"];
+    let daemons = rows.iter().any(|row| row.memory.is_some());
+    let shown = headings.len() - if daemons { 0 } else { 1 } - if args.space { 0 } else { 1 };
     let mut table = out::Table::new(headings.get(..shown).unwrap_or(&headings));
     for row in &rows {
         table.row(&[
@@ -51,10 +58,15 @@ pub fn run(ctx: &mut Ctx, args: &cli::List) -> Result<()> {
             row.actual.word(),
             row.backend.unwrap_or("-"),
             row.base.as_ref().map_or("-", Name::as_str),
-            &row.space.map_or_else(String::new, |space| Size(space).to_string()),
+            &size(row.space),
+            &size(row.memory),
         ]);
     }
     table.print()
+}
+
+fn size(bytes: Option<u64>) -> String {
+    bytes.map_or_else(String::new, |bytes| Size(bytes).to_string())
 }
 
 fn rows(root: &Root, config: &Config, space: bool) -> Result<Vec<Row>> {
@@ -86,7 +98,11 @@ fn row(
         true => Some(tree::space(&root.store(&name))?),
         false => None,
     };
+    let served =
+        space.is_some() && sliver.as_ref().is_some_and(|sliver| sliver.backend == Kind::FuseOverlayfs);
+    let daemon = if served { fuse::daemon(&root.upper(&name)) } else { None };
     Ok(Row {
+        memory: daemon.and_then(memory::of),
         wanted: Wanted::of(config, &name),
         recorded,
         actual: Actual::of(root, &name, views, sockets),

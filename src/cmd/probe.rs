@@ -21,10 +21,10 @@ pub fn run(root: &Root, args: &cli::Probe) -> Result<()> {
             let works = if verdict.works { "yes" } else { "no" };
             let why = match &verdict.reason {
                 Some(reason) => reason.clone(),
-                None if best == Some(verdict.kind) => format!("{} (auto takes it)", known(verdict)),
                 None => known(verdict),
             };
-            table.row(&[verdict.kind.name(), works, &why]);
+            let taken = if best == Some(verdict.kind) { " (auto takes it)" } else { "" };
+            table.row(&[verdict.kind.name(), works, &format!("{why}{taken}")]);
         }
         table.print()?;
     }

@@ -12,10 +12,12 @@ use crate::cmd::Ctx;
 use crate::error::Result;
 use crate::kind::Kind;
 use crate::lxc::Sockets;
+use crate::mount::fuse;
 use crate::name::Name;
 use crate::out;
 use crate::size::Size;
 use crate::state::{Actual, Wanted};
+use crate::sys::memory;
 use crate::tree;
 
 /// A sliver, as `show --json` prints it: see docs/json.md.
@@ -35,6 +37,14 @@ struct Sheet {
     limit: Option<u64>,
     mounted_at: Vec<String>,
     held_by: Vec<String>,
+    daemon: Option<Daemon>,
+}
+
+/// The process that serves the view, where the backend has one.
+#[derive(Serialize)]
+struct Daemon {
+    pid: u32,
+    memory: Option<u64>,
 }
 
 /// Prints the sheet.
@@ -44,16 +54,21 @@ pub fn run(ctx: &mut Ctx, args: &cli::Show) -> Result<()> {
     let views = Views::everywhere(&root)?;
     let name = &args.name;
     let mounted_at: Vec<String> = views.of(&root, name).map(Place::words).collect();
+    let pid = if sliver.backend == Kind::FuseOverlayfs { fuse::daemon(&root.upper(name)) } else { None };
     // A view that is mounted nowhere may still be held: then the next mount is refused, and here stands by whom.
     let mut held_by = Vec::new();
     if mounted_at.is_empty() {
         let features = probe::features(&root, sliver.backend).unwrap_or_default();
         held_by = alive::holders(&root, name)?;
         if held_by.is_empty() && alive::in_use(&root, name, sliver.backend, features)? == Some(true) {
-            held_by.push("a process that this one cannot name".to_owned());
+            held_by.push(match pid {
+                Some(pid) => format!("its daemon, process {pid}"),
+                None => "a process that this one cannot name".to_owned(),
+            });
         }
     }
     let sheet = Sheet {
+        daemon: pid.map(|pid| Daemon { pid, memory: memory::of(pid) }),
         wanted: Wanted::of(ctx.config()?, name),
         actual: Actual::of(&root, name, &views, &Sockets::read()?),
         limit: sliver.limit(&root),
@@ -89,6 +104,16 @@ fn print(sheet: &Sheet) -> Result<()> {
     }
     if let Some(limit) = sheet.limit {
         table.row(&["limit", &Size(limit).to_string()]);
+    }
+    if let Some(Daemon { pid, memory }) = sheet.daemon {
+        let memory = memory.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string());
+        table.row(&["daemon", &format!("process {pid}, {memory} of memory")]);
+    }
+    if sheet.actual == Actual::Dead {
+        table.row(&[
+            "daemon",
+            &format!("it ended, and with it the view: `sliverfs mount {}` brings it back", sheet.name),
+        ]);
     }
     for place in &sheet.mounted_at {
         table.row(&["mounted at", place]);

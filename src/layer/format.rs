@@ -58,9 +58,9 @@ impl Format {
         })
     }
 
-    /// The format that a backend writes.
-    pub const fn of(kind: Kind) -> Self {
-        match kind {
+    /// The format that a backend writes. None for fuse-overlayfs, whose stores mix the marks of overlay and aufs: nothing reads them.
+    pub const fn of(kind: Kind) -> Option<Self> {
+        Some(match kind {
             Kind::Union(Union::Overlay) => Self::Overlay,
             Kind::Union(Union::Overlayfs) => Self::Overlayfs,
             Kind::Union(Union::MiniFo) => Self::MiniFo,
@@ -68,7 +68,8 @@ impl Format {
             // What grew from a seed has the inodes of the seed.
             Kind::BtrfsSnapshot | Kind::BtrfsSeed => Self::Snapshot,
             Kind::Reflink | Kind::Copy => Self::Tree,
-        }
+            Kind::FuseOverlayfs => return None,
+        })
     }
 
     /// Does the store hold the whole tree?

@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::image;
 use super::plan::{MountCall, Step};
-use super::seed;
+use super::{fuse, image, seed};
 use crate::archive;
 use crate::error::{Context, Error, Result};
-use crate::sys::{btrfs, sync};
+use crate::sys::{btrfs, mountpoint, sync};
 use crate::tree;
 
 /// What takes a done step back.
@@ -44,7 +43,9 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
     match step {
         Step::CreateDir(dir) => match fs::create_dir(dir) {
             Ok(()) => undo.push(Undo::RemoveDir(dir.clone())),
-            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            Err(err)
+                if err.kind() == std::io::ErrorKind::AlreadyExists
+                    && mountpoint::look(dir).is_some_and(|seen| seen.dir) => {}
             Err(err) => return Err(err).at("create", dir),
         },
         Step::WriteFile(file, text) => {
@@ -55,6 +56,10 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         }
         Step::Mount(call) => {
             mount_union(call)?;
+            undo.push(Undo::Unmount(call.target.clone()));
+        }
+        Step::Serve(call) => {
+            fuse::serve(call)?;
             undo.push(Undo::Unmount(call.target.clone()));
         }
         Step::MountImage { fstype, image, target } => {
@@ -86,6 +91,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         }
         Step::Forget(device) => seed::forget(device),
         Step::Unmount(target) => unmount(target)?,
+        Step::Detach(target) => umount2(target, MntFlags::MNT_DETACH).at("unmount", target)?,
         Step::SyncDisk(dir) => sync::disk(dir)?,
         Step::Rename(from, to) => {
             fs::rename(from, to).at("rename to", to)?;

@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod exec;
+pub mod fuse;
 pub mod image;
 pub mod mountinfo;
 pub mod options;

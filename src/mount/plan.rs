@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::fuse;
 use super::options::Options;
 use crate::shell::{path, quote};
 use crate::tree::Content;
@@ -31,6 +32,8 @@ pub enum Step {
     WriteFile(PathBuf, Vec<u8>),
     /// Mount a union.
     Mount(Box<MountCall>),
+    /// Mount what a daemon serves, and start that.
+    Serve(Box<fuse::Call>),
     /// Mount an image read-only through a loop device.
     MountImage {
         /// The image's file-system type.
@@ -81,6 +84,8 @@ pub enum Step {
     Forget(PathBuf),
     /// Unmount what is mounted on a folder; undone by nothing, so it comes last.
     Unmount(PathBuf),
+    /// Unmount, whoever holds it, what is mounted on a folder and works no more.
+    Detach(PathBuf),
     /// Write everything of the folder's disk to the disk.
     SyncDisk(PathBuf),
     /// Make a finished folder visible, or hide one that is to be removed, by renaming it.
@@ -109,6 +114,7 @@ impl fmt::Display for Step {
                 quote(&call.source),
                 path(&call.target)
             ),
+            Self::Serve(call) => call.fmt(f),
             Self::MountImage { fstype, image, target } => {
                 write!(f, "mount -t {fstype} -o loop,ro {} {}", path(image), path(target))
             }
@@ -124,10 +130,16 @@ impl fmt::Display for Step {
             }
             Self::Bind(from, to) => write!(f, "mount --bind {} {}", path(from), path(to)),
             Self::Snapshot(from, to) => write!(f, "btrfs subvolume snapshot {} {}", path(from), path(to)),
+            Self::CopyTree { from, to, content: Content::Special } => write!(
+                f,
+                "mkdir {0} && ( cd {1} && find . ! -type d '(' -links +1 -o ! -type f ! -type l ')' -print0 | xargs -0r cp -a --parents -t {0} )",
+                path(to),
+                path(from)
+            ),
             Self::CopyTree { from, to, content } => {
                 let how = match content {
                     Content::Shared => "always",
-                    Content::Written => "never",
+                    Content::Written | Content::Special => "never",
                 };
                 write!(f, "cp -aT --reflink={how} {} {}", path(from), path(to))
             }
@@ -148,6 +160,7 @@ impl fmt::Display for Step {
             ),
             Self::Forget(device) => write!(f, "btrfs device scan --forget {}", path(device)),
             Self::Unmount(target) => write!(f, "umount {}", path(target)),
+            Self::Detach(target) => write!(f, "umount -l {}", path(target)),
             Self::SyncDisk(dir) => write!(f, "sync -f {}", path(dir)),
             Self::Rename(from, to) => write!(f, "mv -T {} {}", path(from), path(to)),
             Self::RemoveTree(dir) => write!(f, "rm -rf {}", path(dir)),

@@ -24,6 +24,11 @@ pub enum Content {
     Written,
     /// The copy shares the extents of the file that it was made of; where the disk cannot, the copy fails.
     Shared,
+    /// It is written, and only what fuse-overlayfs cannot copy up is copied, with the folders that it lies in.
+    ///
+    /// With 1.10, what is written to a file with several names goes to one of them, and the next mount shows none of it; a device
+    /// or a pipe whose mode, owner or name is changed becomes an empty file.
+    Special,
 }
 
 /// What was copied.
@@ -61,6 +66,16 @@ pub fn copy(
     let mut directories = Vec::new();
     while let Some(step) = walk.step()? {
         match step {
+            Step::Entry(entry)
+                if content == Content::Special && entry.name.to_bytes().starts_with(b".wh.") =>
+            {
+                let path = shown(entry.path);
+                return Err(Error::unsupported(format!(
+                    "{} reads as a deletion to fuse-overlayfs",
+                    path.display()
+                ))
+                .way_out("take another backend, or a base without such names"));
+            }
             Step::Entry(entry) if entry.stat.kind == Kind::Dir => {
                 directories.push(Meta::read(entry.dir, entry.name, &entry.stat, entry.path)?);
                 copy.directory(&entry)?;
@@ -76,7 +91,9 @@ pub fn copy(
             Step::Entry(entry) => copy.entry(&entry)?,
             Step::Leave { name, path, .. } => {
                 copy.to.up().map_err(sys("go back from the copy of", path))?;
-                if let Some(meta) = directories.pop() {
+                // A folder that nothing was put into can be removed.
+                let empty = content == Content::Special && copy.to.here().remove_dir(name).is_ok();
+                if let Some(meta) = directories.pop().filter(|_| !empty) {
                     meta.apply(copy.to.here(), name, Kind::Dir, path)?;
                 }
             }
@@ -153,6 +170,10 @@ impl Copy<'_> {
 
     fn entry(&mut self, entry: &Entry<'_>) -> Result<()> {
         let Entry { dir, name, stat, path } = entry;
+        if self.content == Content::Special && stat.links <= 1 && matches!(stat.kind, Kind::File | Kind::Link)
+        {
+            return Ok(());
+        }
         let below = path.get(self.prefix..).unwrap_or_default();
         let below = below.strip_prefix(b"/").unwrap_or(below);
         if self.linked.again(stat, self.to.here(), name, below).map_err(sys("link the copy of", path))? {
@@ -165,7 +186,7 @@ impl Copy<'_> {
                 let mut from = dir.open_file(name, stat).map_err(sys("open", path))?;
                 let mut file = here.create_file(name).map_err(sys("create the copy of", path))?;
                 match self.content {
-                    Content::Written => {
+                    Content::Written | Content::Special => {
                         copy_content(&mut from, stat, &mut file, path, &mut self.buffer, self.progress)?;
                     }
                     Content::Shared => {

@@ -1,0 +1,112 @@
+//! The trial of fuse-overlayfs: a union in user space, for kernels that have no union but FUSE.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, chown, symlink};
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::kernel::{self, Running};
+use super::trial::{DiskName, EDITS, Kernel};
+use super::union::Layers;
+use super::verdict::Verdict;
+use crate::error::{Class, Result, meaning};
+use crate::kind::Kind;
+use crate::mount::fuse::{self, Call};
+use crate::mount::options::Options;
+use crate::size::Size;
+use crate::sys::memory;
+
+/// What the kernel lists, and the module's name.
+pub const KERNEL: &str = "fuse";
+
+/// The layers, as the program takes them.
+pub fn options(layers: &Layers) -> Result<Options> {
+    let mut options = Options::new();
+    options.add("lowerdir", &layers.lower)?;
+    options.add("upperdir", &layers.upper)?;
+    options.add("workdir", &layers.work)?;
+    Ok(options)
+}
+
+/// Serves a trial view in `dir`, edits it, and looks at what the store holds.
+pub fn run(dir: &Path, disk: DiskName) -> Result<Verdict> {
+    let kind = Kind::FuseOverlayfs;
+    if !kernel::offers(KERNEL)? {
+        let reason =
+            format!("this kernel does not list {KERNEL}, and no module of that name could be loaded");
+        return Ok(Verdict::no(kind, false, reason, true));
+    }
+    let DiskName { path, fstype } = disk.clone();
+    let mut kernel = Running::lay_out(dir, disk)?;
+    let layers = Layers { lower: "lower".into(), upper: "upper".into(), work: "work".into() };
+    let call = Call {
+        source: "sliverfs:probe".to_owned(),
+        layers: options(&layers)?,
+        upper: layers.upper,
+        from: dir.to_owned(),
+        target: dir.join("view"),
+        ends_with_us: true,
+    };
+    let mut daemon = match fuse::serve(&call) {
+        Ok(daemon) => daemon,
+        // A package that is installed meanwhile changes it.
+        Err(err) => return Ok(Verdict::no(kind, err.class() != Class::Unsupported, err.to_string(), false)),
+    };
+    let edited = edit(&mut kernel, dir);
+    let memory = memory::of(daemon.id()).unwrap_or(0);
+    let unmounted = kernel.unmount();
+    daemon.kill();
+    let failed = match (edited, unmounted) {
+        (Err(failed), _) => failed,
+        (Ok(()), Err(errno)) => ("unmounting it".to_owned(), errno),
+        (Ok(()), Ok(())) if !holds(dir) => {
+            let reason = format!(
+                "what was changed in a view on `{path}` ({fstype}) is not in the store as fuse-overlayfs 1.10 writes it"
+            );
+            return Ok(Verdict::no(kind, true, reason, true));
+        }
+        (Ok(()), Ok(())) => {
+            let reason = format!(
+                "a daemon for each view: {} of memory in the trial, more as more is looked at",
+                Size(memory)
+            );
+            return Ok(Verdict { reason: Some(reason), ..Verdict::yes(kind) });
+        }
+    };
+    let (what, errno) = failed;
+    let passes = matches!(errno, Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS | Errno::EACCES);
+    Ok(Verdict::no(
+        kind,
+        true,
+        format!("{what} fails in a view on `{path}` ({fstype}): {}", meaning(errno)),
+        !passes,
+    ))
+}
+
+/// Edits the view; where that fails, says what.
+fn edit(kernel: &mut Running, dir: &Path) -> Result<(), (String, Errno)> {
+    for step in EDITS {
+        kernel.edit(step).map_err(|errno| (step.words().to_owned(), errno))?;
+    }
+    // A store on vfat takes all of the above.
+    let new = dir.join("view/new");
+    let kept = symlink("new", dir.join("view/link")).and_then(|()| chown(&new, Some(1), Some(2)));
+    kept.map_err(|err| {
+        let errno = err.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        ("making a link, or giving a file to another owner,".to_owned(), errno)
+    })
+}
+
+/// Does the store hold what was done? A deletion is a device 0:0, or a file where the disk refuses such a device; a
+/// folder that was made anew holds a file that says so.
+fn holds(dir: &Path) -> bool {
+    let upper = dir.join("upper");
+    let gone = fs::symlink_metadata(upper.join("gone"))
+        .is_ok_and(|gone| gone.file_type().is_char_device() && gone.rdev() == 0);
+    let opaque = upper.join("folder/.wh..wh..opq").exists();
+    (gone || upper.join(".wh.gone").exists())
+        && opaque
+        && fs::read(upper.join("changed")).is_ok_and(|text| text == b"base\nchanged\n")
+        && fs::metadata(upper.join("new")).is_ok_and(|new| (new.uid(), new.gid()) == (1, 2))
+}

@@ -1,0 +1,205 @@
+//! Views that a daemon serves: fuse-overlayfs, by FUSE.
+//!
+//! The mount is our own call of mount(2), whose source carries the store's name in every namespace: the program makes up a source
+//! of its own (and takes no other: 1.10 ignores `fsname`). It gets the open /dev/fuse by its number, as libfuse takes it since 3.3.
+//! For as long as it lives it holds a lock on the upper folder. So whether it is alive, and its number, is asked of the kernel,
+//! never of the view, which would hang with it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+
+use super::disk;
+use super::exec::unmount;
+use super::mountinfo::MountInfo;
+use super::options::Options;
+use crate::error::{Context, Error, Result};
+use crate::shell::{path, quote};
+use crate::sys::daemon;
+use crate::sys::tool::Child;
+
+/// The type that mountinfo shows. statfs(2) says the same of every FUSE.
+pub const FSTYPE: &str = "fuse.fuse-overlayfs";
+
+/// The program, and Debian's package that has it.
+const PROGRAM: &str = "fuse-overlayfs";
+
+const DEVICE: &str = "/dev/fuse";
+
+/// What the kernel is told. It checks permissions itself, for all users, as it does on a disk; set-id programs and devices work,
+/// since neither `nosuid` nor `nodev` is a flag of the mount.
+const KERNEL: &str = "rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other";
+
+/// A mount with its daemon.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What mountinfo will show as the source.
+    pub source: String,
+    /// The layers, as names relative to `from`.
+    pub layers: Options,
+    /// The upper folder, relative to `from`.
+    pub upper: String,
+    /// The folder to stand in while the daemon opens its layers.
+    pub from: PathBuf,
+    /// The mount point.
+    pub target: PathBuf,
+    /// The daemon ends with this process: a view in a private mount namespace would keep it, and it the namespace, for ever.
+    pub ends_with_us: bool,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "( cd {} && exec 3<>{DEVICE} 4<{} && flock -n 4 && mount -i -t {FSTYPE} -o noatime,fd=3,{KERNEL} {} {} && {PROGRAM} -o {} \
+             /dev/fd/3 )",
+            path(&self.from),
+            path(Path::new(&self.upper)),
+            quote(&self.source),
+            path(&self.target),
+            quote(self.layers.as_str()),
+        )
+    }
+}
+
+/// Mounts the view and starts its daemon; returns when that answers.
+pub fn serve(call: &Call) -> Result<Child> {
+    // It makes the upper folder's name an absolute one, and then takes that apart (1.10).
+    if call.from.to_string_lossy().contains([':', '\\']) {
+        return Err(Error::unsupported(format!(
+            "{PROGRAM} takes no path with `:` or `\\`: {}",
+            call.from.display()
+        ))
+        .way_out("use another folder, or another backend"));
+    }
+    let device = OpenOptions::new().read(true).write(true).open(DEVICE).at("open", Path::new(DEVICE));
+    let device = device.map_err(|err| match err.errno() {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
+            err.way_out("this kernel has no FUSE: load its module fuse")
+        }
+        _ => err,
+    })?;
+    let options = format!("fd={},{KERNEL}", device.as_raw_fd());
+    mount(
+        Some(call.source.as_str()),
+        &call.target,
+        Some(FSTYPE),
+        MsFlags::MS_NOATIME,
+        Some(options.as_str()),
+    )
+    .at(&format!("mount {PROGRAM} on"), &call.target)?;
+    // The daemon has the device now, and nobody else: with its end the connection ends.
+    start(call, device).inspect_err(|_| {
+        if let Err(err) = unmount(&call.target) {
+            log::warn!("{err}");
+        }
+    })
+}
+
+fn start(call: &Call, device: File) -> Result<Child> {
+    let upper = call.from.join(&call.upper);
+    let locked = File::open(&upper).at("open", &upper)?;
+    let number = format!("/dev/fd/{}", device.as_raw_fd());
+    let args = ["-f", "-o", call.layers.as_str(), &number].map(OsStr::new);
+    let here = File::open(".").at("open", Path::new("."))?;
+    nix::unistd::chdir(&call.from).at("change into", &call.from)?;
+    let started = daemon::start(PROGRAM, &args, &device, &locked, call.ends_with_us);
+    nix::unistd::fchdir(&here).at("change back from", &call.from)?;
+    drop((device, locked));
+    let mut child = started.map_err(|errno| match errno {
+        Errno::ENOENT => Error::unsupported(format!("the program {PROGRAM} is not installed"))
+            .way_out(format!("Debian's package {PROGRAM} has it")),
+        Errno::EWOULDBLOCK => Error::in_use(format!("another daemon works on {}", upper.display()))
+            .way_out("`sliverfs show` names it"),
+        _ => Error::sys("start", Path::new(PROGRAM), errno),
+    })?;
+    // The kernel's first question waits until the daemon answers, and fails when that ends.
+    match fs::metadata(&call.target) {
+        Ok(_) => {
+            child.stderr = None;
+            Ok(child)
+        }
+        Err(err) => Err(Error::failed(format!(
+            "{PROGRAM} does not serve {}: {}",
+            call.target.display(),
+            last_words(&mut child).unwrap_or_else(|| err.to_string())
+        ))
+        .way_out("`sliverfs probe --fresh` tries it on this disk")),
+    }
+}
+
+/// Ends a daemon that failed. The last line that it wrote, but for what it always writes, or how it ended.
+fn last_words(child: &mut Child) -> Option<String> {
+    let errors = child.stderr.take();
+    let ended = child.kill();
+    let mut text = Vec::new();
+    let _what_there_is = errors.map(|mut errors| errors.read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text);
+    let said = |line: &&str| !line.trim().is_empty() && !line.starts_with("unknown argument ignored");
+    text.lines().rfind(said).map(|line| crate::out::escape(line.as_bytes())).or(ended)
+}
+
+/// Does a daemon work on the store with this upper folder? In whichever namespace, and whether or not its view can still be seen.
+pub fn serves(upper: &Path) -> Result<bool> {
+    let open = match File::open(upper) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.at("open", upper)?,
+    };
+    // Shared: two that look at the same time must not take each other for the daemon.
+    match Flock::lock(open, FlockArg::LockSharedNonblock) {
+        Ok(_) => Ok(false),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+        Err((_, errno)) => Err(errno).at("look at the lock of", upper),
+    }
+}
+
+/// The number of the daemon that works on the store with this upper folder.
+pub fn daemon(upper: &Path) -> Option<u32> {
+    let upper = fs::canonicalize(upper).ok()?;
+    let inode = fs::metadata(&upper).ok()?.ino();
+    // Of a Btrfs subvolume stat(2) tells another device than the kernel's tables.
+    let disk = disk::of(&MountInfo::of_self().ok()?, &upper)?;
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    holder(&locks, std::str::from_utf8(&disk.device).ok()?, inode)
+}
+
+/// Who holds the exclusive flock on an inode of a device (`7:0`), in the text of /proc/locks (proc(5)): one line is
+/// `1: FLOCK  ADVISORY  WRITE 19921 07:00:2049 0 EOF`, the device in hexadecimal.
+fn holder(locks: &str, device: &str, inode: u64) -> Option<u32> {
+    let (major, minor) = device.split_once(':')?;
+    let (major, minor) = (major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?);
+    let object = format!("{major:02x}:{minor:02x}:{inode}");
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_it = words.next() == Some("FLOCK") && words.nth(1) == Some("WRITE");
+        let pid = words.next()?.parse().ok().filter(|pid| *pid > 0)?;
+        (is_it && words.next() == Some(&object)).then_some(pid)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holders_of_locks() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 07:0a:2049 0 EOF\n\
+            2: FLOCK  ADVISORY  READ 12 07:0a:2049 0 EOF\n\
+            3: FLOCK  ADVISORY  WRITE 13 07:0a:204 0 EOF\n\
+            4: FLOCK  ADVISORY  WRITE 14 07:0a:2049 0 EOF\n\
+            4: -> FLOCK  ADVISORY  WRITE 15 07:0a:2049 0 EOF\n\
+            5: FLOCK  ADVISORY  WRITE 0 103:00:7 0 EOF\n";
+        assert_eq!(holder(locks, "7:10", 2049), Some(14));
+        assert_eq!(holder(locks, "7:10", 2050), None);
+        assert_eq!(holder(locks, "259:0", 7), None, "of another PID namespace");
+        assert_eq!(holder("", "garbage", 1), None);
+    }
+}
