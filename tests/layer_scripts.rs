@@ -246,3 +246,50 @@ fn redirects_and_metacopies_of_a_real_kernel() {
         assert_same(&shown::whole(to, &new, &lower), &wanted, to.name());
     }
 }
+
+/// An overlay in the view (a container in the sliver) has marks of its own, which the kernel keeps under other names (6.7).
+#[test]
+fn an_overlay_in_an_overlay() {
+    if !require("root", common::root()) {
+        return;
+    }
+    own_namespace();
+    let temp = Temp::quick();
+    let (lower, store) = (temp.join("base"), temp.join("upper"));
+    base(&lower);
+    fs::create_dir(&store).unwrap();
+    let view = Overlay::mount(&temp.0, &lower, &store, PLAIN);
+    let marked = run(Command::new("sh").arg("-c").arg(
+        r#"cd "$1"; setfattr -n trusted.overlay.opaque -v y a/b && setfattr -n trusted.overlay.x -v 1 f && echo yes"#,
+    ).arg("sh").arg(&view.0));
+    if !require(
+        "overlay",
+        if marked.is_empty() {
+            Err("this kernel's overlay keeps none of another's marks".into())
+        } else {
+            Ok(())
+        },
+    ) {
+        return;
+    }
+    let wanted = shown::whole(Format::Tree, &view.0, &lower);
+    assert!(
+        wanted.contains("trusted.overlay.opaque=y") && wanted.contains("trusted.overlay.x=1"),
+        "{wanted}"
+    );
+    drop(view);
+    assert_same(&shown::whole(Format::Overlay, &store, &lower), &wanted, "the store");
+    for to in Format::ALL {
+        let new = temp.join(to.name());
+        let done = shown::convert(Format::Overlay, &store, &lower, to, &new);
+        if to == Format::Overlayfs {
+            let said = done.unwrap_err();
+            assert!(said.contains("trusted.overlay.opaque that overlayfs would obey"), "{said}");
+            continue;
+        }
+        done.unwrap();
+        assert_same(&shown::whole(to, &new, &lower), &wanted, to.name());
+    }
+    let view = Overlay::mount(&temp.0, &lower, &temp.join("overlay"), PLAIN);
+    assert_same(&shown::whole(Format::Tree, &view.0, &lower), &wanted, "the converted store, mounted");
+}

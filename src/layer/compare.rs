@@ -167,6 +167,12 @@ fn fill<'a>(file: &mut File, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
 /// The attributes that the view shows of an entry, sorted.
 pub(super) fn attrs(side: Side<'_>, format: Format) -> nix::Result<Vec<Attr>> {
     let mut names = attr::names(side.dir, side.name)?;
-    names.retain(|name| !format.owns(name.to_bytes()));
-    attr::read(side.dir, side.name, names)
+    names.retain(|name| !format.owns(name.to_bytes()) || format.shown(name.to_bytes()).is_some());
+    let mut attrs = attr::read(side.dir, side.name, names)?;
+    for (name, _) in &mut attrs {
+        if let Some(shown) = format.shown(name.to_bytes()) {
+            *name = shown;
+        }
+    }
+    Ok(attrs)
 }

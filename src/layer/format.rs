@@ -1,9 +1,14 @@
 //! The ways in which stores are written.
 
+use std::ffi::CString;
+
 use crate::error::{Error, Result};
 use crate::kind::{Kind, Union};
 use crate::layer::Aspects;
 use crate::out::escape;
+
+/// overlay puts this behind its prefix to keep what only looks like its own.
+const NESTED: &[u8] = b"overlay.";
 
 /// How a store says what was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +97,21 @@ impl Format {
     /// Is the attribute the driver's own? Then it is no part of the view.
     pub(crate) fn owns(self, attr: &[u8]) -> bool {
         self.prefix().is_some_and(|prefix| attr.starts_with(prefix.as_bytes()))
+    }
+
+    /// The name by which the view shows an attribute that overlay keeps under another one (Linux 6.7): an overlay in the view has its
+    /// own marks. None for all others.
+    pub(crate) fn shown(self, attr: &[u8]) -> Option<CString> {
+        let prefix = self.prefix().filter(|_| self != Self::Overlayfs)?;
+        let rest = attr.strip_prefix(prefix.as_bytes())?.strip_prefix(NESTED)?;
+        CString::new([prefix.as_bytes(), rest].concat()).ok()
+    }
+
+    /// The name by which overlay keeps an attribute that would be its own; none where the driver keeps no such ones.
+    pub(crate) fn hidden(self, attr: &[u8]) -> Option<CString> {
+        let prefix = self.prefix().filter(|_| self != Self::Overlayfs)?;
+        let rest = attr.strip_prefix(prefix.as_bytes())?;
+        CString::new([prefix.as_bytes(), NESTED, rest].concat()).ok()
     }
 
     /// What the driver itself loses when it copies an entry of the base up: where only these differ, nobody changed the entry,

@@ -200,15 +200,20 @@ impl<'a> Writer<'a> {
     fn meta(&self, entry: &Entry<'_>, node: Side<'_>) -> Result<()> {
         let (stat, path) = (node.stat, entry.path);
         let source = if entry.stored { self.from } else { Format::Tree };
-        let attrs = compare::attrs(node, source).map_err(sys("read the attributes of", path))?;
-        if let Some((attr, _)) = attrs.iter().find(|(attr, _)| self.to.owns(attr.to_bytes())) {
-            return Err(Error::failed(format!(
-                "{} has an attribute {} that {} would obey",
-                shown(path).display(),
-                shown(attr.to_bytes()).display(),
-                self.to.name()
-            ))
-            .way_out("remove the attribute: only a driver should set it"));
+        let mut attrs = compare::attrs(node, source).map_err(sys("read the attributes of", path))?;
+        for (attr, _) in attrs.iter_mut().filter(|(attr, _)| self.to.owns(attr.to_bytes())) {
+            match self.to.hidden(attr.to_bytes()) {
+                Some(hidden) => *attr = hidden,
+                None => {
+                    return Err(Error::failed(format!(
+                        "{} has an attribute {} that {} would obey",
+                        shown(path).display(),
+                        shown(attr.to_bytes()).display(),
+                        self.to.name()
+                    ))
+                    .way_out("remove the attribute from the view"));
+                }
+            }
         }
         let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs };
         meta.apply(self.here.here(), entry.name, stat.kind, path)

@@ -123,9 +123,16 @@ fn describe(line: &mut String, format: Format, entry: &Entry<'_>, node: Side<'_>
         _ => "trusted.overlay.",
     };
     let mut names = attr::names(node.dir, node.name).unwrap();
-    names.retain(|name| !entry.stored || !name.to_bytes().starts_with(own.as_bytes()));
+    let unioned = entry.stored && matches!(format, Format::Overlay | Format::OverlayUser | Format::Overlayfs);
+    let nested = format!("{own}overlay.");
+    names.retain(|name| {
+        let name = name.to_bytes();
+        !unioned || !name.starts_with(own.as_bytes()) || name.starts_with(nested.as_bytes())
+    });
     for (name, value) in attr::read(node.dir, node.name, names).unwrap() {
-        let _ = write!(line, " {}={}", name.to_string_lossy(), value.escape_ascii());
+        let name = name.to_string_lossy();
+        let name = if unioned { name.replacen(&nested, own, 1) } else { name.into_owned() };
+        let _ = write!(line, " {name}={}", value.escape_ascii());
     }
 }
 
