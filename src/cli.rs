@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use argh::FromArgs;
 
 use crate::kind::Choice;
+use crate::layer::Format;
 use crate::name::Name;
 use crate::size::Size;
 
@@ -42,6 +43,7 @@ pub enum Command {
     Show(Show),
     Destroy(Destroy),
     Apply(Apply),
+    Diff(Diff),
     Hook(Hook),
     Version(Version),
 }
@@ -243,6 +245,27 @@ pub struct Apply {
     /// print what would be done, change nothing
     #[argh(switch)]
     pub dry_run: bool,
+}
+
+/// Show what a sliver changed against its base.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "diff")]
+pub struct Diff {
+    /// the sliver, and a path in it; of bare directories, the path alone
+    #[argh(positional)]
+    pub words: Vec<String>,
+    /// overlay, overlay-userxattr, overlayfs, mini_fo, aufs, snapshot or tree: of bare directories
+    #[argh(option)]
+    pub format: Option<Format>,
+    /// the base's tree, a bare directory
+    #[argh(option)]
+    pub base: Option<PathBuf>,
+    /// the upper folder or the tree, a bare directory
+    #[argh(option)]
+    pub store: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
 }
 
 /// What LXC calls when a container starts, stops or is destroyed.

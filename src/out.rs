@@ -22,7 +22,8 @@ pub fn json(document: &impl Serialize) -> Result<()> {
     line(&text)
 }
 
-fn print(text: &str) -> Result<()> {
+/// Prints a text as it is.
+pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),

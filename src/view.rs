@@ -56,13 +56,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
             }
         }
     }
-    if base.digest != sliver.digest {
-        return Err(Error::damaged(format!(
-            "the sliver `{name}` was made on a base `{}` with digest {}, but that base now has {}",
-            base.name, sliver.digest, base.digest
-        ))
-        .way_out("a store means nothing over another base: add the old base again under this name"));
-    }
+    check_base(sliver, base)?;
     let features = probe::features(root, sliver.backend)?;
     // What the kernel says of the upper folder holds for every namespace, ours among them. Only where it was not proved to
     // tell, or says that the store is alive, are all of them looked at: that takes longer than the mount.
@@ -82,6 +76,18 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     }
     steps.extend(ground.mount(name.as_str(), &view)?);
     Ok(steps)
+}
+
+/// Is the base the one that the sliver was made on?
+pub fn check_base(sliver: &Sliver, base: &Base) -> Result<()> {
+    if base.digest != sliver.digest {
+        return Err(Error::damaged(format!(
+            "the sliver `{}` was made on a base `{}` with digest {}, but that base now has {}",
+            sliver.name, base.name, sliver.digest, base.digest
+        ))
+        .way_out("a store means nothing over another base: add the old base again under this name"));
+    }
+    Ok(())
 }
 
 /// Carries a plan of [`plan_up`] out, looks at what came of it, and notes it for this boot.

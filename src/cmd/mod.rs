@@ -4,7 +4,9 @@ mod apply;
 pub mod base;
 mod create;
 mod destroy;
+mod diff;
 mod hook;
+mod layers;
 mod list;
 mod mount;
 mod probe;
@@ -46,6 +48,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Show(args) => show::run(&mut ctx, &args),
         Command::Destroy(args) => destroy::run(&ctx.root()?, &args),
         Command::Apply(args) => apply::run(&mut ctx, &args),
+        Command::Diff(args) => diff::run(&mut ctx, &args),
         Command::Hook(args) => hook::run(&mut ctx, &args),
         Command::Version(_) => out::line(concat!("sliverfs ", env!("CARGO_PKG_VERSION"))),
     }

@@ -1,4 +1,4 @@
-//! What one directory of a store says, in each format. `docs` of the formats: the drivers' own sources, and recorded stores.
+//! What one directory of a store says, in each format: as the drivers read it, and as real kernels wrote it.
 
 use std::ffi::{CStr, CString};
 

@@ -1,4 +1,5 @@
 //! The stores that real kernels wrote (tests/fixtures/README.md), taken out of their dumps.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

@@ -1,0 +1,229 @@
+//! `sliverfs diff`: what a sliver changed against its base.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::cli;
+use crate::cmd::Ctx;
+use crate::cmd::layers::Layers;
+use crate::error::{Error, Result};
+use crate::layer::{Aspects, Change, Changes, Comparer, Doubt, Entry, Format, Show, Step};
+use crate::out::{self, escape};
+use crate::size::Size;
+use crate::tree::{Dir, Kind, Stat};
+
+/// As many bytes are printed at once.
+const PRINTED: usize = 16 << 10;
+
+/// A path of the view, as `diff --json` prints it: see docs/json.md.
+#[derive(Serialize)]
+struct Row {
+    path: String,
+    change: &'static str,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    was: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    what: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    driver: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doubt: Option<&'static str>,
+}
+
+/// Prints a line for each path that differs, or the JSON document. What no format explains makes the command fail at its end.
+pub fn run(ctx: &mut Ctx, args: &cli::Diff) -> Result<()> {
+    let layers = Layers {
+        words: &args.words,
+        format: args.format,
+        base: args.base.as_ref(),
+        store: args.store.as_ref(),
+    };
+    layers.with(ctx, &mut |format, base, store, words| {
+        let path = match words {
+            [] => Vec::new(),
+            [path] => inside(path)?,
+            _ => return Err(Error::usage("one path at a time")),
+        };
+        diff(format, &base, store, &path, args.json)
+    })
+}
+
+/// A path of the view as the walk writes it.
+fn inside(path: &str) -> Result<Vec<u8>> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.contains(&"..") {
+        return Err(Error::usage(format!("`{}` leads out of the sliver", escape(path.as_bytes()))));
+    }
+    Ok(parts.join("/").into_bytes())
+}
+
+/// Does `path` lie in the folder `top`, or is it the folder?
+fn lies_in(path: &[u8], top: &[u8]) -> bool {
+    match path.strip_prefix(top) {
+        Some(rest) => rest.is_empty() || top.is_empty() || rest.starts_with(b"/"),
+        None => false,
+    }
+}
+
+fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Result<()> {
+    let mut changes = Changes::new(format, store, base, Show::Changes)?;
+    let mut comparer = Comparer::new(format);
+    let (mut unclear, mut text, mut comma) = (0_u64, String::new(), "");
+    if json {
+        text = format!("{{\"format\":\"{}\",\"changes\":[", format.name());
+    }
+    while let Some(step) = changes.step()? {
+        let Step::Entry(entry) = step else { continue };
+        let wanted = lies_in(entry.path, top);
+        let row = if wanted { row(&entry, format, &mut comparer)? } else { None };
+        if let Some(row) = row {
+            if entry.doubt.is_some() {
+                unclear += 1;
+            }
+            if json {
+                let row =
+                    serde_json::to_string(&row).map_err(|err| Error::failed(format!("write JSON: {err}")))?;
+                text.push_str(comma);
+                text.push_str(&row);
+                comma = ",";
+            } else {
+                line(&mut text, &row, entry.doubt);
+            }
+            if text.len() >= PRINTED {
+                out::print(&text)?;
+                text.clear();
+            }
+        }
+        if wanted || lies_in(top, entry.path) {
+            changes.enter()?;
+        }
+    }
+    if json {
+        text.push_str("]}\n");
+    }
+    out::print(&text)?;
+    if unclear > 0 {
+        return Err(Error::damaged(format!(
+            "{unclear} entries of the store are not what {} writes",
+            format.name()
+        ))
+        .way_out("they are told above: look at them before the store is changed"));
+    }
+    Ok(())
+}
+
+/// What is told of an entry; none where the view shows what the base has.
+fn row(entry: &Entry<'_>, format: Format, comparer: &mut Comparer) -> Result<Option<Row>> {
+    // A file whose content was moved here is compared with where it lies.
+    let moved = entry.from.is_some_and(|from| !is_at(from, entry));
+    let base = match entry.data {
+        Some(data) if moved => Some(data),
+        _ => entry.base,
+    };
+    let entry = &Entry { base, ..*entry };
+    let (node, old) = (entry.node.map(|node| node.stat), base.map(|base| base.stat));
+    let mut what = comparer.differences(entry)?;
+    // A folder's time changes with every name in it: that is no news.
+    if node.is_some_and(|stat| stat.kind == Kind::Dir) {
+        what = what.without(Aspects::TIME);
+    }
+    let replaces = entry.change == Change::Opaque && entry.from.is_none() || what.has(Aspects::TYPE);
+    let change = match entry.change {
+        Change::Nothing => "nothing",
+        Change::Delete if old.is_none() && entry.doubt.is_none() => return Ok(None),
+        Change::Delete => "deleted",
+        _ if moved => "moved",
+        _ if old.is_none() => "added",
+        _ if replaces => "replaced",
+        _ => {
+            if what.is_empty() && entry.doubt.is_none() {
+                return Ok(None);
+            }
+            "modified"
+        }
+    };
+    let names = |aspects: Aspects| -> Vec<&'static str> {
+        Aspects::NAMES.iter().filter(|(aspect, _)| aspects.has(*aspect)).map(|(_, name)| *name).collect()
+    };
+    let size = |stat: &&Stat| (stat.kind == Kind::File).then_some(stat.size);
+    let kind = node.or(old).map(|stat| word(stat.kind));
+    let was = old.map(|stat| word(stat.kind)).filter(|was| Some(*was) != kind);
+    Ok(Some(Row {
+        path: if entry.path.is_empty() { ".".to_owned() } else { escape(entry.path) },
+        change,
+        kind,
+        was,
+        size: node.as_ref().and_then(size),
+        old_size: old.as_ref().and_then(size),
+        from: entry.from.filter(|_| moved).map(|from| origin(from, entry)),
+        what: names(what),
+        driver: names(what.without(what.without(format.loses()))),
+        doubt: entry.doubt.map(Doubt::name),
+    }))
+}
+
+/// Does what the store says of the origin name the entry itself?
+fn is_at(from: &[u8], entry: &Entry<'_>) -> bool {
+    from == entry.name.to_bytes() || from.strip_prefix(b"/") == Some(entry.path)
+}
+
+/// The old path: the store has it from the root on, or no more than the name in the same folder.
+fn origin(from: &[u8], entry: &Entry<'_>) -> String {
+    let above = entry.path.strip_suffix(entry.name.to_bytes()).unwrap_or_default();
+    match from.strip_prefix(b"/") {
+        Some(path) => escape(path),
+        None => escape(above) + &escape(from),
+    }
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Dir => "directory",
+        Kind::File => "file",
+        Kind::Link => "link",
+        Kind::Char => "char",
+        Kind::Block => "block",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+    }
+}
+
+/// `modified  etc/passwd  content, mode  31 B -> 44 B`.
+fn line(text: &mut String, row: &Row, doubt: Option<Doubt>) {
+    let _into_string = write!(text, "{:<9} {}", row.change, row.path);
+    if let Some(from) = &row.from {
+        let _into_string = write!(text, "  from {from}");
+    }
+    match (row.was, row.kind) {
+        (Some(was), Some(kind)) => {
+            let _into_string = write!(text, "  {was} -> {kind}");
+        }
+        _ => {
+            let mut before = "  ";
+            for what in &row.what {
+                // In brackets what the driver may have done by itself.
+                let (open, close) = if row.driver.contains(what) { ("(", ")") } else { ("", "") };
+                let _into_string = write!(text, "{before}{open}{what}{close}");
+                before = ", ";
+            }
+        }
+    }
+    let _into_string = match (row.old_size, row.size) {
+        (Some(old), Some(new)) if old != new => write!(text, "  {} -> {}", Size(old), Size(new)),
+        (_, Some(size)) | (Some(size), None) => write!(text, "  {}", Size(size)),
+        (None, None) => Ok(()),
+    };
+    if let Some(doubt) = doubt {
+        let _into_string = write!(text, "  [{}]", doubt.words());
+    }
+    text.push('\n');
+}

@@ -1,0 +1,96 @@
+//! The layers that a command works on: a sliver's, or bare directories, of a disk that was taken out of a node.
+
+use std::path::PathBuf;
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+use crate::alive::Views;
+use crate::catalog::base::{Base, Form};
+use crate::catalog::{Root, Sliver};
+use crate::cmd::Ctx;
+use crate::error::{Context, Error, Result};
+use crate::layer::Format;
+use crate::mount::mountinfo::MountInfo;
+use crate::mount::{exec, image, private, seed};
+use crate::name::Name;
+use crate::tree::{self, Dir};
+use crate::view;
+
+/// What the command line says of them.
+pub struct Layers<'a> {
+    /// A sliver first, if there is one, and what the command works on in it.
+    pub words: &'a [String],
+    /// Of bare directories.
+    pub format: Option<Format>,
+    /// Of bare directories.
+    pub base: Option<&'a PathBuf>,
+    /// Of bare directories.
+    pub store: Option<&'a PathBuf>,
+}
+
+/// What is done with a store's format, its base, itself, and the other words of the command line.
+pub type Work<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<()>;
+
+impl Layers<'_> {
+    /// Opens the layers, and does the work. A base that is an image is mounted in a namespace of its own for as long as it takes,
+    /// and the work is done there, in a child.
+    pub fn with(&self, ctx: &mut Ctx, work: Work<'_>) -> Result<()> {
+        match (self.format, self.base, self.store) {
+            (Some(format), Some(base), Some(store)) => {
+                return work(format, tree::open(base)?, tree::open(store)?, self.words);
+            }
+            (None, None, None) => {}
+            _ => return Err(Error::usage("bare directories want all of --format, --base and --store")),
+        }
+        let Some((name, words)) = self.words.split_first() else {
+            return Err(Error::usage("name a sliver")
+                .way_out("or give bare directories: --format, --base and --store"));
+        };
+        let root = ctx.root()?;
+        let sliver = Sliver::load(&root, &Name::parse(name)?)?;
+        let base = Base::load(&root, &sliver.base)?;
+        view::check_base(&sliver, &base)?;
+        let Some(format) = Format::of(sliver.backend) else {
+            return Err(Error::unsupported(format!("what {} writes into a store is not read", sliver.backend)));
+        };
+        let folder = root.store(&sliver.name);
+        let store = match sliver.backend {
+            kind if kind.grows_image() => view_of(&root, &sliver.name)?,
+            _ if format.whole() => folder.join("tree"),
+            _ => folder.join("upper"),
+        };
+        let store = tree::open(&store)?;
+        let Some((fstype, file)) = base.image(&root) else {
+            return work(format, tree::open(&base.content(&root))?, store, words);
+        };
+        let (folder, mounted) = (root.base(&base.name), root.base_mount(&base.name));
+        private::run(&folder, || {
+            set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", &folder)?;
+            // The namespace has the mount that views stand on, too, whatever becomes of it outside.
+            if MountInfo::of_self()?.at(&mounted).is_some() {
+                return work(format, tree::open(&mounted)?, store, words).map(|()| Vec::new());
+            }
+            // While a seed is mounted, no sliver on it can be.
+            let _lock = if base.form == Form::Btrfs { Some(seed::lock(&file)?) } else { None };
+            image::mount_read_only(fstype, &file, &folder)?;
+            let done = tree::open(&folder).and_then(|tree| work(format, tree, store, words));
+            exec::unmount(&folder)?;
+            done.map(|()| Vec::new())
+        })
+        .map(drop)
+    }
+}
+
+/// The view of a sliver whose store is an image, which is only seen while it is mounted.
+fn view_of(root: &Root, name: &Name) -> Result<PathBuf> {
+    let view = root.view(name);
+    let views = Views::here(root, &MountInfo::of_self()?)?;
+    if views.of(root, name).any(|place| place.target == view) {
+        return Ok(view);
+    }
+    Err(Error::failed(format!(
+        "the store of `{name}` is an image, which cannot be looked into before it is mounted"
+    ))
+    .way_out(format!("mount it: sliverfs mount {name}")))
+}
