@@ -80,6 +80,43 @@ modified  var/sparse  time  1 MiB
     );
 }
 
+/// A container at work is no reason to fail.
+#[test]
+fn a_view_that_changes_meanwhile() {
+    if !require("overlay", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    node.ok(&["create", "s", "--base", "b", "--backend", "overlay"]);
+    node.ok(&["mount", "s"]);
+    let view = node.view("s");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Folders come, go, and become files and links, with some in them so that they are gone into.
+            for number in (0..8).cycle() {
+                if done.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                let path = view.join(format!("etc/n{number}"));
+                fs::create_dir_all(path.join("a/b")).unwrap();
+                fs::write(path.join("a/f"), [b'x'; 9000]).unwrap();
+                fs::remove_dir_all(&path).unwrap();
+                fs::write(&path, "x").unwrap();
+                fs::remove_file(&path).unwrap();
+                std::os::unix::fs::symlink("/etc", &path).unwrap();
+                fs::remove_file(&path).unwrap();
+            }
+        });
+        let outputs: Vec<_> = (0..100).map(|_| node.run(&["diff", "s"])).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for output in outputs {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    });
+    assert_eq!(node.ok(&["diff", "s"]), "");
+}
+
 /// The same edits are told the same, whatever holds them.
 #[test]
 fn every_backend_tells_the_same() {

@@ -8,7 +8,7 @@ use crate::cli;
 use crate::cmd::Ctx;
 use crate::cmd::layers::Layers;
 use crate::error::{Error, Result};
-use crate::layer::{Aspects, Change, Changes, Comparer, Doubt, Entry, Format, Show, Step};
+use crate::layer::{Aspects, Change, Changes, Comparer, Doubt, Entry, Format, Show, Step, beside};
 use crate::out::{self, escape};
 use crate::size::Size;
 use crate::tree::{Dir, Kind, Stat};
@@ -104,7 +104,10 @@ fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Resul
             }
         }
         if wanted || lies_in(top, entry.path) {
-            changes.enter()?;
+            match changes.enter() {
+                Err(err) if beside(&err) => log::warn!("{err}: it changed while it was looked at"),
+                entered => entered?,
+            }
         }
     }
     if json {

@@ -14,7 +14,7 @@ mod write;
 
 pub use compare::{Aspects, Comparer};
 pub use format::Format;
-pub use walk::{Changes, Show, Step};
+pub use walk::{Changes, Show, Step, beside};
 pub use write::Writer;
 
 use std::ffi::CStr;

@@ -79,10 +79,8 @@ pub(super) struct Level {
     pub(super) origin: Option<Box<Origin>>,
     pub(super) change: Change,
     pub(super) doubt: Option<Doubt>,
-    /// What the view shows of the directory itself lies in the store.
+    /// It lies in the store.
     pub(super) stored: bool,
-    /// The store's way goes through it.
-    pub(super) entered: bool,
     pub(super) base: Below,
     /// The base's names are shown, too.
     pub(super) flat: bool,
@@ -127,6 +125,11 @@ pub(super) fn stat(dir: &Dir, name: &CStr) -> nix::Result<Option<Stat>> {
         Err(Errno::ENOENT) => Ok(None),
         seen => seen.map(Some),
     }
+}
+
+/// Was a directory removed or replaced between the look and the step into it? In a view that is in use that is no fault.
+pub fn beside(err: &Error) -> bool {
+    matches!(err.errno(), Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ESTALE))
 }
 
 /// A walk through the changes that a store holds. Memory: the names of the directories on the way down.
@@ -196,7 +199,7 @@ impl Changes {
         let Some(level) = self.levels.pop() else { return Ok(None) };
         let back = || sys("go back from", &self.path);
         if !self.levels.is_empty() {
-            if level.entered {
+            if level.stored {
                 self.store.up().map_err(back())?;
             }
             match (level.base, self.base.last_mut()) {
@@ -230,7 +233,8 @@ impl Changes {
         })
     }
 
-    /// Goes into the directory that was the last step. One that was removed in the meantime has nothing in it.
+    /// Goes into the directory that was the last step. When that fails because another process was at it in the meantime ([`beside`]),
+    /// the walk can go on without it.
     pub fn enter(&mut self) -> Result<()> {
         match self.last.take() {
             Some(seen) if self.fresh && matches!(seen.change, Change::Meta | Change::Opaque) => {
@@ -245,6 +249,16 @@ impl Changes {
         let root = self.levels.is_empty();
         let view = self.show == Show::View && !self.format.whole();
         let (flat, strange) = self.levels.last().map_or((view, false), |level| (level.flat, level.strange));
+        let child = match dir.node {
+            Some(node) if dir.stored && !root => {
+                let child = self.store.here().child(&dir.name).map_err(open())?;
+                if child.stat().map_err(open())?.id != node.id {
+                    return Err(open()(Errno::ESTALE));
+                }
+                Some(child)
+            }
+            _ => None,
+        };
         let far = dir.origin.as_ref().and_then(|origin| origin.far.as_ref());
         let moved = far.is_some();
         let mut base = Below::None;
@@ -265,15 +279,8 @@ impl Changes {
             }
             base = Below::Down;
         }
-        let mut entered = dir.stored;
-        if entered && !root {
-            match self.store.here().child(&dir.name) {
-                Err(Errno::ENOENT) => entered = false,
-                child => self.store.down(child.map_err(open())?).map_err(open())?,
-            }
-            if entered && dir.node.is_none_or(|node| node.id != self.store.id()) {
-                return Err(open()(Errno::ESTALE));
-            }
+        if let Some(child) = child {
+            self.store.down(child).map_err(open())?;
         }
         let mut level = Level {
             names: Names::default(),
@@ -284,14 +291,17 @@ impl Changes {
             change: dir.change,
             doubt: dir.doubt,
             stored: dir.stored,
-            entered,
             base,
             flat: flat || moved && self.show != Show::Changes,
             strange: strange || moved,
             whiteouts: dir.whiteouts,
         };
-        if entered {
-            level.names = self.names(root).map_err(sys("list", &self.path))?;
+        if level.stored {
+            level.names = match self.names(root) {
+                // Removed since it was opened.
+                Err(Errno::ENOENT) => Names::default(),
+                names => names.map_err(sys("list", &self.path))?,
+            };
         }
         let lists = level.flat || self.format.whole() && self.show != Show::View;
         if let Some(base) = self.base.last().filter(|_| lists && base != Below::None) {
