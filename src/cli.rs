@@ -254,7 +254,7 @@ pub struct Diff {
     /// the sliver, and a path in it; of bare directories, the path alone
     #[argh(positional)]
     pub words: Vec<String>,
-    /// overlay, overlay-userxattr, overlayfs, mini_fo, aufs, snapshot or tree: of bare directories
+    /// overlay, overlay-userxattr, overlayfs, mini_fo, aufs, fuse-overlayfs, snapshot or tree: of bare directories
     #[argh(option)]
     pub format: Option<Format>,
     /// the base's tree, a bare directory

@@ -124,11 +124,15 @@ fn every_backend_tells_the_same() {
         return;
     }
     let mut all: Vec<(&str, Value)> = Vec::new();
-    for (fstype, mib, backends) in
-        [("ext4", 64, &["overlay", "copy"][..]), ("btrfs", 256, &["btrfs-snapshot", "reflink"])]
-    {
+    for (fstype, mib, backends) in [
+        ("ext4", 64, &["overlay", "copy", "fuse-overlayfs"][..]),
+        ("btrfs", 256, &["btrfs-snapshot", "reflink"]),
+    ] {
         let node = Node::with_base(fstype, mib);
-        for (backend, name) in backends.iter().zip(["s", "t"]) {
+        for (backend, name) in backends.iter().zip(["s", "t", "u"]) {
+            if *backend == "fuse-overlayfs" && !require(backend, installed(backend)) {
+                continue;
+            }
             node.ok(&["create", name, "--base", "b", "--backend", backend]);
             assert_eq!(changes(&node, &["diff", name, "--json"]), json!([]), "{backend}");
             node.ok(&["mount", name]);

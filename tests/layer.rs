@@ -64,7 +64,10 @@ fn doubts(format: Format, name: &str) -> &'static [(&'static str, Doubt)] {
 /// What a format cannot keep, out of what another one did.
 fn refused(from: Format, to: Format, name: &str) -> Option<&'static str> {
     match (name, to) {
-        ("metaname", Format::Aufs) if from != Format::Aufs => Some(".wh..wh.opq cannot be kept by aufs"),
+        ("metaname", Format::Aufs | Format::FuseOverlayfs) if from != Format::Aufs => {
+            Some(".wh..wh.opq cannot be kept by ")
+        }
+        ("metaname", Format::FuseOverlayfs) => Some("fakewh2 cannot be kept by fuse-overlayfs"),
         ("metaname", Format::MiniFo) if from != Format::MiniFo => {
             Some("META_dAfFgHE39ktF3HD2sr cannot be kept by mini_fo")
         }

@@ -11,7 +11,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::node::run;
 use common::require;
@@ -282,9 +282,9 @@ fn an_overlay_in_an_overlay() {
     for to in Format::ALL {
         let new = temp.join(to.name());
         let done = shown::convert(Format::Overlay, &store, &lower, to, &new);
-        if to == Format::Overlayfs {
+        if matches!(to, Format::Overlayfs | Format::FuseOverlayfs) {
             let said = done.unwrap_err();
-            assert!(said.contains("trusted.overlay.opaque that overlayfs would obey"), "{said}");
+            assert!(said.contains("has an attribute trusted.overlay.opaque that "), "{said}");
             continue;
         }
         done.unwrap();
@@ -292,4 +292,59 @@ fn an_overlay_in_an_overlay() {
     }
     let view = Overlay::mount(&temp.0, &lower, &temp.join("overlay"), PLAIN);
     assert_same(&shown::whole(Format::Tree, &view.0, &lower), &wanted, "the converted store, mounted");
+}
+
+/// A daemon's view, which ends with the test.
+struct Fuse(PathBuf);
+
+impl Fuse {
+    fn serve(temp: &Path, lower: &Path, upper: &Path) -> Self {
+        let (work, view) = (temp.join("fuse-work"), temp.join("fuse-view"));
+        for dir in [&work, &view] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let layers =
+            format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        let mut command = Command::new("fuse-overlayfs");
+        command.arg("-o").arg(layers).arg(&view).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(command.status().unwrap().success());
+        Self(view)
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        let _gone = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// fuse-overlayfs marks folders as overlay and as aufs do, both at once.
+#[test]
+fn a_store_of_fuse_overlayfs() {
+    if !require("fuse-overlayfs", common::tree::installed("fuse-overlayfs").and(common::root())) {
+        return;
+    }
+    own_namespace();
+    let temp = Temp::new();
+    let (lower, store) = (temp.join("base"), temp.join("upper"));
+    base(&lower);
+    fs::create_dir(&store).unwrap();
+    let view = Fuse::serve(&temp.0, &lower, &store);
+    run(Command::new("sh").arg("-ec").arg(
+        r#"cd "$1"; rm -r a/b; mkdir a/b; echo new > a/b/n; rm -r d/e; echo file > d/e; echo more >> f; ln f hard; rm d/a
+        mkdir new; echo x > new/x; chmod 700 empty; rm l; setfattr -n user.x -v 1 d/b"#,
+    ).arg("sh").arg(&view.0));
+    let wanted = shown::whole(Format::Tree, &view.0, &lower);
+    assert_same(&shown::whole(Format::FuseOverlayfs, &store, &lower), &wanted, "while it is served");
+    drop(view);
+    shown::walk(Format::FuseOverlayfs, &store, &lower, sliverfs::layer::Show::Changes, |entry| {
+        assert_eq!(entry.doubt, None, "{}", shown::escape(entry.path));
+    });
+    for to in Format::ALL {
+        let new = temp.join(to.name());
+        shown::convert(Format::FuseOverlayfs, &store, &lower, to, &new).unwrap();
+        assert_same(&shown::whole(to, &new, &lower), &wanted, to.name());
+    }
+    let view = Fuse::serve(&temp.0, &lower, &temp.join("fuse-overlayfs"));
+    assert_same(&shown::whole(Format::Tree, &view.0, &lower), &wanted, "the converted store, served");
 }

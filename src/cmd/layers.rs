@@ -51,9 +51,7 @@ impl Layers<'_> {
         let sliver = Sliver::load(&root, &Name::parse(name)?)?;
         let base = Base::load(&root, &sliver.base)?;
         view::check_base(&sliver, &base)?;
-        let Some(format) = Format::of(sliver.backend) else {
-            return Err(Error::unsupported(format!("what {} writes into a store is not read", sliver.backend)));
-        };
+        let format = Format::of(sliver.backend);
         let folder = root.store(&sliver.name);
         let store = match sliver.backend {
             kind if kind.grows_image() => view_of(&root, &sliver.name)?,

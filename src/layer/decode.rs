@@ -51,7 +51,8 @@ pub(super) fn names(
     match format {
         Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::Snapshot | Format::Tree => {}
         Format::MiniFo => names.mini_fo(dir, resolves)?,
-        Format::Aufs => names.aufs(dir, root)?,
+        Format::Aufs => names.aufs(dir, root, false)?,
+        Format::FuseOverlayfs => names.aufs(dir, false, true)?,
     }
     names.here.reverse();
     names.gone.sort_unstable();
@@ -60,7 +61,8 @@ pub(super) fn names(
 }
 
 impl Names {
-    fn aufs(&mut self, dir: &Dir, root: bool) -> nix::Result<()> {
+    /// aufs's names. fuse-overlayfs has some of them, and devices 0:0 where aufs has files.
+    fn aufs(&mut self, dir: &Dir, root: bool, fuse: bool) -> nix::Result<()> {
         for name in std::mem::take(&mut self.here) {
             let Some(rest) = name.to_bytes().strip_prefix(WH) else {
                 self.here.push(name);
@@ -70,6 +72,7 @@ impl Names {
                 Err(Errno::ENOENT) => continue,
                 seen => seen?.kind,
             };
+            let kind = if fuse && kind == Kind::Char { Kind::File } else { kind };
             let doubt = match rest {
                 b".wh.aufs" if root && kind == Kind::File => continue,
                 b".wh.plnk" | b".wh.orph" if root && kind == Kind::Dir => continue,

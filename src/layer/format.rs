@@ -7,6 +7,9 @@ use crate::kind::{Kind, Union};
 use crate::layer::Aspects;
 use crate::out::escape;
 
+/// What the names of fuse-overlayfs's own attributes begin with, beside those of overlay's.
+pub(super) const FUSE: [&str; 2] = ["user.fuseoverlayfs.", "user.overlay."];
+
 /// overlay puts this behind its prefix to keep what only looks like its own.
 const NESTED: &[u8] = b"overlay.";
 
@@ -23,6 +26,8 @@ pub enum Format {
     MiniFo,
     /// aufs.
     Aufs,
+    /// fuse-overlayfs: overlay's marks, and some of aufs's.
+    FuseOverlayfs,
     /// A whole tree, which shares inodes and their times with the base: what has both as in the base is untouched.
     Snapshot,
     /// A whole tree, copied from the base: only comparing tells.
@@ -31,12 +36,13 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Overlay,
         Self::OverlayUser,
         Self::Overlayfs,
         Self::MiniFo,
         Self::Aufs,
+        Self::FuseOverlayfs,
         Self::Snapshot,
         Self::Tree,
     ];
@@ -49,6 +55,7 @@ impl Format {
             Self::Overlayfs => "overlayfs",
             Self::MiniFo => "mini_fo",
             Self::Aufs => "aufs",
+            Self::FuseOverlayfs => "fuse-overlayfs",
             Self::Snapshot => "snapshot",
             Self::Tree => "tree",
         }
@@ -63,9 +70,9 @@ impl Format {
         })
     }
 
-    /// The format that a backend writes. None for fuse-overlayfs, whose stores mix the marks of overlay and aufs: nothing reads them.
-    pub const fn of(kind: Kind) -> Option<Self> {
-        Some(match kind {
+    /// The format that a backend writes.
+    pub const fn of(kind: Kind) -> Self {
+        match kind {
             Kind::Union(Union::Overlay) => Self::Overlay,
             Kind::Union(Union::Overlayfs) => Self::Overlayfs,
             Kind::Union(Union::MiniFo) => Self::MiniFo,
@@ -73,22 +80,27 @@ impl Format {
             // What grew from a seed has the inodes of the seed.
             Kind::BtrfsSnapshot | Kind::BtrfsSeed => Self::Snapshot,
             Kind::Reflink | Kind::Copy => Self::Tree,
-            Kind::FuseOverlayfs => return None,
-        })
+            Kind::FuseOverlayfs => Self::FuseOverlayfs,
+        }
     }
 
     /// Does the store hold the whole tree?
     pub const fn whole(self) -> bool {
         match self {
             Self::Snapshot | Self::Tree => true,
-            Self::Overlay | Self::OverlayUser | Self::Overlayfs | Self::MiniFo | Self::Aufs => false,
+            Self::Overlay
+            | Self::OverlayUser
+            | Self::Overlayfs
+            | Self::MiniFo
+            | Self::Aufs
+            | Self::FuseOverlayfs => false,
         }
     }
 
     /// What the names of the attributes begin with that are the driver's own.
     pub(crate) const fn prefix(self) -> Option<&'static str> {
         match self {
-            Self::Overlay | Self::Overlayfs => Some("trusted.overlay."),
+            Self::Overlay | Self::Overlayfs | Self::FuseOverlayfs => Some("trusted.overlay."),
             Self::OverlayUser => Some("user.overlay."),
             Self::MiniFo | Self::Aufs | Self::Snapshot | Self::Tree => None,
         }
@@ -97,19 +109,20 @@ impl Format {
     /// Is the attribute the driver's own? Then it is no part of the view.
     pub(crate) fn owns(self, attr: &[u8]) -> bool {
         self.prefix().is_some_and(|prefix| attr.starts_with(prefix.as_bytes()))
+            || self == Self::FuseOverlayfs && FUSE.iter().any(|prefix| attr.starts_with(prefix.as_bytes()))
     }
 
     /// The name by which the view shows an attribute that overlay keeps under another one (Linux 6.7): an overlay in the view has its
     /// own marks. None for all others.
     pub(crate) fn shown(self, attr: &[u8]) -> Option<CString> {
-        let prefix = self.prefix().filter(|_| self != Self::Overlayfs)?;
+        let prefix = self.prefix().filter(|_| matches!(self, Self::Overlay | Self::OverlayUser))?;
         let rest = attr.strip_prefix(prefix.as_bytes())?.strip_prefix(NESTED)?;
         CString::new([prefix.as_bytes(), rest].concat()).ok()
     }
 
     /// The name by which overlay keeps an attribute that would be its own; none where the driver keeps no such ones.
     pub(crate) fn hidden(self, attr: &[u8]) -> Option<CString> {
-        let prefix = self.prefix().filter(|_| self != Self::Overlayfs)?;
+        let prefix = self.prefix().filter(|_| matches!(self, Self::Overlay | Self::OverlayUser))?;
         let rest = attr.strip_prefix(prefix.as_bytes())?;
         CString::new([prefix.as_bytes(), NESTED, rest].concat()).ok()
     }
@@ -123,6 +136,7 @@ impl Format {
             | Self::OverlayUser
             | Self::Overlayfs
             | Self::Aufs
+            | Self::FuseOverlayfs
             | Self::Snapshot
             | Self::Tree => Aspects::NONE,
         }

@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 
 use super::decode::{self, Marks, TARGET};
+use super::format::FUSE;
 use super::walk::{Below, Far, Found, Origin, Seen, stat};
 use super::{Change, Changes, Doubt, Format, Show, Side};
 use crate::tree::{Chain, Dir, Kind, SELF, Stat};
@@ -44,7 +45,7 @@ impl Changes {
                 seen.whiteouts = self.marks(&seen)?.opaque == b'x';
             }
             Format::Aufs => aufs(&mut seen, here)?,
-            Format::Overlayfs | Format::MiniFo | Format::Snapshot | Format::Tree => {}
+            Format::FuseOverlayfs | Format::Overlayfs | Format::MiniFo | Format::Snapshot | Format::Tree => {}
         }
         Ok(seen)
     }
@@ -84,15 +85,21 @@ impl Changes {
             Format::Overlay | Format::OverlayUser => self.overlay(&mut seen, &stands, whiteouts)?,
             Format::Overlayfs => self.overlayfs(&mut seen, &stands)?,
             Format::MiniFo => self.mini_fo(&mut seen, &stands, gone)?,
-            Format::Aufs if gone => {
+            Format::Aufs | Format::FuseOverlayfs if gone => {
                 seen.delete();
                 seen.doubt = Some(Doubt::Both);
             }
-            Format::Aufs if stands.kind == Kind::Dir => match self.store.here().child(&seen.name) {
-                Err(Errno::ENOENT) => return Ok(None),
-                child => aufs(&mut seen, &child?)?,
-            },
-            Format::Aufs => {}
+            Format::FuseOverlayfs if stands.kind == Kind::Char && stands.device == (0, 0) => seen.delete(),
+            Format::FuseOverlayfs if stands.kind == Kind::Dir && self.fuse_opaque(&seen)? => {
+                seen.change = Change::Opaque;
+            }
+            Format::Aufs | Format::FuseOverlayfs if stands.kind == Kind::Dir => {
+                match self.store.here().child(&seen.name) {
+                    Err(Errno::ENOENT) => return Ok(None),
+                    child => aufs(&mut seen, &child?)?,
+                }
+            }
+            Format::Aufs | Format::FuseOverlayfs => {}
             Format::Snapshot | Format::Tree => {
                 if self.show != Show::View && self.untouched(&mut seen)? {
                     return Ok(None);
@@ -152,6 +159,15 @@ impl Changes {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Does one of the attributes say so that fuse-overlayfs looks at?
+    fn fuse_opaque(&self, seen: &Seen) -> nix::Result<bool> {
+        let mut opaque = self.marks(seen)?.opaque == b'y';
+        for prefix in FUSE {
+            opaque |= decode::marks(prefix, self.store.here(), &seen.name)?.opaque == b'y';
+        }
+        Ok(opaque)
     }
 
     fn mini_fo(&self, seen: &mut Seen, stat: &Stat, gone: bool) -> nix::Result<()> {

@@ -54,14 +54,16 @@ impl<'a> Writer<'a> {
         let name = entry.name.to_bytes();
         let stat = entry.node.map(|node| node.stat);
         match self.to {
-            Format::Overlay | Format::OverlayUser => stat
+            Format::Aufs | Format::FuseOverlayfs if name.starts_with(WH) => {
+                Some("names of whiteouts begin like that")
+            }
+            Format::Overlay | Format::OverlayUser | Format::FuseOverlayfs => stat
                 .is_some_and(|stat| stat.kind == Kind::Char && stat.device == (0, 0))
                 .then_some("a device 0:0 would be a whiteout there"),
             Format::MiniFo if name == records::FILE.to_bytes() => Some("the driver's own file has this name"),
             Format::MiniFo if name.contains(&b'\n') && self.recorded(entry) => {
                 Some("the driver cannot note a name with a line's end as deleted")
             }
-            Format::Aufs if name.starts_with(WH) => Some("names of whiteouts begin like that"),
             Format::Aufs if name.len() > AUFS_NAME_MAX => Some("the name is too long for a whiteout"),
             Format::MiniFo | Format::Aufs | Format::Overlayfs | Format::Snapshot | Format::Tree => None,
         }
@@ -137,7 +139,7 @@ impl<'a> Writer<'a> {
         let child = self.here.here().child(entry.name).map_err(sys("open the new", entry.path))?;
         if entry.change == Change::Opaque {
             let marked = match self.to {
-                Format::Overlay | Format::OverlayUser | Format::Overlayfs => {
+                Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::FuseOverlayfs => {
                     self.attr(&child, SELF, "opaque")
                 }
                 Format::Aufs => mark(&child, OPAQUE),
@@ -226,7 +228,9 @@ impl<'a> Writer<'a> {
         let name = match self.to {
             Format::MiniFo => return Ok(()),
             Format::Snapshot | Format::Tree => return self.clear(entry),
-            Format::Overlay | Format::OverlayUser | Format::Overlayfs => name.to_owned(),
+            Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::FuseOverlayfs => {
+                name.to_owned()
+            }
             Format::Aufs => {
                 file.extend_from_slice(name.to_bytes());
                 tree::c_name(&file)?

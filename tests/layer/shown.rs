@@ -123,11 +123,17 @@ fn describe(line: &mut String, format: Format, entry: &Entry<'_>, node: Side<'_>
         _ => "trusted.overlay.",
     };
     let mut names = attr::names(node.dir, node.name).unwrap();
-    let unioned = entry.stored && matches!(format, Format::Overlay | Format::OverlayUser | Format::Overlayfs);
+    let unioned = entry.stored
+        && matches!(
+            format,
+            Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::FuseOverlayfs
+        );
     let nested = format!("{own}overlay.");
     names.retain(|name| {
         let name = name.to_bytes();
-        !unioned || !name.starts_with(own.as_bytes()) || name.starts_with(nested.as_bytes())
+        let fuse = format == Format::FuseOverlayfs && name.starts_with(b"user.fuseoverlayfs.");
+        let owned = fuse || name.starts_with(own.as_bytes()) && !name.starts_with(nested.as_bytes());
+        !unioned || !owned
     });
     for (name, value) in attr::read(node.dir, node.name, names).unwrap() {
         let name = name.to_string_lossy();
