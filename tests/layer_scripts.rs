@@ -175,6 +175,10 @@ fn script(temp: &Path, lower: &Path, seed: u64) {
         assert_same(&shown::whole(format, store, lower), &wanted, &format!("seed {seed}: {done:?}: {what}"));
     };
     same(Format::Overlay, &store, "the store");
+    let applied = here.join("applied");
+    run(Command::new("cp").arg("-a").arg(lower).arg(&applied));
+    shown::apply(Format::Overlay, &store, lower, &applied).unwrap();
+    same(Format::Tree, &applied, "made in a copy of the base");
     let mut from = (Format::Overlay, store);
     // Each from the one before it, and so the last one has been all of them.
     for to in
@@ -245,6 +249,10 @@ fn redirects_and_metacopies_of_a_real_kernel() {
         shown::convert(Format::Overlay, &store, &lower, to, &new).unwrap();
         assert_same(&shown::whole(to, &new, &lower), &wanted, to.name());
     }
+    let applied = temp.join("applied");
+    run(Command::new("cp").arg("-a").arg(&lower).arg(&applied));
+    shown::apply(Format::Overlay, &store, &lower, &applied).unwrap();
+    assert_same(&shown::whole(Format::Tree, &applied, &lower), &wanted, "made in a copy of the base");
 }
 
 /// An overlay in the view (a container in the sliver) has marks of its own, which the kernel keeps under other names (6.7).
@@ -334,6 +342,9 @@ fn a_store_of_fuse_overlayfs() {
         r#"cd "$1"; rm -r a/b; mkdir a/b; echo new > a/b/n; rm -r d/e; echo file > d/e; echo more >> f; ln f hard; rm d/a
         mkdir new; echo x > new/x; chmod 700 empty; rm l; setfattr -n user.x -v 1 d/b"#,
     ).arg("sh").arg(&view.0));
+    drop(view);
+    // Served anew: what was just written still has the time that the kernel gave it, and the store the daemon's.
+    let view = Fuse::serve(&temp.0, &lower, &store);
     let wanted = shown::whole(Format::Tree, &view.0, &lower);
     assert_same(&shown::whole(Format::FuseOverlayfs, &store, &lower), &wanted, "while it is served");
     drop(view);

@@ -9,6 +9,7 @@ use super::decode::{OPAQUE, TARGET, WH, WHITEOUT};
 use super::{Change, Entry, Format, Side, Step, compare, records};
 use crate::error::{Error, Result};
 use crate::sys::xattr;
+use crate::tree::attr::{self, Attr};
 use crate::tree::{self, BLOCK, Chain, Dir, Kind, Links, Meta, SELF, copy_content, shown, sys};
 
 /// The longest name that aufs takes: its whiteout must fit.
@@ -217,8 +218,22 @@ impl<'a> Writer<'a> {
                 }
             }
         }
+        if self.to.whole() && stat.kind == Kind::Dir {
+            self.strip(entry.name, &attrs).map_err(sys("remove attributes of", path))?;
+        }
         let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs };
         meta.apply(self.here.here(), entry.name, stat.kind, path)
+    }
+
+    /// Removes the attributes of a folder that stayed, but for those in `attrs`.
+    fn strip(&self, name: &CStr, attrs: &[Attr]) -> nix::Result<()> {
+        let here = self.here.here();
+        for old in attr::names(here, name)? {
+            if attr::kept(old.to_bytes()) && !attrs.iter().any(|(attr, _)| *attr == old) {
+                xattr::remove(&here.proc_path(name), &old)?;
+            }
+        }
+        Ok(())
     }
 
     fn delete(&mut self, entry: &Entry<'_>) -> Result<()> {

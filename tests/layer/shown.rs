@@ -146,6 +146,15 @@ fn describe(line: &mut String, format: Format, entry: &Entry<'_>, node: Side<'_>
 pub fn convert(from: Format, store: &Path, base: &Path, to: Format, new: &Path) -> Result<(), String> {
     let show = if to.whole() { Show::View } else { Show::Flat };
     std::fs::create_dir(new).unwrap();
+    write(from, store, base, show, to, new)
+}
+
+/// Makes the changes of a store in a copy of the base.
+pub fn apply(from: Format, store: &Path, base: &Path, copy: &Path) -> Result<(), String> {
+    write(from, store, base, Show::Flat, Format::Tree, copy)
+}
+
+fn write(from: Format, store: &Path, base: &Path, show: Show, to: Format, new: &Path) -> Result<(), String> {
     let root = tree::open(new).unwrap();
     let mut progress = |_| ();
     let mut writer = Writer::new(from, to, &root, &mut progress).unwrap();
