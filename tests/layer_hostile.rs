@@ -51,10 +51,11 @@ fn what_no_format_explains_is_told_entry_by_entry() {
         (
             Format::Aufs,
             "echo > both; : > .wh.both; : > .wh.gone; mkdir .wh.dir d d/.wh..wh..opq e; : > .wh.; : > .wh..wh..dr.x; \
-             : > .wh..wh.tmp.0001; : > e/.wh..wh.aufs; mkdir .wh..wh.plnk .wh..wh.orph; : > .wh..wh.aufs; echo > .wh..wh.plnk/1.2",
+             : > .wh..wh.tmp.0001; : > e/.wh..wh.aufs; mkdir .wh..wh.plnk .wh..wh.orph; : > .wh..wh..opq; : > .wh..wh.aufs; echo > .wh..wh.plnk/1.2",
             &[
                 (Nothing, ".wh.dir", Some(Doubt::Foreign)),
                 (Nothing, ".wh..wh.tmp.0001", Some(Doubt::Garbage)),
+                (Nothing, ".wh..wh..opq", Some(Doubt::Foreign)),
                 (Nothing, ".wh..wh..dr.x", Some(Doubt::Dirren)),
                 (Nothing, ".wh.", Some(Doubt::Foreign)),
                 (Delete, "both", Some(Doubt::Both)),

@@ -52,7 +52,7 @@ pub(super) fn names(
         Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::Snapshot | Format::Tree => {}
         Format::MiniFo => names.mini_fo(dir, resolves)?,
         Format::Aufs => names.aufs(dir, root, false)?,
-        Format::FuseOverlayfs => names.aufs(dir, false, true)?,
+        Format::FuseOverlayfs => names.aufs(dir, root, true)?,
     }
     names.here.reverse();
     names.gone.sort_unstable();
@@ -74,9 +74,9 @@ impl Names {
             };
             let kind = if fuse && kind == Kind::Char { Kind::File } else { kind };
             let doubt = match rest {
-                b".wh.aufs" if root && kind == Kind::File => continue,
-                b".wh.plnk" | b".wh.orph" if root && kind == Kind::Dir => continue,
-                b".wh..opq" if kind == Kind::File => continue,
+                b".wh.aufs" if root && !fuse && kind == Kind::File => continue,
+                b".wh.plnk" | b".wh.orph" if root && !fuse && kind == Kind::Dir => continue,
+                b".wh..opq" if !root && kind == Kind::File => continue,
                 b".wh.hino" => Doubt::Dirren,
                 _ if rest.starts_with(b".wh..dr.") => Doubt::Dirren,
                 b"" | b".wh..opq" => Doubt::Foreign,

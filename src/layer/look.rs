@@ -6,7 +6,7 @@ use super::decode::{self, Marks, TARGET};
 use super::format::FUSE;
 use super::walk::{Below, Far, Found, Origin, Seen, stat};
 use super::{Change, Changes, Doubt, Format, Show, Side};
-use crate::tree::{Chain, Dir, Kind, SELF, Stat};
+use crate::tree::{Chain, Dir, Kind, SELF, Stat, c_name};
 
 impl Seen {
     fn new(found: Found, change: Change, node: Option<Stat>, base: Option<Stat>) -> Self {
@@ -35,7 +35,8 @@ fn standing(stat: &Stat) -> Change {
 }
 
 impl Changes {
-    /// The root. What makes a directory opaque is obeyed in it by aufs alone.
+    /// The root. What would make it opaque is not obeyed: a driver has no reason to write it there, and nothing recorded says what it
+    /// would make of it.
     pub(super) fn root(&mut self) -> nix::Result<Seen> {
         let found = Found { name: SELF.to_owned(), here: true, gone: false, below: false, doubt: None };
         let here = self.store.here();
@@ -44,8 +45,12 @@ impl Changes {
             Format::Overlay | Format::OverlayUser => {
                 seen.whiteouts = self.marks(&seen)?.opaque == b'x';
             }
-            Format::Aufs => aufs(&mut seen, here)?,
-            Format::FuseOverlayfs | Format::Overlayfs | Format::MiniFo | Format::Snapshot | Format::Tree => {}
+            Format::Aufs
+            | Format::FuseOverlayfs
+            | Format::Overlayfs
+            | Format::MiniFo
+            | Format::Snapshot
+            | Format::Tree => {}
         }
         Ok(seen)
     }
@@ -95,7 +100,8 @@ impl Changes {
             }
             Format::Aufs | Format::FuseOverlayfs if stands.kind == Kind::Dir => {
                 match self.store.here().child(&seen.name) {
-                    Err(Errno::ENOENT) => return Ok(None),
+                    // Removed or replaced since it was looked at.
+                    Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
                     child => aufs(&mut seen, &child?)?,
                 }
             }
@@ -110,13 +116,14 @@ impl Changes {
     }
 
     fn marks(&self, seen: &Seen) -> nix::Result<Marks> {
-        match self.format.prefix() {
-            Some(prefix) => match decode::marks(prefix, self.store.here(), &seen.name) {
-                // Removed since it was looked at: whoever opens it will see.
-                Err(Errno::ENOENT) => Ok(Marks::default()),
-                marks => marks,
-            },
-            None => Ok(Marks::default()),
+        self.marks_by(self.format.prefix().unwrap_or_default(), seen)
+    }
+
+    fn marks_by(&self, prefix: &str, seen: &Seen) -> nix::Result<Marks> {
+        match decode::marks(prefix, self.store.here(), &seen.name) {
+            // Removed since it was looked at: whoever opens it will see.
+            Err(Errno::ENOENT) => Ok(Marks::default()),
+            marks => marks,
         }
     }
 
@@ -165,7 +172,7 @@ impl Changes {
     fn fuse_opaque(&self, seen: &Seen) -> nix::Result<bool> {
         let mut opaque = self.marks(seen)?.opaque == b'y';
         for prefix in FUSE {
-            opaque |= decode::marks(prefix, self.store.here(), &seen.name)?.opaque == b'y';
+            opaque |= self.marks_by(prefix, seen)?.opaque == b'y';
         }
         Ok(opaque)
     }
@@ -185,6 +192,26 @@ impl Changes {
                 Ok(())
             }
         }
+    }
+
+    /// What the base has by a path from its root; none where it has nothing, or a link is in the way.
+    pub(super) fn resolve(&self, path: &[u8]) -> nix::Result<Option<Far>> {
+        let mut dir = self.root.again()?;
+        let mut parts = path.split(|b| *b == b'/').skip(1).peekable();
+        while let Some(part) = parts.next() {
+            let (Ok(name), false) = (c_name(part), matches!(part, b"" | b"." | b"..")) else { break };
+            let found = match parts.peek() {
+                None => dir.stat_at(&name).map(Err),
+                Some(_) => dir.child(&name).map(Ok),
+            };
+            match found {
+                Ok(Ok(child)) => dir = child,
+                Ok(Err(stat)) => return Ok(Some(Far { dir, name, stat })),
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(None)
     }
 
     /// What `from` means in the base: a path from its root, or a name in the current directory.

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::decode::{self, Names};
 use super::{Aspects, Change, Comparer, Doubt, Entry, Format, Side};
 use crate::error::{Error, Result};
-use crate::tree::{Chain, Dir, Kind, Stat, c_name, shown, sys};
+use crate::tree::{Chain, Dir, Kind, Stat, shown, sys};
 
 /// How many moved directories may lie in one another: each of them holds a handful of open directories.
 const MOVES: usize = 16;
@@ -317,26 +317,6 @@ impl Changes {
             self.resolve(path).is_ok_and(|far| far.is_some_and(|far| far.stat.kind == Kind::Dir))
         };
         decode::names(self.format, self.store.here(), root, &resolves)
-    }
-
-    /// What the base has by a path from its root; none where it has nothing, or a link is in the way.
-    pub(super) fn resolve(&self, path: &[u8]) -> nix::Result<Option<Far>> {
-        let mut dir = self.root.again()?;
-        let mut parts = path.split(|b| *b == b'/').skip(1).peekable();
-        while let Some(part) = parts.next() {
-            let (Ok(name), false) = (c_name(part), matches!(part, b"" | b"." | b"..")) else { break };
-            let found = match parts.peek() {
-                None => dir.stat_at(&name).map(Err),
-                Some(_) => dir.child(&name).map(Ok),
-            };
-            match found {
-                Ok(Ok(child)) => dir = child,
-                Ok(Err(stat)) => return Ok(Some(Far { dir, name, stat })),
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG) => break,
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(None)
     }
 
     fn entry(&mut self, seen: Seen) -> Entry<'_> {
