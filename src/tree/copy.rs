@@ -79,7 +79,8 @@ pub fn copy(
             Step::Entry(entry) if entry.stat.kind == Kind::Dir => {
                 directories.push(Meta::read(entry.dir, entry.name, &entry.stat, entry.path)?);
                 copy.directory(&entry)?;
-                walk.enter()?;
+                // What is a subvolume in the source is a plain folder of the copy.
+                walk.enter_subvolume()?;
                 if walk.id() == avoid {
                     return Err(Error::usage(format!(
                         "{} holds the folder of the bases itself",
