@@ -22,7 +22,7 @@ use crate::name::Name;
 use crate::out::Progress;
 use crate::shell;
 use crate::size::Size;
-use crate::sys::{btrfs, statfs, sync};
+use crate::sys::{btrfs, statfs};
 use crate::tree::{self, Dir, Summary};
 
 /// What came of an import.
@@ -186,7 +186,7 @@ fn import(root: &Root, name: &Name, source: Source, text: String, pack: Option<F
     };
     let base = found.record(name, text);
     base.write(staging.path())?;
-    sync::disk(staging.path())?;
+    tree::sync_tree(staging.path())?;
     let _lock = root.lock_catalog()?;
     staging.publish(root, name)?;
     Ok(base)

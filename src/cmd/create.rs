@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::backend::probe;
 use crate::backend::store::Ground;
-use crate::catalog::base::{Base, Form};
+use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::cli;
 use crate::cmd::{Ctx, print_plan, probe as probe_cmd};
@@ -79,7 +79,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
         }
         None => {
             let base = base.insert(Base::load(root, wanted.base)?);
-            let kind = choose(root, wanted.backend, base.form, dry_run)?;
+            let kind = choose(root, wanted.backend, base, dry_run)?;
             check_kind(kind, base, wanted.size)?;
             let data = wanted.data.map(real_file).transpose()?;
             let stage = || stage(root, wanted, base, kind, data.as_deref());
@@ -212,8 +212,8 @@ fn stage(
 }
 
 /// Only a real run may try things on the disk.
-fn choose(root: &Root, choice: Choice, form: Form, dry_run: bool) -> Result<Kind> {
-    if dry_run { probe::remembered(root, choice, form) } else { probe::choose(root, choice, form) }
+fn choose(root: &Root, choice: Choice, base: &Base, dry_run: bool) -> Result<Kind> {
+    if dry_run { probe::remembered(root, choice, base) } else { probe::choose(root, choice, base) }
 }
 
 /// An archive by its absolute path, since mounting changes the working folder.

@@ -94,7 +94,9 @@ fn trees(root: &Root) -> Result<Vec<Sliver>> {
     let mut trees = Vec::new();
     for name in Sliver::names(root)? {
         match Sliver::load(root, &name) {
-            Ok(sliver) if !sliver.backend.reads_base() => trees.push(sliver),
+            Ok(sliver) if !sliver.backend.reads_base() && !sliver.backend.grows_image() => {
+                trees.push(sliver);
+            }
             Ok(_) => {}
             Err(err) => log::warn!("{err}"),
         }

@@ -92,7 +92,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         Step::Forget(device) => seed::forget(device),
         Step::Unmount(target) => unmount(target)?,
         Step::Detach(target) => umount2(target, MntFlags::MNT_DETACH).at("unmount", target)?,
-        Step::SyncDisk(dir) => sync::disk(dir)?,
+        Step::SyncDisk(dir) => tree::sync_tree(dir)?,
         Step::Rename(from, to) => {
             fs::rename(from, to).at("rename to", to)?;
             undo.push(Undo::Rename(to.clone(), from.clone()));
@@ -180,8 +180,9 @@ fn snapshot(from: &Path, to: &Path) -> Result<()> {
     let parent = tree::open(parent)?;
     let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL).at("snapshot", from)?;
     btrfs::snapshot(&parent, &name, &source).at("make a snapshot at", to).map_err(|err| match err.errno() {
-        Some(Errno::EINVAL | Errno::ENOTTY | Errno::EXDEV) => err.way_out(format!(
-            "{} is no subvolume of the same Btrfs: a base that was added while .base lay elsewhere is a plain folder",
+        Some(Errno::EXDEV) => err.way_out(tree::ONE_DISK),
+        Some(Errno::EINVAL | Errno::ENOTTY) => err.way_out(format!(
+            "{} is no subvolume of a Btrfs: a base that was added while .base lay elsewhere is a plain folder",
             from.display()
         )),
         _ => err,

@@ -86,7 +86,7 @@ pub enum Step {
     Unmount(PathBuf),
     /// Unmount, whoever holds it, what is mounted on a folder and works no more.
     Detach(PathBuf),
-    /// Write everything of the folder's disk to the disk.
+    /// Write a folder with all that is in it to the disk, and the rest of its disk with it.
     SyncDisk(PathBuf),
     /// Make a finished folder visible, or hide one that is to be removed, by renaming it.
     Rename(PathBuf, PathBuf),

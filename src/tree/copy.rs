@@ -191,7 +191,7 @@ impl Copy<'_> {
                         copy_content(&mut from, stat, &mut file, path, &mut self.buffer, self.progress)?;
                     }
                     Content::Shared => {
-                        extents::share(&from, &file).map_err(sys("share the extents of", path))?;
+                        extents::share(&from, &file).map_err(not_shared(path))?;
                         (self.progress)(stat.size);
                     }
                 }
@@ -208,6 +208,24 @@ impl Copy<'_> {
             kind => here.make_node(name, kind, stat.device).map_err(sys("make the copy of", path))?,
         }
         meta.apply(here, name, stat.kind, path)
+    }
+}
+
+/// What helps where a base and a store cannot share.
+pub const ONE_DISK: &str =
+    "files share only on one disk: bring .base and .store onto one, or take `--backend copy`";
+
+/// A file is never written instead: that would cost what the backend was chosen to save.
+fn not_shared(path: &[u8]) -> impl FnOnce(Errno) -> Error + use<'_> {
+    move |errno| {
+        let err = sys("share the extents of", path)(errno);
+        match errno {
+            Errno::EXDEV => err.way_out(ONE_DISK),
+            Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::ETXTBSY => {
+                err.way_out("this disk cannot share this file; `--backend copy` makes copies of all files")
+            }
+            _ => err,
+        }
     }
 }
 
