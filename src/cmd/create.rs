@@ -1,6 +1,7 @@
 //! `sliverfs create`: a new sliver on a base.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -71,18 +72,20 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
         ))
         .way_out("take another name, or move that container away"));
     }
-    let mut base = None;
-    let publish = match there {
+    let Container { mut make, publish: reveal } = container_steps(root, name)?;
+    let (base, steps) = match there {
         Some(sliver) => {
             check_same(root, &sliver, wanted)?;
-            Vec::new()
+            make.extend(reveal.first().map(|_| Step::SyncDisk(root.container(name))));
+            make.extend(reveal);
+            (None, make)
         }
         None => {
-            let base = base.insert(Base::load(root, wanted.base)?);
-            let kind = choose(root, wanted.backend, base, dry_run)?;
-            check_kind(kind, base, wanted.size)?;
+            let base = Base::load(root, wanted.base)?;
+            let kind = choose(root, wanted.backend, &base, dry_run)?;
+            check_kind(kind, &base, wanted.size)?;
             let data = wanted.data.map(real_file).transpose()?;
-            let stage = || stage(root, wanted, base, kind, data.as_deref());
+            let stage = || stage(root, wanted, &base, kind, data.as_deref(), &make);
             if dry_run {
                 print_plan(&stage()?)?;
             } else {
@@ -92,40 +95,44 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
                 private::run(root.path(), || exec::run(&stage()?).map(|()| Vec::new()))
                     .inspect_err(|_| left_over(root, name))?;
             }
-            vec![Step::Rename(sweep::new_store(root, name), root.store(name))]
+            // The store first: a container without one would not start, one without a configuration is completed.
+            let mut publish = vec![Step::Rename(sweep::new_store(root, name), root.store(name))];
+            publish.extend(reveal);
+            (Some(base), publish)
         }
     };
-    let container = container_steps(root, name)?;
     if dry_run {
-        print_plan(&publish)?;
-        return print_plan(&container);
+        return print_plan(&steps);
     }
-    if !publish.is_empty() {
-        let _catalog = root.lock_catalog()?;
-        Base::load(root, wanted.base)
-            .and_then(|now| same_base(base.as_ref(), &now))
-            .and_then(|()| exec::run(&publish))
-            .inspect_err(|_| left_over(root, name))?;
-    }
-    exec::run(&container)
+    let Some(base) = base else { return exec::run(&steps) };
+    let _catalog = root.lock_catalog()?;
+    Base::load(root, wanted.base)
+        .and_then(|now| same_base(&base, &now))
+        .and_then(|()| exec::run(&steps))
+        .inspect_err(|_| left_over(root, name))
 }
 
 /// The base that a store was made of must still be the one of its name: another process may have removed it meanwhile, and
 /// added another.
-fn same_base(made_of: Option<&Base>, now: &Base) -> Result<()> {
-    match made_of {
-        Some(base) if (&base.digest, base.created) != (&now.digest, now.created) => Err(Error::failed(
-            format!("the base `{}` was replaced while the sliver was made of it", base.name),
-        )
-        .way_out("create it again")),
-        _ => Ok(()),
+fn same_base(made_of: &Base, now: &Base) -> Result<()> {
+    if (&made_of.digest, made_of.created) == (&now.digest, now.created) {
+        return Ok(());
     }
+    Err(Error::failed(format!("the base `{}` was replaced while the sliver was made of it", now.name))
+        .way_out("create it again"))
 }
 
-/// Removes a staged store; a failure of that is told, and what is left is removed by the next `create`.
+/// Removes a staged store, and LXC's folder where it has no configuration yet; a failure of that is told, and what is left is
+/// removed by the next `create`.
 fn left_over(root: &Root, name: &Name) {
     if let Err(err) = sweep::all(root, name) {
         log::warn!("{err}");
+    }
+    let container = root.container(name);
+    if container.join(lxc::CONFIG).symlink_metadata().is_err() {
+        // Folders go only when they are empty.
+        let _gone = fs::remove_file(container.join(NEW_CONFIG));
+        let _gone = fs::remove_dir(root.view(name)).and_then(|()| fs::remove_dir(&container));
     }
 }
 
@@ -177,13 +184,14 @@ fn check_kind(kind: Kind, base: &Base, size: Option<u64>) -> Result<()> {
     }
 }
 
-/// The steps that make a store beside its place.
+/// The steps that make a store beside its place, and `container`, the rest that is made; all of it durable at once.
 fn stage(
     root: &Root,
     wanted: &Wanted<'_>,
     base: &Base,
     kind: Kind,
     data: Option<&Path>,
+    container: &[Step],
 ) -> Result<Vec<Step>> {
     let name = wanted.name;
     // In the private mount namespace any folder serves as a mount point.
@@ -207,6 +215,12 @@ fn stage(
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?));
+    steps.extend_from_slice(container);
+    let elsewhere = fs::metadata(root.path()).at("look at", root.path())?.dev()
+        != fs::metadata(root.stores()).at("look at", &root.stores())?.dev();
+    if elsewhere {
+        steps.push(Step::SyncDisk(root.container(name)));
+    }
     steps.push(Step::SyncDisk(stage));
     Ok(steps)
 }
@@ -229,25 +243,33 @@ fn real_file(path: &Path) -> Result<PathBuf> {
 /// LXC's configuration before it is whole.
 const NEW_CONFIG: &str = ".config.new";
 
-/// The steps that make LXC's folder, where parts of it are missing.
-fn container_steps(root: &Root, name: &Name) -> Result<Vec<Step>> {
+/// LXC's folder, where parts of it are missing.
+struct Container {
+    /// The steps that make all of it but the configuration's name.
+    make: Vec<Step>,
+    /// The steps that give the configuration its name, when it is durable.
+    publish: Vec<Step>,
+}
+
+fn container_steps(root: &Root, name: &Name) -> Result<Container> {
     let container = root.container(name);
     let config = container.join(lxc::CONFIG);
-    let mut steps = vec![Step::CreateDir(container), Step::CreateDir(root.view(name))];
+    let mut make = vec![Step::CreateDir(container.clone()), Step::CreateDir(root.view(name))];
+    let mut publish = Vec::new();
     if !config.exists() {
         let this = Path::new("/proc/self/exe");
         let program = fs::read_link(this).at("read", this)?;
         let version = lxc::Version::installed().unwrap_or(lxc::Version::ASSUMED);
         let text = lxc::config(root, name, version, &program)?;
         // By a rename: half a configuration would be taken for somebody else's.
-        let whole = root.container(name).join(NEW_CONFIG);
+        let whole = container.join(NEW_CONFIG);
         if whole.symlink_metadata().is_ok() {
-            steps.push(Step::RemoveFile(whole.clone()));
+            make.push(Step::RemoveFile(whole.clone()));
         }
-        steps.push(Step::WriteFile(whole.clone(), text.into_bytes()));
-        steps.push(Step::Rename(whole, config));
+        make.push(Step::WriteFile(whole.clone(), text.into_bytes()));
+        publish.push(Step::Rename(whole, config));
     }
-    Ok(steps)
+    Ok(Container { make, publish })
 }
 
 /// Is LXC's folder of this name one that `create` made, whole or cut short?

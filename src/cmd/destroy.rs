@@ -44,7 +44,7 @@ pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
         let features = probe::features(root, sliver.backend).unwrap_or_default();
         refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)?;
     }
-    refuse_mounts_in(&[root.store(name), root.container(name)])?;
+    refuse_mounts_in(&[root.store(name), root.container(name), sweep::new_store(root, name)])?;
     let (hide, remove) = steps(root, name, sliver.is_some(), container);
     if args.dry_run {
         print_plan(&hide)?;
@@ -87,6 +87,11 @@ fn steps(root: &Root, name: &Name, store: bool, container: bool) -> (Vec<Step>, 
             hide.push(Step::Rename(from, to.clone()));
             remove.push(Step::RemoveTree(to));
         }
+    }
+    // A creation that was cut leaves a store that has no name yet beside LXC's folder.
+    let new = sweep::new_store(root, name);
+    if new.symlink_metadata().is_ok() {
+        remove.push(Step::RemoveTree(new));
     }
     (hide, remove)
 }

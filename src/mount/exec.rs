@@ -52,7 +52,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             // One that is there already is not ours to take back.
             let mut new = new_file(file)?;
             undo.push(Undo::RemoveFile(file.clone()));
-            new.write_all(text).and_then(|()| new.sync_all()).at("write", file)?;
+            new.write_all(text).at("write", file)?;
         }
         Step::Mount(call) => {
             mount_union(call)?;
@@ -96,7 +96,9 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         Step::Rename(from, to) => {
             fs::rename(from, to).at("rename to", to)?;
             undo.push(Undo::Rename(to.clone(), from.clone()));
-            for folder in [from.parent(), to.parent()].into_iter().flatten() {
+            let (from, to) = (from.parent(), to.parent());
+            // Each of these writes to the disk and waits for it.
+            for folder in [from.filter(|_| from != to), to].into_iter().flatten() {
                 sync::dir(folder)?;
             }
         }

@@ -28,7 +28,7 @@ pub struct MountCall {
 pub enum Step {
     /// Create a folder; one that is there is taken as it is.
     CreateDir(PathBuf),
-    /// Write a file whose folder is private to the plan or that is not there yet.
+    /// Write a file whose folder is private to the plan or that is not there yet. A later [`Step::SyncDisk`] makes it durable.
     WriteFile(PathBuf, Vec<u8>),
     /// Mount a union.
     Mount(Box<MountCall>),
