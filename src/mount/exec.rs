@@ -77,6 +77,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             snapshot(from, to)?;
             undo.push(Undo::RemoveTree(to.clone()));
         }
+        Step::MakeWritable(dir) => btrfs::set_read_only(tree::open(dir)?, false).at("make writable", dir)?,
         Step::CopyTree { from, to, content } => {
             undo.push(Undo::RemoveTree(to.clone()));
             tree::copy_path(from, to, *content)?;

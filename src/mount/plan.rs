@@ -51,6 +51,8 @@ pub enum Step {
     Bind(PathBuf, PathBuf),
     /// Make a writable snapshot of a Btrfs subvolume (the first).
     Snapshot(PathBuf, PathBuf),
+    /// Make a Btrfs subvolume writable.
+    MakeWritable(PathBuf),
     /// Copy a tree.
     CopyTree {
         /// The tree.
@@ -130,6 +132,7 @@ impl fmt::Display for Step {
             }
             Self::Bind(from, to) => write!(f, "mount --bind {} {}", path(from), path(to)),
             Self::Snapshot(from, to) => write!(f, "btrfs subvolume snapshot {} {}", path(from), path(to)),
+            Self::MakeWritable(dir) => write!(f, "btrfs property set -f {} ro false", path(dir)),
             Self::CopyTree { from, to, content: Content::Special } => write!(
                 f,
                 "mkdir {0} && ( cd {1} && find . ! -type d '(' -links +1 -o ! -type f ! -type l ')' -print0 | xargs -0r cp -a --parents -t {0} )",

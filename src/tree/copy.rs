@@ -56,7 +56,7 @@ pub fn copy(
         to: Chain::new(to.again().map_err(sys("open the copy of", path))?)
             .map_err(sys("open the copy of", path))?,
         linked: Links::new(to).map_err(sys("open the copy of", path))?,
-        buffer: vec![0; BLOCK * 16],
+        buffer: vec![0; BLOCK * 32],
         prefix: path.len(),
         copied: Copied::default(),
         content,
