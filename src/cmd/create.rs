@@ -20,6 +20,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::size::Size;
+use crate::sys::statfs;
 use crate::view;
 
 /// Creates the sliver that the command line names.
@@ -216,9 +217,9 @@ fn stage(
     };
     steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?));
     steps.extend_from_slice(container);
-    let elsewhere = fs::metadata(root.path()).at("look at", root.path())?.dev()
-        != fs::metadata(root.stores()).at("look at", &root.stores())?.dev();
-    if elsewhere {
+    let device = |dir: &Path| fs::metadata(dir).at("look at", dir).map(|meta| meta.dev());
+    // Else one call writes both: but to a disk in user space, to which it is not handed on.
+    if device(root.path())? != device(&root.stores())? || statfs::of(root.path())?.magic == statfs::FUSE {
         steps.push(Step::SyncDisk(root.container(name)));
     }
     steps.push(Step::SyncDisk(stage));

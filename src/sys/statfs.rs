@@ -15,6 +15,9 @@ const ST_VALID: u32 = 0x20;
 /// Mounted read-only (the same).
 const ST_RDONLY: u32 = 1;
 
+/// What it calls any file system in user space (linux/magic.h).
+pub const FUSE: u32 = 0x6573_5546;
+
 /// A disk as statfs(2) answers for a path on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {

@@ -7,16 +7,13 @@ use super::{Kind, Step, Walk, open, sys};
 use crate::error::{Context, Result};
 use crate::sys::{statfs, sync};
 
-/// What statfs(2) calls any file system in user space (linux/magic.h).
-const FUSE: u32 = 0x6573_5546;
-
 /// Writes the disk of a folder to it, and with it all of the folder.
 ///
 /// The kernel does not hand syncfs(2) on to a file system in user space (fs/fuse/inode.c: but for virtiofs). ZFS then may bring a
 /// rename back after a power cut, and not the content of the files: it is told of each of them.
 pub fn sync_tree(path: &Path) -> Result<()> {
     sync::disk(path)?;
-    if statfs::of(path)?.magic != FUSE {
+    if statfs::of(path)?.magic != statfs::FUSE {
         return Ok(());
     }
     let mut walk = Walk::new(open(path)?, path.as_os_str().as_bytes())?;
