@@ -34,7 +34,7 @@ fn all_of_a_base_is_kept_and_shared() {
         let tree = node.dir().join("tree");
         full_tree(&tree, true);
         // XFS has 18 bits for a minor number.
-        let script = "cd \"$0/var\"; rm ../dev/big; touch -d @1500000000 ../dev; head -c 20000000 /dev/urandom > more; touch -d @1500000000 more .";
+        let script = "cd \"$0/var\"; rm ../dev/big; touch -d @1500000000 ../dev; head -c 8000000 /dev/urandom > more; touch -d @1500000000 more .";
         run(Command::new("sh").args(["-ec", script]).arg(&tree));
         node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
         let before = free(&node);
@@ -84,17 +84,17 @@ fn a_disk_that_fills_in_the_middle_of_a_copy() {
     for (fstype, mib) in [("ext4", 128), ("xfs", 320), ("btrfs", 256)] {
         let node = Node::with_base(fstype, mib);
         let tree = node.dir().join("tree");
-        let script = "cd \"$0\"; for n in 1 2 3 4; do head -c 6000000 /dev/urandom > big$n; done";
+        let script = "cd \"$0\"; for n in 1 2 3 4; do head -c 5000000 /dev/urandom > big$n; done";
         run(Command::new("sh").args(["-ec", script]).arg(&tree));
         node.ok(&["base", "add", "big", tree.to_str().unwrap()]);
-        let there = free(&node) - 10 * MIB;
+        let there = free(&node) - 8 * MIB;
         let fill = node.lxcpath.join("fill");
         run(Command::new("dd")
             .args(["if=/dev/zero", "bs=1M", "status=none", "conv=fsync"])
             .args([format!("of={}", fill.display()), format!("count={}", there / MIB)]));
         node.ok(&["probe"]);
         let before = free(&node);
-        assert!(before < 20 * MIB, "{fstype}: {before}");
+        assert!(before < 14 * MIB, "{fstype}: {before}");
         let said = node.fails(1, &["create", "a", "--base", "big", "--backend", "copy"]);
         assert!(said.contains("No space left") && said.contains("the disk is full"), "{fstype}: {said}");
         assert!(stores(&node) == 0 && !node.lxcpath.join("a").exists(), "{fstype}");

@@ -71,6 +71,20 @@ fn a_pool_that_deduplicates() {
     run(Command::new("sh").args(["-ec", script]).arg(&tree));
     node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
     let one = zfs.number("allocated");
+    // syncfs(2) does not reach the pool: each file is written to it before the store gets its name.
+    let trace = node.dir().join("trace");
+    let plain = node.command(&["create", "v", "--base", "b"]);
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-e", "trace=fsync,?rename,?renameat,renameat2", "-o"])
+        .arg(&trace)
+        .arg(plain.get_program());
+    run(strace.args(plain.get_args()));
+    let calls = std::fs::read_to_string(&trace).unwrap();
+    let (before, _) = calls.split_once("/.store/v\"").expect("the store's rename");
+    // 12 files in 11 inodes, the record and LXC's configuration.
+    assert!(before.matches("fsync(").count() >= 13, "{calls}");
+    node.ok(&["destroy", "v"]);
     for name in ["x", "y", "z"] {
         node.ok(&["create", name, "--base", "b"]);
         assert_eq!(node.json(&["show", name, "--json"])["backend"], "copy");
