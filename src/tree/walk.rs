@@ -94,7 +94,7 @@ impl Walk {
     }
 
     /// Goes into the directory that was the last step. A mount point is refused: what is mounted there is no part of
-    /// the tree.
+    /// the tree. Where it fails, the walk stands where it stood, and can go on.
     pub fn enter(&mut self) -> Result<()> {
         match &self.last {
             Some((_, stat)) if stat.kind == Kind::Dir && stat.id.0 != self.chain.id().0 => {
@@ -139,11 +139,12 @@ impl Walk {
         }
         let open = "open the directory";
         let child = self.chain.here().child(&name).map_err(sys(open, &self.path))?;
+        let names = child.names().map_err(sys("list", &self.path))?.into_iter();
         self.chain.down(child).map_err(sys(open, &self.path))?;
         if self.chain.id() != stat.id {
+            self.chain.up().map_err(sys("go back from", &self.path))?;
             return Err(sys(open, &self.path)(Errno::ESTALE));
         }
-        let names = self.chain.here().names().map_err(sys("list", &self.path))?.into_iter();
         self.levels.push(Level { names, path: self.path.len(), name });
         Ok(())
     }
