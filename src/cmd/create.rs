@@ -29,19 +29,17 @@ pub fn run(ctx: &mut Ctx, args: &cli::Create) -> Result<()> {
         Some(choice) => choice,
         None => Choice::parse(&ctx.config()?.main.backend)?,
     };
-    create(
-        &root,
-        &Wanted { name: &args.name, base: &args.base, backend, data: args.data.as_deref(), size },
-        args.dry_run,
-    )?;
-    if !args.dry_run {
-        probe_cmd::warn_of_upgrade(&root)?;
-        let start = match lxcconf::default_lxcpath() {
-            Ok(default) if default == root.path() => format!("lxc-start -n {}", args.name),
-            _ => format!("lxc-start -P {} -n {}", crate::shell::path(root.path()), args.name),
-        };
-        log::info!("start it with: {start}");
+    let wanted = Wanted { name: &args.name, base: &args.base, backend, data: args.data.as_deref(), size };
+    let steps = create(&root, &wanted, args.dry_run)?;
+    if args.dry_run {
+        return print_plan(&steps);
     }
+    probe_cmd::warn_of_upgrade(&root)?;
+    let start = match lxcconf::default_lxcpath() {
+        Ok(default) if default == root.path() => format!("lxc-start -n {}", args.name),
+        _ => format!("lxc-start -P {} -n {}", crate::shell::path(root.path()), args.name),
+    };
+    log::info!("start it with: {start}");
     Ok(())
 }
 
@@ -59,8 +57,9 @@ pub struct Wanted<'a> {
     pub size: Option<u64>,
 }
 
-/// Creates a sliver, or completes one whose creation was cut. One that is there as wanted is left as it is.
-pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
+/// Creates a sliver, or completes one whose creation was cut. One that is there as wanted is left as it is: then there are no
+/// steps. Otherwise those that were taken are returned, or would be.
+pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Step>> {
     let name = wanted.name;
     let _lock = root.lock_sliver(name)?;
     let there = Sliver::find(root, name)?;
@@ -72,6 +71,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
         .way_out("take another name, or move that container away"));
     }
     let mut base = None;
+    let mut steps = Vec::new();
     let publish = match there {
         Some(sliver) => {
             check_same(root, &sliver, wanted)?;
@@ -79,12 +79,13 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
         }
         None => {
             let base = base.insert(Base::load(root, wanted.base)?);
+            root.refuse_read_only()?;
             let kind = choose(root, wanted.backend, base.form, dry_run)?;
             check_kind(kind, base, wanted.size)?;
             let data = wanted.data.map(real_file).transpose()?;
             let stage = || stage(root, wanted, base, kind, data.as_deref());
             if dry_run {
-                print_plan(&stage()?)?;
+                steps = stage()?;
             } else {
                 sweep::all(root, name)?;
                 view::free_seed(root, kind, &base.name)?;
@@ -96,18 +97,19 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
         }
     };
     let container = container_steps(root, name)?;
-    if dry_run {
-        print_plan(&publish)?;
-        return print_plan(&container);
-    }
-    if !publish.is_empty() {
+    if !dry_run && !publish.is_empty() {
         let _catalog = root.lock_catalog()?;
         Base::load(root, wanted.base)
             .and_then(|now| same_base(base.as_ref(), &now))
             .and_then(|()| exec::run(&publish))
             .inspect_err(|_| left_over(root, name))?;
     }
-    exec::run(&container)
+    if !dry_run {
+        exec::run(&container)?;
+    }
+    steps.extend(publish);
+    steps.extend(container);
+    Ok(steps)
 }
 
 /// The base that a store was made of must still be the one of its name: another process may have removed it meanwhile, and
@@ -234,6 +236,7 @@ fn container_steps(root: &Root, name: &Name) -> Result<Vec<Step>> {
     let container = root.container(name);
     let config = container.join(lxc::CONFIG);
     let mut steps = vec![Step::CreateDir(container), Step::CreateDir(root.view(name))];
+    steps.retain(|step| !matches!(step, Step::CreateDir(dir) if dir.is_dir()));
     if !config.exists() {
         let this = Path::new("/proc/self/exe");
         let program = fs::read_link(this).at("read", this)?;

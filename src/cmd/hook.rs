@@ -50,22 +50,28 @@ fn refuse_another(root: &Root, name: &Name) -> Result<()> {
     let path = var_os("LXC_ROOTFS_PATH").unwrap_or_default();
     if !same(path.as_bytes().strip_prefix(b"dir:").unwrap_or(path.as_bytes()), &view) {
         let place = if path.is_empty() { "the node's own root".to_owned() } else { escape(path.as_bytes()) };
-        return Err(Error::usage(format!("the container `{name}` would start on {place}, and not on its view"))
-            .way_out(format!("its configuration must say: lxc.rootfs.path = dir:{}", view.display())));
+        return Err(Error::usage(format!(
+            "the container `{name}` would start on {place}, and not on its view"
+        ))
+        .way_out(format!("its configuration must say: lxc.rootfs.path = dir:{}", view.display())));
     }
     let config = var_os("LXC_CONFIG_FILE").unwrap_or_default();
     if config.is_empty() || same(config.as_bytes(), &root.container(name).join(CONFIG)) {
         return Ok(());
     }
     // Nobody would see that it runs.
-    Err(Error::usage(format!("{} is not the configuration of the sliver `{name}`", escape(config.as_bytes())))
-        .way_out(format!("start it with: lxc-start -P {} -n {name}", crate::shell::path(root.path()))))
+    Err(Error::usage(format!(
+        "{} is not the configuration of the sliver `{name}`",
+        escape(config.as_bytes())
+    ))
+    .way_out(format!("start it with: lxc-start -P {} -n {name}", crate::shell::path(root.path()))))
 }
 
 /// Do both paths lead to the same place?
 fn same(told: &[u8], expected: &Path) -> bool {
     let told = Path::new(OsStr::from_bytes(told));
-    told == expected || fs::canonicalize(told).is_ok_and(|told| fs::canonicalize(expected).is_ok_and(|it| it == told))
+    told == expected
+        || fs::canonicalize(told).is_ok_and(|told| fs::canonicalize(expected).is_ok_and(|it| it == told))
 }
 
 /// The container is down: so is its view, unless it comes up again at once.
