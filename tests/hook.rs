@@ -74,7 +74,11 @@ fn mounted_for_the_sliver_itself_alone() {
             node.ok(&["mount", "one"]);
         }
         for moment in ["pre-start", "post-stop", "destroy"] {
-            for told in [&[("LXC_NAME", "copy")][..], &[("LXC_NAME", "copy"), rootfs, configured], &[("LXC_NAME", "")]] {
+            for told in [
+                &[("LXC_NAME", "copy")][..],
+                &[("LXC_NAME", "copy"), rootfs, configured],
+                &[("LXC_NAME", "")],
+            ] {
                 let said = refused(&node, moment, told);
                 assert!(said.contains("is another one") && said.contains("sliverfs create"), "{said}");
             }
@@ -85,7 +89,10 @@ fn mounted_for_the_sliver_itself_alone() {
                 (&[mine, configured, ("LXC_ROOTFS_PATH", &other_root)], &other_root),
             ] {
                 let said = refused(&node, moment, told);
-                assert!(said.contains(place) && said.contains(&format!("lxc.rootfs.path = {typed}")), "{said}");
+                assert!(
+                    said.contains(place) && said.contains(&format!("lxc.rootfs.path = {typed}")),
+                    "{said}"
+                );
             }
             let said = refused(&node, moment, &[mine, rootfs, ("LXC_CONFIG_FILE", &other_config)]);
             assert!(said.contains(&other_config) && said.contains("lxc-start -P"), "{said}");
@@ -104,7 +111,8 @@ fn a_copy_by_lxc_is_refused() {
     }
     // Without rsync it fails at the files, and leaves a container all the same.
     let mut copy = Command::new("lxc-copy");
-    let _with_or_without_its_files = copy.arg("-P").arg(&node.lxcpath).args(["-n", "one", "-N", "copy"]).output();
+    let _with_or_without_its_files =
+        copy.arg("-P").arg(&node.lxcpath).args(["-n", "one", "-N", "copy"]).output();
     let config = node.lxcpath.join("copy/config");
     let text = fs::read_to_string(&config).unwrap();
     let value = |key: &str| {
@@ -120,6 +128,9 @@ fn a_copy_by_lxc_is_refused() {
     }
     let output = start.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("`copy` has the hooks of the sliver `one`"), "{text}{said}");
+    assert!(
+        !output.status.success() && said.contains("`copy` has the hooks of the sliver `one`"),
+        "{text}{said}"
+    );
     assert_eq!(node.json(&["show", "one", "--json"])["actual"], "unmounted");
 }
