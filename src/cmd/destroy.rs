@@ -47,6 +47,7 @@ pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
         refuse_alive(root, name, backend, features, &Views::settled(root, name)?)?;
     }
     refuse_mounts_in(&[root.store(name), root.container(name)])?;
+    root.refuse_read_only()?;
     let (hide, remove) = steps(root, name, store.is_some(), container);
     if args.dry_run {
         print_plan(&hide)?;
