@@ -67,7 +67,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
         refuse_full_mount_point(&view)?;
     }
     // The kernel would say it, too, but only to who mounts, and in fewer words.
-    root.refuse_read_only()?;
+    statfs::refuse_read_only(&root.stores())?;
     let content = base.content(root);
     if sliver.backend.reads_base() && !content.exists() {
         return Err(Error::damaged(format!(

@@ -50,7 +50,7 @@ pub fn add(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resul
         return same(&base, &text, pack).map(|()| Added { base, new: false });
     }
     let source = open(root, source, pack)?;
-    root.refuse_read_only()?;
+    statfs::refuse_read_only(&root.bases())?;
     let root = Root::init(root.path())?;
     if let Err(err) = staging::sweep(&root) {
         log::warn!("{err}");
@@ -80,7 +80,7 @@ pub fn plan(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resu
         _ => pack.unwrap_or(Form::Directory),
     };
     let opened = open(root, source, pack)?;
-    root.refuse_read_only()?;
+    statfs::refuse_read_only(&root.bases())?;
     let folder = root.base(name);
     let (from, tree) = (shell::path(source), shell::path(&folder.join(Form::Directory.file())));
     let content = shell::path(&folder.join(form(&opened).file()));

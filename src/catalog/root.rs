@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use serde::Serialize;
 
 use super::lock::Lock;
@@ -14,7 +13,6 @@ use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::name::Name;
 use crate::out::escape;
-use crate::sys::statfs;
 
 /// The marker's name: it says that this is the disk that carries the slivers, and not its empty mount point.
 pub const MARKER: &str = ".sliverfs";
@@ -46,7 +44,7 @@ impl Root {
         let marker = root.path.join(MARKER);
         match record::read::<Marker>(&marker) {
             Ok(_) => Ok(root),
-            Err(err) if err.errno() == Some(Errno::ENOENT) => {
+            Err(err) if err.errno() == Some(nix::errno::Errno::ENOENT) => {
                 Err(Error::failed(format!("{} does not carry slivers", path.display())).way_out(format!(
                     "if its disk is not mounted yet, mount it; else `sliverfs --lxcpath {} init` once",
                     path.display()
@@ -110,14 +108,6 @@ impl Root {
             }
         }
         Ok(())
-    }
-
-    /// Refuses a disk that nothing can be written to; a kernel before 2.6.36 does not tell.
-    pub fn refuse_read_only(&self) -> Result<()> {
-        match statfs::of(&self.path)?.read_only {
-            Some(true) => Err(Error::sys("write to the disk of", &self.path, Errno::EROFS)),
-            _ => Ok(()),
-        }
     }
 
     /// LXCPATH itself, without links in it.

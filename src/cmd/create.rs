@@ -19,6 +19,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::size::Size;
+use crate::sys::statfs;
 use crate::view;
 
 /// Creates the sliver that the command line names.
@@ -79,7 +80,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
         }
         None => {
             let base = base.insert(Base::load(root, wanted.base)?);
-            root.refuse_read_only()?;
+            statfs::refuse_read_only(&root.stores())?;
             let kind = choose(root, wanted.backend, base.form, dry_run)?;
             check_kind(kind, base, wanted.size)?;
             let data = wanted.data.map(real_file).transpose()?;

@@ -15,6 +15,7 @@ use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::name::Name;
+use crate::sys::statfs;
 
 /// Destroys a sliver that is alive nowhere. It is hidden by a rename before anything of it is removed.
 pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
@@ -47,7 +48,7 @@ pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
         refuse_alive(root, name, backend, features, &Views::settled(root, name)?)?;
     }
     refuse_mounts_in(&[root.store(name), root.container(name)])?;
-    root.refuse_read_only()?;
+    statfs::refuse_read_only(&root.stores())?;
     let (hide, remove) = steps(root, name, store.is_some(), container);
     if args.dry_run {
         print_plan(&hide)?;
