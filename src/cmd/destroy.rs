@@ -11,9 +11,9 @@ use crate::cmd::{create, print_plan};
 use crate::error::{Class, Error, Result};
 use crate::kind::{Kind, Union};
 use crate::lxc::Sockets;
-use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
+use crate::mount::{exec, seed};
 use crate::name::Name;
 use crate::sys::statfs;
 
@@ -81,12 +81,14 @@ fn backend(root: &Root, name: &Name) -> Result<Option<Kind>> {
         "the record of `{name}` is damaged or missing: what lies in {} is destroyed all the same, if it is alive nowhere",
         store.display()
     );
-    // Of the unions only overlay can be asked whether it is in use.
-    let union = store.join("upper").exists();
-    Ok(Some(
-        Mounted::find(root, name)
-            .map_or(if union { Union::Overlay.into() } else { Kind::Copy }, |noted| noted.backend),
-    ))
+    // Of the unions only overlay can be asked whether it is in use; the trees are all alike.
+    let lies = |what: &str| store.join(what).exists();
+    Ok(Some(match Mounted::find(root, name) {
+        Some(noted) => noted.backend,
+        None if lies("upper") => Union::Overlay.into(),
+        None if lies(seed::STORE) => Kind::BtrfsSeed,
+        None => Kind::Copy,
+    }))
 }
 
 /// Refuses where something of anybody's is mounted in a folder that is to be removed.
