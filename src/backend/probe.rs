@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use serde::Serialize;
 
 use super::dedup;
@@ -200,10 +201,11 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
         fstype: disk.map_or_else(|| "an unknown file system".to_owned(), |disk| disk.fstype),
     };
     let dir = stores.join(format!("{TRIAL}{}", std::process::id()));
-    let answer = private::run(root.path(), || {
+    let path = disk.path.clone();
+    let trial = || {
         create_dir(&dir)?;
-        let verdict = match kind {
-            Kind::Union(union) => trial::run(&mut Running::lay_out(&dir, disk)?, union)?,
+        match kind {
+            Kind::Union(union) => trial::run(&mut Running::lay_out(&dir, disk)?, union),
             Kind::BtrfsSnapshot | Kind::Reflink if !disk::same(&root.bases(), &stores)? => {
                 let (base, store) = (root.bases(), stores.display());
                 let reason = format!(
@@ -211,21 +213,38 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
                      take another kind",
                     base.display()
                 );
-                Verdict::no(kind, true, reason, false)
+                Ok(Verdict::no(kind, true, reason, false))
             }
-            Kind::BtrfsSnapshot => tree_trial::snapshot(&dir, &disk)?,
-            Kind::BtrfsSeed => seed::trial(&dir, &disk)?,
-            Kind::Reflink => tree_trial::reflink(&dir, &disk)?,
-            Kind::FuseOverlayfs => fuse::run(&dir, disk)?,
-            Kind::Copy => Verdict::yes(kind),
-        };
+            Kind::BtrfsSnapshot => tree_trial::snapshot(&dir, &disk),
+            Kind::BtrfsSeed => seed::trial(&dir, &disk),
+            Kind::Reflink => tree_trial::reflink(&dir, &disk),
+            Kind::FuseOverlayfs => fuse::run(&dir, disk),
+            Kind::Copy => Ok(Verdict::yes(kind)),
+        }
+    };
+    let answer = private::run(root.path(), || {
+        // What kept the trial from being made at all may pass.
+        let verdict = trial().unwrap_or_else(|err| Verdict::untried(kind, not_made(&path, &err)));
         serde_json::to_vec(&verdict).map_err(|err| Error::failed(format!("write the verdict as JSON: {err}")))
     });
     sweep(&stores)?;
     match answer {
         Ok(verdict) => Json::parse(&verdict).and_then(|verdict| Verdict::from_json(&verdict)),
-        // What kept the trial from being made at all (a full or read-only disk, missing rights) may pass.
+        // Missing rights.
         Err(err) => Ok(Verdict::untried(kind, err.to_string())),
+    }
+}
+
+/// Why a trial could not be made, in words that do not speak of its files.
+fn not_made(disk: &str, err: &Error) -> String {
+    match err.errno() {
+        Some(Errno::ENOSPC | Errno::EDQUOT) => trial::full(disk),
+        Some(Errno::EROFS) => {
+            format!(
+                "the disk of `{disk}` is mounted read-only: remount it, or check it with fsck, and try again"
+            )
+        }
+        _ => err.to_string(),
     }
 }
 

@@ -31,19 +31,17 @@ pub fn run(ctx: &mut Ctx, args: &cli::Create) -> Result<()> {
         Some(choice) => choice,
         None => Choice::parse(&ctx.config()?.main.backend)?,
     };
-    create(
-        &root,
-        &Wanted { name: &args.name, base: &args.base, backend, data: args.data.as_deref(), size },
-        args.dry_run,
-    )?;
-    if !args.dry_run {
-        probe_cmd::warn_of_upgrade(&root)?;
-        let start = match lxcconf::default_lxcpath() {
-            Ok(default) if default == root.path() => format!("lxc-start -n {}", args.name),
-            _ => format!("lxc-start -P {} -n {}", crate::shell::path(root.path()), args.name),
-        };
-        log::info!("start it with: {start}");
+    let wanted = Wanted { name: &args.name, base: &args.base, backend, data: args.data.as_deref(), size };
+    let steps = create(&root, &wanted, args.dry_run)?;
+    if args.dry_run {
+        return print_plan(&steps);
     }
+    probe_cmd::warn_of_upgrade(&root)?;
+    let start = match lxcconf::default_lxcpath() {
+        Ok(default) if default == root.path() => format!("lxc-start -n {}", args.name),
+        _ => format!("lxc-start -P {} -n {}", crate::shell::path(root.path()), args.name),
+    };
+    log::info!("start it with: {start}");
     Ok(())
 }
 
@@ -61,8 +59,9 @@ pub struct Wanted<'a> {
     pub size: Option<u64>,
 }
 
-/// Creates a sliver, or completes one whose creation was cut. One that is there as wanted is left as it is.
-pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
+/// Creates a sliver, or completes one whose creation was cut. One that is there as wanted is left as it is: then there are no
+/// steps. Otherwise those that were taken are returned, or would be.
+pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Step>> {
     let name = wanted.name;
     let _lock = root.lock_sliver(name)?;
     let there = Sliver::find(root, name)?;
@@ -74,7 +73,8 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
         .way_out("take another name, or move that container away"));
     }
     let Container { mut make, publish: reveal } = container_steps(root, name)?;
-    let (base, steps) = match there {
+    let mut planned = Vec::new();
+    let (base, publish) = match there {
         Some(sliver) => {
             check_same(root, &sliver, wanted)?;
             make.extend(reveal.first().map(|_| Step::SyncDisk(root.container(name))));
@@ -83,12 +83,13 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
         }
         None => {
             let base = Base::load(root, wanted.base)?;
+            statfs::refuse_read_only(&root.stores())?;
             let kind = choose(root, wanted.backend, &base, dry_run)?;
             check_kind(kind, &base, wanted.size)?;
             let data = wanted.data.map(real_file).transpose()?;
             let stage = || stage(root, wanted, &base, kind, data.as_deref(), &make);
             if dry_run {
-                print_plan(&stage()?)?;
+                planned = stage()?;
             } else {
                 sweep::all(root, name)?;
                 view::free_seed(root, kind, &base.name)?;
@@ -102,15 +103,20 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
             (Some(base), publish)
         }
     };
-    if dry_run {
-        return print_plan(&steps);
+    if !dry_run {
+        match base {
+            None => exec::run(&publish)?,
+            Some(base) => {
+                let _catalog = root.lock_catalog()?;
+                Base::load(root, wanted.base)
+                    .and_then(|now| same_base(&base, &now))
+                    .and_then(|()| exec::run(&publish))
+                    .inspect_err(|_| left_over(root, name))?;
+            }
+        }
     }
-    let Some(base) = base else { return exec::run(&steps) };
-    let _catalog = root.lock_catalog()?;
-    Base::load(root, wanted.base)
-        .and_then(|now| same_base(&base, &now))
-        .and_then(|()| exec::run(&steps))
-        .inspect_err(|_| left_over(root, name))
+    planned.extend(publish);
+    Ok(planned)
 }
 
 /// The base that a store was made of must still be the one of its name: another process may have removed it meanwhile, and
@@ -256,6 +262,7 @@ fn container_steps(root: &Root, name: &Name) -> Result<Container> {
     let container = root.container(name);
     let config = container.join(lxc::CONFIG);
     let mut make = vec![Step::CreateDir(container.clone()), Step::CreateDir(root.view(name))];
+    make.retain(|step| !matches!(step, Step::CreateDir(dir) if dir.is_dir()));
     let mut publish = Vec::new();
     if !config.exists() {
         let this = Path::new("/proc/self/exe");

@@ -58,3 +58,15 @@ pub fn of(path: &Path) -> Result<Disk> {
         available: block.saturating_mul(answer.f_bavail),
     })
 }
+
+/// Refuses a folder whose disk nothing can be written to. A kernel before 2.6.36 does not tell; a folder that is not there
+/// passes.
+pub fn refuse_read_only(folder: &Path) -> Result<()> {
+    match of(folder) {
+        Ok(Disk { read_only: Some(true), .. }) => {
+            Err(Error::sys("write to the disk of", folder, Errno::EROFS))
+        }
+        Err(err) if err.errno() != Some(Errno::ENOENT) => Err(err),
+        _ => Ok(()),
+    }
+}
