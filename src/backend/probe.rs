@@ -193,8 +193,17 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
     sweep(&stores)?;
     let disk = disk::of(&MountInfo::of_self()?, &stores);
     if kind == Kind::Copy {
-        // Nothing is tried: any disk takes a copy.
-        return Ok(dedup::verdict(&root.path().display().to_string(), disk.as_ref()));
+        // Nothing is tried, since this is asked each time: any disk takes a copy that can be written to.
+        let path = root.path().display().to_string();
+        let writable =
+            statfs::refuse_read_only(&stores).and_then(|()| match statfs::of(&stores)?.available {
+                0 => Err(Error::sys("write to the disk of", &stores, Errno::ENOSPC)),
+                _ => Ok(()),
+            });
+        return Ok(match writable {
+            Ok(()) => dedup::verdict(&path, disk.as_ref()),
+            Err(err) => Verdict::untried(kind, not_made(&path, &err)),
+        });
     }
     let disk = DiskName {
         path: root.path().display().to_string(),
