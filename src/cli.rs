@@ -42,6 +42,7 @@ pub enum Command {
     List(List),
     Show(Show),
     Destroy(Destroy),
+    Dedupe(Dedupe),
     Apply(Apply),
     Diff(Diff),
     Hook(Hook),
@@ -236,6 +237,21 @@ pub struct Destroy {
     /// print the steps, change nothing
     #[argh(switch)]
     pub dry_run: bool,
+}
+
+/// Let equal files of whole stores (snapshot, reflink, copy) share their place on the disk again.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "dedupe")]
+pub struct Dedupe {
+    /// the slivers (default: all)
+    #[argh(positional)]
+    pub names: Vec<Name>,
+    /// compare only, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
 }
 
 /// Make the node what its configuration wants.

@@ -18,6 +18,7 @@ pub mod lxc;
 pub mod mount;
 pub mod name;
 pub mod out;
+pub mod proc;
 pub mod shell;
 pub mod size;
 pub mod state;

@@ -10,7 +10,7 @@ use crate::catalog::base::Base;
 use crate::catalog::lock::Lock;
 use crate::catalog::mounted::source;
 use crate::catalog::{Mounted, Root, Sliver};
-use crate::error::{Context, Error, Result};
+use crate::error::{Class, Context, Error, Result};
 use crate::kind::Kind;
 use crate::lxc::Sockets;
 use crate::mount::mountinfo::MountInfo;
@@ -18,15 +18,6 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, fuse};
 use crate::name::Name;
 use crate::sys::{mountpoint, statfs};
-
-/// What a command found or did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was so already.
-    Already,
-    /// It was done.
-    Done,
-}
 
 /// The plan that mounts a sliver; empty where its view is up already.
 ///
@@ -69,6 +60,17 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     if steps.is_empty() {
         refuse_full_mount_point(&view)?;
     }
+    // The kernel would say it, too, but only to who mounts, and in fewer words.
+    statfs::refuse_read_only(&root.stores())?;
+    let content = base.content(root);
+    if sliver.backend.reads_base() && !content.exists() {
+        return Err(Error::damaged(format!(
+            "the base `{}` has lost its content: {} is not there",
+            base.name,
+            content.display()
+        ))
+        .way_out("put it back, from a copy or another node"));
+    }
     let ground = Ground { root, base, kind: sliver.backend, features };
     steps.extend([Step::CreateDir(root.container(name)), Step::CreateDir(view.clone())]);
     if stands_on_image(root, sliver, base) {
@@ -91,9 +93,9 @@ pub fn check_base(sliver: &Sliver, base: &Base) -> Result<()> {
 }
 
 /// Carries a plan of [`plan_up`] out, looks at what came of it, and notes it for this boot.
-pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<Outcome> {
+pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<()> {
     if steps.is_empty() {
-        return Ok(Outcome::Already);
+        return Ok(());
     }
     free_seed(root, sliver.backend, &sliver.base)?;
     exec::run(steps)?;
@@ -104,8 +106,7 @@ pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<Outcome> {
         if let Err(err) = exec::unmount(&view) {
             log::warn!("{err}");
         }
-    })?;
-    Ok(Outcome::Done)
+    })
 }
 
 /// The catalog's lock, where the view stands on a base that is an image: between the look at its mount and the mount of the
@@ -188,8 +189,8 @@ pub fn own_mounts(root: &Root, name: &Name) -> Result<Vec<Step>> {
 
 /// Unmounts what the plan names, forgets the note when the store is nowhere alive, and lets go of a base image that no other
 /// sliver needs.
-pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<Outcome> {
-    exec::run(steps)?;
+pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<()> {
+    exec::run(steps).map_err(|err| name_holders(root, name, err))?;
     // The note is kept while somebody may hold a detached view: it tells the view's device.
     let views = Views::settled(root, name)?;
     let elsewhere: Vec<String> = views.of(root, name).map(|place| place.words()).collect();
@@ -213,7 +214,25 @@ pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<Outcome> {
         }
         release_base(root, &sliver.base)?;
     }
-    Ok(if steps.is_empty() { Outcome::Already } else { Outcome::Done })
+    Ok(())
+}
+
+/// Says who keeps a view from being unmounted.
+fn name_holders(root: &Root, name: &Name, err: Error) -> Error {
+    let view = root.view(name);
+    if err.class() != Class::InUse {
+        return err;
+    }
+    let info = MountInfo::of_self();
+    let inside = info.iter().flat_map(MountInfo::mounts).map(|mount| mount.target().into_owned());
+    let inside = inside.filter(|target| *target != view && target.starts_with(&view));
+    let mut who: Vec<String> = inside.map(|target| format!("the mount on {}", target.display())).collect();
+    who.extend(holders(root, name).unwrap_or_default());
+    if who.is_empty() {
+        return err;
+    }
+    Error::in_use(format!("{} is in use by {}", view.display(), who.join(", ")))
+        .way_out("stop the container, end the processes that stand in it or hold files of it, and unmount what is mounted in it")
 }
 
 /// Refuses a kind that grows from the base's image while that is mounted for the views of others, which the kernel cannot have

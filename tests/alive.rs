@@ -82,6 +82,89 @@ fn a_namespace_that_is_kept_without_a_process() {
 }
 
 #[test]
+fn a_namespace_that_only_a_thread_is_in() {
+    use nix::mount::{MsFlags, mount};
+    use std::sync::mpsc::channel;
+    let Some(node) = btrfs() else { return };
+    for backend in ["btrfs-snapshot", "reflink", "overlay"] {
+        node.ok(&["create", "a", "--base", "b", "--backend", backend]);
+        node.ok(&["mount", "a"]);
+        let (leave, end) = channel::<()>();
+        let (inside, ready) = channel();
+        let thread = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            inside.send(()).unwrap();
+            end.recv().unwrap_err();
+        });
+        ready.recv().unwrap();
+        run(Command::new("umount").arg(node.view("a")));
+        let said = node.run(&["destroy", "a"]);
+        let here = format!("in the mount namespace of process {} ", std::process::id());
+        // What is destroyed is gone for the thread as well: it must end in any case.
+        drop(leave);
+        thread.join().unwrap();
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert!(said.status.code() == Some(4) && text.contains(&here), "{backend}: {text}");
+        node.ok(&["destroy", "a"]);
+    }
+}
+
+/// Maps the file, and holds it no other way.
+const MAP: &str = "import ctypes, os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+assert libc.mmap(None, ctypes.c_size_t(4096), 1, 2, fd, ctypes.c_long(0)) != 2**64 - 1
+os.close(fd)
+print('ready', flush=True)
+sys.stdin.readline()";
+
+#[test]
+fn files_of_a_detached_view_are_found() {
+    let Some(node) = btrfs() else { return };
+    let wait = "echo ready; read x";
+    for backend in ["btrfs-snapshot", "reflink", "copy", "overlay"] {
+        for how in ["open", "run", "mapped"] {
+            node.ok(&["create", "a", "--base", "b", "--backend", backend]);
+            node.ok(&["mount", "a"]);
+            let file = node.view("a").join("etc/dir/sh");
+            fs::copy("/bin/sh", &file).unwrap();
+            let open = format!("exec 3<\"$0\"; {wait}");
+            let (program, script) = match how {
+                "open" => (Path::new("sh"), &*open),
+                "run" => (&*file, wait),
+                _ => (Path::new("python3"), MAP),
+            };
+            let holder = Holder::start(Command::new(program).args(["-c", script]).arg(&file));
+            run(Command::new("umount").arg("-l").arg(node.view("a")));
+            let who = format!("process {} (", holder.0.id());
+            assert!(node.ok(&["show", "a", "--json"]).contains(&who), "{backend}, {how}");
+            let said = node.fails(4, &["destroy", "a"]);
+            assert!(said.contains("detached") && said.contains(&who), "{backend}, {how}: {said}");
+            drop(holder);
+            node.ok(&["destroy", "a"]);
+        }
+    }
+}
+
+/// A link that a tenant made must not make a sliver seem held by who uses the machine's own files.
+#[test]
+fn a_tenants_link_holds_nothing() {
+    let Some(node) = btrfs() else { return };
+    node.ok(&["create", "a", "--base", "b", "--backend", "reflink"]);
+    let outside = node.dir().join("disk/outside");
+    fs::write(&outside, "x").unwrap();
+    let first = outside.iter().nth(1).unwrap();
+    std::os::unix::fs::symlink(Path::new("/").join(first), node.store("a").join("tree").join(first)).unwrap();
+    let script = "exec 3<\"$0\"; echo ready; read x";
+    let _holder = Holder::start(Command::new("sh").args(["-c", script]).arg(&outside));
+    assert_eq!(node.json(&["show", "a", "--json"])["held_by"].as_array().map(Vec::len), Some(0));
+    node.ok(&["destroy", "a"]);
+}
+
+#[test]
 fn the_number_of_a_device_that_went_to_another_view() {
     if !require("root", common::root()) {
         return;

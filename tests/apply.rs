@@ -54,9 +54,23 @@ fn adds_creates_and_mounts_what_is_missing() {
         "{plan}"
     );
     assert!(!node.0.lxcpath.join(".base/deb").exists());
-    for _ in 0..2 {
+    for again in [false, true] {
         let output = node.apply(&wanted, &[]);
-        assert!(output.status.success(), "{}", said(&output));
+        let said = said(&output);
+        assert!(output.status.success(), "{said}");
+        // A line for each thing that was done, and none where nothing was to do.
+        let done = [
+            "added the base `deb`",
+            "created the sliver `one`",
+            "mounted the sliver `one`",
+            "created the sliver `exp-2`",
+        ];
+        assert_eq!(said.lines().count(), if again { 0 } else { done.len() }, "{said}");
+        for (line, done) in said.lines().zip(done) {
+            assert!(line.contains(done), "{said}");
+        }
+        let planned = node.apply(&wanted, &["--dry-run"]);
+        assert_eq!(String::from_utf8_lossy(&planned.stdout), "", "nothing is to do");
         let list = node.0.json(&["list", "--json"]);
         assert_eq!((&list[0]["name"], &list[0]["actual"]), (&"exp-2".into(), &"unmounted".into()));
         assert_eq!((&list[1]["name"], &list[1]["actual"]), (&"one".into(), &"mounted".into()));
@@ -96,6 +110,50 @@ fn an_error_in_a_section_leaves_the_rest_of_the_node_up() {
     let actual: Vec<_> =
         list.as_array().unwrap().iter().map(|row| (row["name"].as_str(), row["actual"].as_str())).collect();
     assert_eq!(actual, [(Some("good"), Some("mounted"))]);
+}
+
+#[test]
+fn a_dry_run_refuses_what_a_real_run_would() {
+    let Some(node) = Managed::new() else { return };
+    let both = |sections: &str| {
+        let dry = node.apply(sections, &["--dry-run"]);
+        let planned = String::from_utf8_lossy(&dry.stdout).into_owned();
+        let real = node.apply(sections, &[]);
+        let errors = |output: &Output| {
+            let said = said(output);
+            said.lines().filter(|line| line.starts_with("ERROR")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(errors(&dry), errors(&real));
+        assert_eq!(dry.status.code(), real.status.code());
+        (planned, errors(&real).concat())
+    };
+    // Nothing was tried in this boot yet: auto is no reason to refuse. The last base that there will be is not a file.
+    let wanted = node.base()
+        + "config base 'none'\n\toption source '/nowhere'\n"
+        + "config sliver 'good'\n\toption base 'deb'\n"
+        + "config sliver 'orphan'\n\toption base 'none'\n";
+    let (planned, errors) = both(&wanted);
+    assert!(planned.contains("create good") && planned.contains("mount good"), "{planned}");
+    assert!(!planned.contains("orphan") && !planned.contains("none"), "{planned}");
+    assert!(errors.contains("base 'none'") && errors.contains("sliver 'orphan'"), "{errors}");
+    // What is there.
+    node.0.ok(&["umount", "good"]);
+    fs::write(node.0.view("good").join("in the way"), "x").unwrap();
+    fs::create_dir(node.0.lxcpath.join("theirs")).unwrap();
+    fs::write(node.0.lxcpath.join("theirs/config"), "lxc.uts.name = theirs\n").unwrap();
+    let wanted = node.base()
+        + "config sliver 'good'\n\toption base 'deb'\n"
+        + "config sliver 'theirs'\n\toption base 'deb'\n"
+        + "config sliver 'old'\n\toption base 'deb'\n\toption backend 'mini_fo'\n"
+        + "config sliver 'full'\n\toption base 'deb'\n\toption data '/nowhere.tar'\n";
+    let (planned, errors) = both(&wanted);
+    assert_eq!(planned, "");
+    for what in ["is not empty", "is no sliver's", "mini_fo", "/nowhere.tar"] {
+        assert!(errors.contains(what), "{what}: {errors}");
+    }
+    fs::remove_file(node.0.view("good").join("in the way")).unwrap();
+    let other = node.base() + "config sliver 'good'\n\toption base 'deb'\n\toption backend 'copy'\n";
+    assert!(both(&other).1.contains("is there already"));
 }
 
 #[test]

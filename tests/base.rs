@@ -479,6 +479,40 @@ fn a_killed_import_leaves_no_base_and_the_next_one_clears_up() {
 }
 
 #[test]
+fn an_interrupted_import_says_what_stays_and_the_next_one_clears_up() {
+    let Some(node) = node(64) else { return };
+    for (signal, pack) in [(2, &[][..]), (15, &["--pack", "squashfs"])] {
+        if !pack.is_empty() && !tools(&["mksquashfs"]) {
+            continue;
+        }
+        let mut command = node.command(&[&["base", "add", "b", "-"], pack].concat());
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // The rest never comes.
+        let tar = Tar::default().file(b"file", &[b'x'; 300_000]).end();
+        child.stdin.as_mut().unwrap().write_all(&tar[..200_000]).unwrap();
+        while in_bases(&node).is_empty() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        run(Command::new("kill").args([format!("-{signal}"), child.id().to_string()]));
+        let stdin = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        drop(stdin);
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(signal));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.matches("interrupted: nothing was added; the next").count(), 1, "{said}");
+        let left = in_bases(&node).concat();
+        assert!(left.starts_with(".new.b."), "{left}");
+        let tree = node.dir().join("tree");
+        fs::create_dir_all(&tree).unwrap();
+        let output = node.run(&["base", "add", "b", text(&tree)]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("removing") && said.contains(&left), "{said}");
+        assert_eq!(in_bases(&node), ["b"]);
+        node.ok(&["base", "remove", "b"]);
+    }
+}
+
+#[test]
 fn two_at_once_do_not_meet() {
     let Some(node) = node(256) else { return };
     let temp = Temp::new();

@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use common::holder::Holder;
@@ -101,9 +102,9 @@ fn a_detached_view_held_by_a_cwd_is_found() {
     let view = node.view("a");
     let holder =
         Holder::start(Command::new("sh").args(["-c", "echo ready; read x"]).current_dir(view.join("etc")));
-    assert!(node.fails(4, &["umount", "a"]).contains("is in use"));
-    run(Command::new("umount").arg("-l").arg(&view));
     let who = format!("process {} (sh)", holder.0.id());
+    assert!(node.fails(4, &["umount", "a"]).contains(&format!("is in use by {who}")));
+    run(Command::new("umount").arg("-l").arg(&view));
     assert_eq!(node.json(&["show", "a", "--json"])["held_by"][0], who.as_str());
     for command in ["mount", "destroy"] {
         let said = node.fails(4, &[command, "a"]);
@@ -111,6 +112,55 @@ fn a_detached_view_held_by_a_cwd_is_found() {
     }
     drop(holder);
     node.ok(&["mount", "a"]);
+}
+
+#[test]
+fn who_keeps_a_view_from_being_unmounted_is_told() {
+    let Some(node) = node() else { return };
+    for backend in ["overlay", "copy"] {
+        node.ok(&["create", "a", "--base", "b", "--backend", backend]);
+        node.ok(&["mount", "a"]);
+        let inside = node.view("a").join("empty");
+        run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&inside));
+        let script = "exec 3<\"$0\"; echo ready; read x";
+        let holder =
+            Holder::start(Command::new("sh").args(["-c", script]).arg(node.view("a").join("etc/a.txt")));
+        let said = node.fails(4, &["umount", "a"]);
+        let who = format!("the mount on {}, process {} (sh);", inside.display(), holder.0.id());
+        assert!(said.contains(&who), "{backend}: {said}");
+        run(Command::new("umount").arg(&inside));
+        drop(holder);
+        node.ok(&["umount", "a"]);
+        node.ok(&["destroy", "a"]);
+    }
+}
+
+#[test]
+fn a_wait_for_a_lock_is_told_once() {
+    let Some(node) = node() else { return };
+    node.ok(&["create", "a", "--base", "b"]);
+    let lock = {
+        use std::os::unix::fs::MetadataExt;
+        let meta = fs::metadata(&node.lxcpath).unwrap();
+        let run = fs::canonicalize("/var/run").unwrap();
+        run.join(format!("sliverfs/{:x}-{:x}/lock/a", meta.dev(), meta.ino()))
+    };
+    let holder = Holder::start(Command::new("flock").arg(&lock).args(["-c", "echo ready; read x"]));
+    let plain = node.command(&["mount", "a"]);
+    // The limit ends a command that says nothing.
+    let mut waiting = Command::new("timeout");
+    waiting.arg("60").arg(plain.get_program()).args(plain.get_args()).stderr(Stdio::piped());
+    let mut waiting = waiting.spawn().unwrap();
+    let mut stderr = BufReader::new(waiting.stderr.take().unwrap());
+    let mut said = String::new();
+    stderr.read_line(&mut said).unwrap();
+    assert!(said.contains(&format!("waiting for process {} (flock)", holder.0.id())), "{said}");
+    assert!(said.contains(lock.to_str().unwrap()), "{said}");
+    drop(holder);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert!(waiting.wait().unwrap().success() && rest.is_empty(), "{rest}");
+    node.ok(&["umount", "a"]);
 }
 
 #[test]
@@ -217,9 +267,7 @@ fn records_that_cannot_be_read() {
         (String::new(), 5, "damaged"),
     ] {
         fs::write(&record, &bad).unwrap();
-        for command in
-            [&["mount", "a"][..], &["destroy", "a"], &["show", "a"], &["create", "a", "--base", "b"]]
-        {
+        for command in [&["mount", "a"][..], &["show", "a"], &["create", "a", "--base", "b"]] {
             let said = node.fails(code, command);
             assert!(said.contains(word) && said.contains(node.lxcpath.to_str().unwrap()), "{said}");
         }
@@ -231,6 +279,49 @@ fn records_that_cannot_be_read() {
     }
     fs::remove_file(&record).unwrap();
     assert!(node.fails(5, &["mount", "a"]).contains("sliver.json"));
+}
+
+#[test]
+fn a_store_whose_record_is_damaged_can_be_destroyed() {
+    let Some(node) = node() else { return };
+    for backend in ["overlay", "copy"] {
+        node.ok(&["create", "a", "--base", "b", "--backend", backend]);
+        let record = node.store("a").join("sliver.json");
+        let text = fs::read_to_string(&record).unwrap();
+        // What is whole and tells of something else is not damaged.
+        for (other, code) in
+            [(text.replace("\"version\":1", "\"version\":99"), 3), (text.replace("\"a\"", "\"z\""), 5)]
+        {
+            fs::write(&record, other).unwrap();
+            node.fails(code, &["destroy", "a"]);
+            assert!(record.exists());
+        }
+        fs::write(&record, &text).unwrap();
+        for bad in [Some("{"), Some(""), None] {
+            node.ok(&["create", "a", "--base", "b", "--backend", backend]);
+            node.ok(&["mount", "a"]);
+            match bad {
+                Some(bad) => fs::write(&record, bad).unwrap(),
+                None => fs::remove_file(&record).unwrap(),
+            }
+            // It is alive: mounted here, and then held.
+            assert!(node.fails(4, &["destroy", "a"]).contains("is mounted at"), "{backend} {bad:?}");
+            let holder = Holder::start(
+                Command::new("sh").args(["-c", "echo ready; read x"]).current_dir(node.view("a").join("etc")),
+            );
+            run(Command::new("umount").arg("-l").arg(node.view("a")));
+            assert!(node.fails(4, &["destroy", "a"]).contains("is still held by"), "{backend} {bad:?}");
+            assert!(node.store("a").exists());
+            drop(holder);
+            assert!(node.ok(&["destroy", "a", "--dry-run"]).contains(".rm.a"), "{backend} {bad:?}");
+            let said = node.run(&["destroy", "a"]);
+            assert!(said.status.success(), "{backend} {bad:?}: {}", String::from_utf8_lossy(&said.stderr));
+            assert!(String::from_utf8_lossy(&said.stderr).contains("damaged or missing"));
+            assert!(!node.store("a").exists() && !node.lxcpath.join("a").exists(), "{backend} {bad:?}");
+        }
+    }
+    assert_eq!(fs::read_dir(node.lxcpath.join(".store")).unwrap().count(), 0);
+    node.ok(&["base", "remove", "b"]);
 }
 
 #[test]
@@ -248,6 +339,15 @@ fn places_that_are_not_right() {
     node.fails(4, &["destroy", "a"]);
     assert!(node.store("a").join("sliver.json").exists());
     run(Command::new("umount").arg(node.view("a")));
+    // The base's tree is gone.
+    let tree = node.lxcpath.join(".base/b/tree");
+    fs::rename(&tree, node.dir().join("disk/away")).unwrap();
+    for args in [&["mount", "a"][..], &["mount", "a", "--dry-run"]] {
+        assert!(node.fails(5, args).contains("has lost its content"), "{args:?}");
+    }
+    fs::rename(node.dir().join("disk/away"), &tree).unwrap();
+    node.ok(&["mount", "a"]);
+    node.ok(&["umount", "a"]);
     // A container of somebody else.
     fs::create_dir(node.lxcpath.join("theirs")).unwrap();
     fs::write(node.lxcpath.join("theirs/config"), "lxc.uts.name = theirs\n").unwrap();
@@ -267,10 +367,13 @@ fn full_and_read_only_disks() {
     run(Command::new("mount").args(["-o", "remount,ro"]).arg(node.dir().join("disk")));
     let said = node.fails(1, &["create", "c", "--base", "b", "--backend", "overlay"]);
     assert!(said.contains("read-only"), "{said}");
-    let said = node.fails(1, &["destroy", "a"]);
-    assert!(said.contains("read-only"), "{said}");
-    // An overlay on a read-only disk comes up read-only, which is refused and undone.
-    node.fails(1, &["mount", "a"]);
+    let create = ["create", "d", "--base", "b", "--backend", "overlay"];
+    for command in [&["mount", "a"][..], &create, &["destroy", "a"]] {
+        for dry in [&[][..], &["--dry-run"]] {
+            let said = node.fails(1, &[command, dry].concat());
+            assert!(said.contains("read-only"), "{said}");
+        }
+    }
     assert_eq!(node.json(&["list", "--json"])[0]["actual"], "unmounted");
     run(Command::new("mount").args(["-o", "remount,rw"]).arg(node.dir().join("disk")));
     node.ok(&["mount", "a"]);

@@ -163,6 +163,39 @@ fn what_is_remembered_and_what_is_proved_again() {
 }
 
 #[test]
+fn a_full_or_read_only_disk_is_told_in_words() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::new("ext4", 16);
+    let disk = node.dir().join("disk");
+    let told = |words: &str| {
+        let output = node.run(&["probe", "--fresh"]);
+        let [table, said] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        assert_eq!(output.status.code(), Some(3), "{table}{said}");
+        let words = format!("the disk of `{}` is {words}", node.lxcpath.display());
+        for line in table.lines().skip(1) {
+            assert!(line.contains(&words), "{table}");
+        }
+        assert!(said.contains(&words) && !said.contains("another disk"), "{said}");
+        assert!(!table.contains(".probe.") && !said.contains(".probe."), "{table}{said}");
+    };
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(&disk));
+    told("mounted read-only: remount it");
+    run(Command::new("mount").args(["-o", "remount,rw"]).arg(&disk));
+    let fill = disk.join("fill");
+    let _full =
+        Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", fill.display())).output();
+    // What the last blocks of ext4 are kept for: folders.
+    let made =
+        (0..).map(|number| disk.join(format!("fill{number}"))).take_while(|dir| fs::create_dir(dir).is_ok());
+    assert!(made.count() < 10_000);
+    told("full: free some space");
+    fs::remove_file(fill).unwrap();
+    assert_eq!(overlay(&node, &[])["works"], true, "nothing of it was remembered");
+}
+
+#[test]
 fn only_the_probe_writes_trial_files() {
     if !require("root", common::root()) {
         return;

@@ -490,3 +490,24 @@ fn what_a_container_gets_on_its_way_in() {
     node.ok(&["umount", "--all"]);
     is_clean(&node, "applied");
 }
+
+#[test]
+fn a_store_whose_record_is_damaged_can_be_destroyed() {
+    let Some(node) = node(512) else { return };
+    create(&node, "a");
+    node.ok(&["mount", "a"]);
+    fs::write(node.store("a").join("sliver.json"), "{").unwrap();
+    node.fails(4, &["destroy", "a"]);
+    let mut shell = Command::new("sh");
+    let holder = Holder::start(shell.args(["-c", "echo ready; read x"]).current_dir(node.view("a")));
+    run(Command::new("umount").arg("-l").arg(node.view("a")));
+    // As after a move to another node, where nothing is noted of its mount.
+    let meta = fs::metadata(&node.lxcpath).unwrap();
+    let noted = format!("/var/run/sliverfs/{:x}-{:x}/mounted/a", meta.dev(), meta.ino());
+    fs::remove_file(noted).unwrap();
+    node.fails(4, &["destroy", "a"]);
+    drop(holder);
+    node.ok(&["destroy", "a"]);
+    assert!(!node.store("a").exists());
+    is_clean(&node, "after it was destroyed");
+}

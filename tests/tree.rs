@@ -12,7 +12,7 @@ use std::process::Command;
 use common::node::run;
 use common::tree::{Temp, assert_same, full_tree};
 use common::{listing, require};
-use sliverfs::tree::{self, Dir};
+use sliverfs::tree::{self, Dir, Step, Walk};
 
 fn copy(from: &Path, to: &Path) -> Result<(), String> {
     fs::create_dir(to).unwrap();
@@ -204,6 +204,37 @@ fn nothing_crosses_a_mount() {
     tree::remove_path(&source).unwrap();
     assert!(!source.exists());
     tree::remove_path(&source).unwrap();
+}
+
+/// What goes, or becomes another thing, between a look and the step into it is passed over by who wants to.
+#[test]
+fn a_walk_goes_on_where_a_directory_went() {
+    let temp = Temp::new();
+    for name in ["a", "b", "c", "d"] {
+        fs::create_dir_all(temp.join("t").join(name).join("in")).unwrap();
+    }
+    let mut walk = Walk::new(tree::open(&temp.join("t")).unwrap(), b"").unwrap();
+    let mut seen = Vec::new();
+    while let Some(step) = walk.step().unwrap() {
+        let Step::Entry(entry) = step else { continue };
+        let name = String::from_utf8(entry.path.to_vec()).unwrap();
+        match name.as_str() {
+            "a" => {
+                fs::rename(temp.join("t/a"), temp.join("old")).unwrap();
+                fs::create_dir_all(temp.join("t/a/other")).unwrap();
+            }
+            "b" => fs::remove_dir_all(temp.join("t/b")).unwrap(),
+            "c" => {
+                fs::remove_dir_all(temp.join("t/c")).unwrap();
+                std::os::unix::fs::symlink(temp.join("old"), temp.join("t/c")).unwrap();
+            }
+            _ => {}
+        }
+        let entered = walk.enter_unmounted();
+        assert_eq!(entered.is_err(), ["a", "b", "c"].contains(&name.as_str()), "{name}");
+        seen.push(name);
+    }
+    assert_eq!(seen, ["a", "b", "c", "d", "d/in"]);
 }
 
 #[test]

@@ -1,48 +1,75 @@
 //! Which processes hold a view that is mounted nowhere any more.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 
 use crate::catalog::{Mounted, Root};
 use crate::error::{Context, Result};
 use crate::name::Name;
+use crate::proc::{processes, tasks, words};
 use crate::sys::mountpoint::look;
-use crate::tree::Dir;
+use crate::tree::{Dir, c_name};
 
-/// Processes that stand in the sliver's view or hold folders of it open.
+/// Processes that stand in the sliver's view, run a program of it, or have a file of it open or mapped.
 ///
-/// A union and a snapshot have a device of their own, which was noted when they were mounted; a tree that lies on the disk
-/// like any other is known by the way up from where a process stands, which ends at a detached mount's root.
+/// A union and a snapshot have a device of their own, which was noted when they were mounted. Of a tree that lies on the disk
+/// like any other, a folder is known by the way up from it, which ends at a detached mount's root, and a file by its path.
+/// Each thing that a process holds is looked at once: an open file that was deleted is passed over, since its path is gone.
 pub fn holders(root: &Root, name: &Name) -> Result<Vec<String>> {
     let stores = root.stores();
     let disk = look(&stores).ok_or(Errno::ENOENT).at("look at", &stores)?.device;
-    let tree = look(&root.store(name).join("tree")).map(|seen| (seen.device, seen.inode));
+    let top = root.store(name).join("tree");
+    let tree = look(&top).map(|seen| (seen.device, seen.inode));
     let noted = Mounted::find(root, name).map(|noted| noted.device);
     let device = noted.or(tree.map(|(device, _)| device)).filter(|device| *device != disk);
     if device.is_none() && tree.is_none() {
         return Ok(Vec::new());
     }
+    let view = root.view(name);
     // A process may hold what a daemon of its tenant serves, which answers when it likes.
     let held = |path: &Path| {
-        look(path).is_some_and(|seen| {
-            Some(seen.device) == device
-                || tree.is_some_and(|tree| seen.device == tree.0 && seen.dir && stands_below(path, tree))
-        })
+        let Some(seen) = look(path) else { return false };
+        let id = (seen.device, seen.inode);
+        let in_tree = |tree: (u64, u64)| {
+            id.0 == tree.0 && if seen.dir { stands_below(path, tree) } else { lies_in(&top, &view, path, id) }
+        };
+        Some(id.0) == device || tree.is_some_and(in_tree)
     };
+    let any = |folder: &Path| {
+        fs::read_dir(folder).is_ok_and(|mut all| all.any(|one| one.is_ok_and(|one| held(&one.path()))))
+    };
+    let stands = |task: &Path| held(&task.join("cwd")) || held(&task.join("root"));
+    // What is mapped and neither runs nor is open stands in map_files alone (for root since Linux 4.3).
+    let has = |task: &Path| held(&task.join("exe")) || any(&task.join("fd")) || any(&task.join("map_files"));
     let mut found = Vec::new();
     for pid in processes()? {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let open = || {
-            fs::read_dir(proc.join("fd"))
-                .is_ok_and(|mut fds| fds.any(|fd| fd.is_ok_and(|fd| held(&fd.path()))))
-        };
-        if held(&proc.join("cwd")) || held(&proc.join("root")) || held(&proc.join("exe")) || open() {
-            found.push(format!("process {pid} ({})", command(pid)));
+        let mut tasks = tasks(pid).into_iter().map(|task| Path::new("/proc").join(task));
+        let Some(first) = tasks.next() else { continue };
+        // Threads have their files in common, and the first one shows them until it ends.
+        let ended = fs::read_dir(first.join("fd")).map_or(true, |mut open| open.next().is_none());
+        if stands(&first) || has(&first) || tasks.any(|task| stands(&task) || ended && has(&task)) {
+            found.push(words(pid));
         }
     }
     Ok(found)
+}
+
+/// Is a file that a process holds one of the tree `top`? `link` tells its path from where its mount begins, or from our root
+/// while the view is mounted. No link in the tree is followed: one to `/` would make every process a holder.
+fn lies_in(top: &Path, view: &Path, link: &Path, id: (u64, u64)) -> bool {
+    let Ok(path) = link.read_link() else { return false };
+    let mut names = path.strip_prefix(view).or_else(|_| path.strip_prefix("/")).unwrap_or(&path).iter();
+    let (Ok(mut dir), Some(last)) = (Dir::open(top), names.next_back()) else { return false };
+    for name in names {
+        match c_name(name.as_bytes()).map(|name| dir.child(&name)) {
+            Ok(Ok(child)) => dir = child,
+            _ => return false,
+        }
+    }
+    c_name(last.as_bytes()).is_ok_and(|name| dir.stat_at(&name).is_ok_and(|stat| stat.id == id))
 }
 
 /// Does the way up from a folder pass the folder `top`?
@@ -60,17 +87,4 @@ fn stands_below(path: &Path, top: (u64, u64)) -> bool {
         }
     }
     false
-}
-
-/// The process numbers in /proc.
-pub fn processes() -> Result<impl Iterator<Item = u32>> {
-    let proc = Path::new("/proc");
-    let entries = fs::read_dir(proc).at("list", proc)?;
-    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
-}
-
-/// The command name of a process, for messages.
-pub fn command(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm"))
-        .map_or_else(|_| "ended".to_owned(), |name| name.trim().to_owned())
 }

@@ -1,6 +1,6 @@
 //! Where the views of this program are mounted, in every mount namespace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::makedev;
 
-use super::holders::{command, processes};
 use super::kept;
 use crate::catalog::mounted::source;
 use crate::catalog::{Mounted, Root};
@@ -19,6 +18,7 @@ use crate::hash::fnv64a;
 use crate::mount::mountinfo::{Mount, MountInfo, SOURCE};
 use crate::mount::{disk, fuse, seed};
 use crate::name::Name;
+use crate::proc::{processes, tasks, words};
 use crate::sys::{loopdev, pause};
 
 /// Where a view is mounted.
@@ -66,43 +66,46 @@ pub struct Views {
 }
 
 impl Views {
-    /// Reads the mountinfo of every distinct mount namespace that a process is in, or that a mount of ours keeps.
+    /// Reads the mountinfo of every distinct mount namespace that a thread of any process is in, or that a mount of ours keeps.
     pub fn everywhere(root: &Root) -> Result<Self> {
         let own = MountInfo::of_self()?;
         let mut seen: BTreeSet<u64> = [own.hash()].into_iter().chain(namespace("self")).collect();
-        let mut locked_in = BTreeMap::new();
+        let mut locked_in = Vec::new();
         let mut views = Self::here(root, &own)?;
         for pid in processes()? {
-            match namespace(&pid.to_string()) {
-                Some(id) if seen.contains(&id) => {}
-                // A process that is locked into a folder is shown only the mounts in there.
-                Some(id) if is_locked_in(pid) => {
-                    locked_in.insert(id, pid);
-                }
-                Some(id) => {
-                    if let Some(info) = mountinfo(pid)? {
-                        seen.insert(id);
-                        views.add(&Namespace::Of(pid), &info);
+            for task in tasks(pid) {
+                match namespace(&task) {
+                    Some(id) if seen.contains(&id) => {}
+                    // A process that is locked into a folder is shown only the mounts in there.
+                    Some(id) if is_locked_in(&task) => locked_in.push((id, pid, task)),
+                    Some(id) => {
+                        if let Some(info) = mountinfo(&task)? {
+                            seen.insert(id);
+                            views.add(&Namespace::Of(pid), &info);
+                        }
                     }
-                }
-                // Before Linux 3.8 a process does not tell its mount namespace, and some hide it: the mounts stand for it.
-                None => {
-                    if let Some(info) = mountinfo(pid)?.filter(|info| seen.insert(info.hash())) {
-                        views.add(&Namespace::Of(pid), &info);
+                    // Before Linux 3.8 a process does not tell its mount namespace, and some hide it: the mounts stand for it.
+                    None => {
+                        if let Some(info) = mountinfo(&task)?.filter(|info| seen.insert(info.hash())) {
+                            views.add(&Namespace::Of(pid), &info);
+                        }
                     }
                 }
             }
         }
-        locked_in.retain(|id, _| !seen.contains(id));
-        for (id, pid) in locked_in {
-            let path = PathBuf::from(format!("/proc/{pid}/ns/mnt"));
-            match kept::mountinfo(&path) {
-                Ok(info) => views.add(&Namespace::Of(pid), &info),
+        for (id, pid, task) in locked_in {
+            if seen.contains(&id) {
+                continue;
+            }
+            match kept::mountinfo(Path::new(&format!("/proc/{task}/ns/mnt"))) {
+                Ok(info) => {
+                    seen.insert(id);
+                    views.add(&Namespace::Of(pid), &info);
+                }
                 // It ended meanwhile.
-                Err(_) if namespace(&pid.to_string()) != Some(id) => {}
+                Err(_) if namespace(&task) != Some(id) => {}
                 Err(err) => return Err(err),
             }
-            seen.insert(id);
         }
         // What a container keeps so has no more than the container itself; that is looked at while it runs.
         for mount in own.mounts().filter(|mount| mount.fstype == b"nsfs") {
@@ -237,7 +240,7 @@ impl Place {
         match &self.namespace {
             Namespace::Ours => target.to_string(),
             Namespace::Of(pid) => {
-                format!("{target} in the mount namespace of process {pid} ({})", command(*pid))
+                format!("{target} in the mount namespace of {}", words(*pid))
             }
             Namespace::Kept(path) => {
                 format!("{target} in the mount namespace that is kept on {}", path.display())
@@ -246,9 +249,9 @@ impl Place {
     }
 }
 
-/// A process's mounts; none where it ended meanwhile. A zombie's mountinfo is EINVAL.
-fn mountinfo(pid: u32) -> Result<Option<MountInfo>> {
-    match MountInfo::read(Path::new(&format!("/proc/{pid}/mountinfo"))) {
+/// A thread's mounts; none where it ended meanwhile. A zombie's mountinfo is EINVAL.
+fn mountinfo(task: &str) -> Result<Option<MountInfo>> {
+    match MountInfo::read(Path::new(&format!("/proc/{task}/mountinfo"))) {
         Ok(info) => Ok(Some(info)),
         Err(err) => match err.errno() {
             Some(Errno::ENOENT | Errno::ESRCH | Errno::EINVAL) => Ok(None),
@@ -257,15 +260,15 @@ fn mountinfo(pid: u32) -> Result<Option<MountInfo>> {
     }
 }
 
-/// The number that stands for a process's mount namespace, where it can be asked.
-fn namespace(pid: &str) -> Option<u64> {
-    let link = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
+/// The number that stands for a thread's mount namespace, where it can be asked.
+fn namespace(task: &str) -> Option<u64> {
+    let link = fs::read_link(format!("/proc/{task}/ns/mnt")).ok()?;
     Some(fnv64a(link.as_os_str().as_bytes()))
 }
 
-/// Is the process's root another folder than its namespace's (chroot(2))?
-fn is_locked_in(pid: u32) -> bool {
-    fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|root| root != Path::new("/"))
+/// Is the thread's root another folder than its namespace's (chroot(2))?
+fn is_locked_in(task: &str) -> bool {
+    fs::read_link(format!("/proc/{task}/root")).is_ok_and(|root| root != Path::new("/"))
 }
 
 /// `major:minor` as st_dev has it; 0, which no file system has, where it is neither.

@@ -1,10 +1,13 @@
 //! What works on a node's disk, tried once and remembered for this boot and this disk.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use serde::Serialize;
 
+use super::dedup;
 use super::features::Features;
 use super::fuse;
 use super::kernel::{self, Running};
@@ -12,7 +15,7 @@ use super::seed;
 use super::tree as tree_trial;
 use super::trial::{self, DiskName};
 use super::verdict::Verdict;
-use crate::catalog::base::Form;
+use crate::catalog::base::{Base, Form};
 use crate::catalog::root::create_dir;
 use crate::catalog::{Root, record};
 use crate::error::{Context, Error, Result};
@@ -22,7 +25,7 @@ use crate::kind::{Choice, Kind};
 use crate::mount::disk;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::private;
-use crate::sys::statfs;
+use crate::sys::{btrfs, statfs};
 use crate::tree;
 
 /// What is remembered in the run folder.
@@ -60,8 +63,9 @@ pub fn probe(root: &Root, fresh: bool) -> Result<Vec<Verdict>> {
     let mut verdicts = Vec::new();
     for kind in Kind::ALL {
         let verdict = match known.iter().position(|verdict| verdict.kind == kind) {
-            Some(at) => known.swap_remove(at),
-            None => try_kind(root, kind)?,
+            // A property of the disk can be changed at any time.
+            Some(at) if kind != Kind::Copy => known.swap_remove(at),
+            _ => try_kind(root, kind)?,
         };
         verdicts.push(verdict);
     }
@@ -77,13 +81,13 @@ pub fn probe(root: &Root, fresh: bool) -> Result<Vec<Verdict>> {
     Ok(verdicts)
 }
 
-/// The kind to use on a base of this form: the named one where it works, or the first that does.
-pub fn choose(root: &Root, choice: Choice, form: Form) -> Result<Kind> {
-    pick(root, &probe(root, false)?, choice, form)
+/// The kind to use for a sliver of the base: the named one where it works, or the first that does.
+pub fn choose(root: &Root, choice: Choice, base: &Base) -> Result<Kind> {
+    pick(root, &probe(root, false)?, choice, base)
 }
 
 /// As [`choose`], from what is remembered: nothing is tried, nothing is written.
-pub fn remembered(root: &Root, choice: Choice, form: Form) -> Result<Kind> {
+pub fn remembered(root: &Root, choice: Choice, base: &Base) -> Result<Kind> {
     let known = recall(root, None)?;
     match choice {
         Choice::Named(kind) if known.iter().all(|verdict| verdict.kind != kind) => Ok(kind),
@@ -91,31 +95,47 @@ pub fn remembered(root: &Root, choice: Choice, form: Form) -> Result<Kind> {
             Err(Error::failed(format!("what works on {} was not tried in this boot", root.path().display()))
                 .way_out("run `sliverfs probe` first, or name a backend"))
         }
-        _ => pick(root, &known, choice, form),
+        _ => pick(root, &known, choice, base),
     }
 }
 
-fn pick(root: &Root, verdicts: &[Verdict], choice: Choice, form: Form) -> Result<Kind> {
+fn pick(root: &Root, verdicts: &[Verdict], choice: Choice, base: &Base) -> Result<Kind> {
     let mut reasons = Vec::new();
     for verdict in verdicts {
         let asked = match choice {
-            Choice::Auto => verdict.kind.takes(form),
+            Choice::Auto => verdict.kind.takes(base.form),
             Choice::Named(kind) => kind == verdict.kind,
         };
         // What is by name only for want of such a base has one here.
         let auto = verdict.auto || verdict.kind.grows_image();
         if asked && verdict.works && (auto || choice != Choice::Auto) {
-            return Ok(verdict.kind);
-        }
-        if asked && (verdict.offered || choice != Choice::Auto) {
-            reasons.extend(verdict.reason.as_deref());
+            match unfit(root, verdict.kind, base) {
+                None => return Ok(verdict.kind),
+                Some(why) => reasons.push(why),
+            }
+        } else if asked && (verdict.offered || choice != Choice::Auto) {
+            reasons.extend(verdict.reason.clone());
         }
     }
     if reasons.is_empty() {
-        reasons.push("this kernel and this disk offer none");
+        reasons.push("this kernel and this disk offer none".to_owned());
     }
     Err(Error::unsupported(format!("no backend for {}: {}", root.path().display(), reasons.join("; ")))
         .way_out("`sliverfs probe` shows what was tried"))
+}
+
+/// Why a kind that works on the disk, and takes bases of its form, can make no sliver of this base; none where it can.
+fn unfit(root: &Root, kind: Kind, base: &Base) -> Option<String> {
+    let tree = base.content(root);
+    let plain = kind == Kind::BtrfsSnapshot
+        && base.form == Form::Directory
+        && fs::metadata(&tree).is_ok_and(|meta| meta.ino() != btrfs::ROOT_INODE);
+    plain.then(|| {
+        format!(
+            "{} is no subvolume, so there is no snapshot of it: it was not added where it is now",
+            tree.display()
+        )
+    })
 }
 
 /// The mount options that the kernel knows for a kind. Remembered, or asked without touching a disk.
@@ -155,7 +175,15 @@ fn boot_id() -> Result<String> {
 /// The file system's own id and its type, as one number.
 fn disk_id(root: &Root) -> Result<u64> {
     let disk = statfs::of(&root.stores())?;
-    Ok(disk.id ^ u64::from(disk.magic))
+    let id = match disk.id {
+        // FUSE gives none: the source of the mount stands for it.
+        0 => {
+            let stores = fs::canonicalize(root.stores()).at("open", &root.stores())?;
+            disk::of(&MountInfo::of_self()?, &stores).map_or(0, |disk| fnv64a(disk.source.as_bytes()))
+        }
+        id => id,
+    };
+    Ok(id ^ u64::from(disk.magic))
 }
 
 /// One trial, in a child with a mount namespace of its own: whatever happens, no trial mount stays.
@@ -164,31 +192,68 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
     let stores = fs::canonicalize(root.stores()).at("open", &root.stores())?;
     sweep(&stores)?;
     let disk = disk::of(&MountInfo::of_self()?, &stores);
+    if kind == Kind::Copy {
+        // Nothing is tried, since this is asked each time: any disk takes a copy that can be written to.
+        let path = root.path().display().to_string();
+        let writable =
+            statfs::refuse_read_only(&stores).and_then(|()| match statfs::of(&stores)?.available {
+                0 => Err(Error::sys("write to the disk of", &stores, Errno::ENOSPC)),
+                _ => Ok(()),
+            });
+        return Ok(match writable {
+            Ok(()) => dedup::verdict(&path, disk.as_ref()),
+            Err(err) => Verdict::untried(kind, not_made(&path, &err)),
+        });
+    }
     let disk = DiskName {
         path: root.path().display().to_string(),
         fstype: disk.map_or_else(|| "an unknown file system".to_owned(), |disk| disk.fstype),
     };
     let dir = stores.join(format!("{TRIAL}{}", std::process::id()));
-    let answer = private::run(root.path(), || {
+    let path = disk.path.clone();
+    let trial = || {
         create_dir(&dir)?;
-        let verdict = match kind {
-            Kind::Union(union) => trial::run(&mut Running::lay_out(&dir, disk)?, union)?,
-            Kind::BtrfsSnapshot => tree_trial::snapshot(&dir, &disk)?,
-            Kind::BtrfsSeed => seed::trial(&dir, &disk)?,
-            Kind::Reflink => tree_trial::reflink(&dir, &disk)?,
-            Kind::FuseOverlayfs => fuse::run(&dir, disk)?,
-            Kind::Copy => Verdict::by_name(
-                kind,
-                format!("a full copy shares nothing on {}: only when asked for by name", disk.fstype),
-            ),
-        };
+        match kind {
+            Kind::Union(union) => trial::run(&mut Running::lay_out(&dir, disk)?, union),
+            Kind::BtrfsSnapshot | Kind::Reflink if !disk::same(&root.bases(), &stores)? => {
+                let (base, store) = (root.bases(), stores.display());
+                let reason = format!(
+                    "`{}` and `{store}` lie on different disks, and files share only on one: bring them onto one, or \
+                     take another kind",
+                    base.display()
+                );
+                Ok(Verdict::no(kind, true, reason, false))
+            }
+            Kind::BtrfsSnapshot => tree_trial::snapshot(&dir, &disk),
+            Kind::BtrfsSeed => seed::trial(&dir, &disk),
+            Kind::Reflink => tree_trial::reflink(&dir, &disk),
+            Kind::FuseOverlayfs => fuse::run(&dir, disk),
+            Kind::Copy => Ok(Verdict::yes(kind)),
+        }
+    };
+    let answer = private::run(root.path(), || {
+        // What kept the trial from being made at all may pass.
+        let verdict = trial().unwrap_or_else(|err| Verdict::untried(kind, not_made(&path, &err)));
         serde_json::to_vec(&verdict).map_err(|err| Error::failed(format!("write the verdict as JSON: {err}")))
     });
     sweep(&stores)?;
     match answer {
         Ok(verdict) => Json::parse(&verdict).and_then(|verdict| Verdict::from_json(&verdict)),
-        // What kept the trial from being made at all (a full or read-only disk, missing rights) may pass.
+        // Missing rights.
         Err(err) => Ok(Verdict::untried(kind, err.to_string())),
+    }
+}
+
+/// Why a trial could not be made, in words that do not speak of its files.
+fn not_made(disk: &str, err: &Error) -> String {
+    match err.errno() {
+        Some(Errno::ENOSPC | Errno::EDQUOT) => trial::full(disk),
+        Some(Errno::EROFS) => {
+            format!(
+                "the disk of `{disk}` is mounted read-only: remount it, or check it with fsck, and try again"
+            )
+        }
+        _ => err.to_string(),
     }
 }
 

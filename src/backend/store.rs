@@ -8,13 +8,14 @@ use super::union::{self, Layers};
 use crate::catalog::Root;
 use crate::catalog::base::{Base, Form};
 use crate::catalog::mounted::source;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::kind::{Kind, Union};
 use crate::mount::fuse;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{MountCall, Step};
 use crate::mount::seed;
-use crate::tree::Content;
+use crate::sys::btrfs;
+use crate::tree::{self, Content};
 
 /// What a sliver stands on.
 pub struct Ground<'a> {
@@ -106,7 +107,17 @@ impl Ground<'_> {
                 store: folder.join(seed::STORE),
                 target,
             }],
-            Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => vec![Step::Bind(folder.join("tree"), target)],
+            Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => {
+                let tree = folder.join("tree");
+                // So is what came with `btrfs receive`; and its tenant can make it so, too.
+                let read_only = tree::open(&tree).and_then(|dir| btrfs::read_only(&dir).at("look at", &tree));
+                let mut steps = Vec::new();
+                if self.kind == Kind::BtrfsSnapshot && read_only.is_ok_and(|read_only| read_only) {
+                    steps.push(Step::MakeWritable(tree.clone()));
+                }
+                steps.push(Step::Bind(tree, target));
+                steps
+            }
             Kind::FuseOverlayfs => {
                 let layers = Layers::new(&self.lower(), &format!(".store/{store}"));
                 vec![Step::Serve(Box::new(fuse::Call {

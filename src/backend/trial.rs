@@ -172,9 +172,7 @@ fn explain(union: Union, failed: Failed, errno: Errno, disk: &DiskName) -> (Stri
     let DiskName { path, fstype } = disk;
     let good = "ext4, f2fs, UBIFS, Btrfs or XFS";
     match (failed, errno) {
-        (_, Errno::ENOSPC | Errno::EDQUOT) => {
-            (format!("the disk of `{path}` is full: free some space and try again"), false)
-        }
+        (_, Errno::ENOSPC | Errno::EDQUOT) => (full(path), false),
         (_, Errno::EPERM | Errno::EACCES) => (
             format!("{union} was not permitted ({}): run it as root, outside a container", meaning(errno)),
             false,
@@ -227,6 +225,11 @@ fn explain(union: Union, failed: Failed, errno: Errno, disk: &DiskName) -> (Stri
             (format!("a trial view on `{path}` does not unmount: {}", meaning(errno)), false)
         }
     }
+}
+
+/// The disk of a path is full, to an operator.
+pub fn full(path: &str) -> String {
+    format!("the disk of `{path}` is full: free some space and try again")
 }
 
 /// A union of its own: an upper cannot lie on it.

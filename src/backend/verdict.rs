@@ -16,7 +16,7 @@ pub struct Verdict {
     pub offered: bool,
     /// A trial on this disk succeeded.
     pub works: bool,
-    /// Why not, in a sentence.
+    /// Why not, or why `auto` takes it or not, in a sentence; none where the trial says all.
     pub reason: Option<String>,
     /// False where the reason can pass by itself (a full disk, missing rights): such a verdict is not remembered.
     pub lasting: bool,

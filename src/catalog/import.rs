@@ -22,7 +22,7 @@ use crate::name::Name;
 use crate::out::Progress;
 use crate::shell;
 use crate::size::Size;
-use crate::sys::{btrfs, statfs, sync};
+use crate::sys::{btrfs, signals, statfs};
 use crate::tree::{self, Dir, Summary};
 
 /// What came of an import.
@@ -50,11 +50,12 @@ pub fn add(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resul
         return same(&base, &text, pack).map(|()| Added { base, new: false });
     }
     let source = open(root, source, pack)?;
+    statfs::refuse_read_only(&root.bases())?;
     let root = Root::init(root.path())?;
     if let Err(err) = staging::sweep(&root) {
         log::warn!("{err}");
     }
-    let added = import(&root, name, source, text, pack);
+    let added = signals::with_last_words(|| import(&root, name, source, text, pack));
     added.map(|base| Added { base, new: true }).map_err(|err| match err.errno() {
         Some(Errno::ENOSPC | Errno::EDQUOT) => {
             let free = statfs::of(&root.bases()).map_or(0, |disk| disk.available);
@@ -79,6 +80,7 @@ pub fn plan(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resu
         _ => pack.unwrap_or(Form::Directory),
     };
     let opened = open(root, source, pack)?;
+    statfs::refuse_read_only(&root.bases())?;
     let folder = root.base(name);
     let (from, tree) = (shell::path(source), shell::path(&folder.join(Form::Directory.file())));
     let content = shell::path(&folder.join(form(&opened).file()));
@@ -186,7 +188,7 @@ fn import(root: &Root, name: &Name, source: Source, text: String, pack: Option<F
     };
     let base = found.record(name, text);
     base.write(staging.path())?;
-    sync::disk(staging.path())?;
+    tree::sync_tree(staging.path())?;
     let _lock = root.lock_catalog()?;
     staging.publish(root, name)?;
     Ok(base)

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{major, minor};
 
 use crate::error::{Context, Result};
+use crate::proc;
+use crate::sys::signals;
 
 /// A held lock, let go when dropped or when the process ends in any way.
 pub struct Lock {
@@ -20,8 +23,9 @@ impl Lock {
     pub fn take(path: &Path) -> Result<Self> {
         loop {
             let file = open(path)?;
-            let held = match Flock::lock(file, FlockArg::LockExclusive) {
+            let held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(held) => held,
+                Err((file, Errno::EWOULDBLOCK)) => wait(path, file)?,
                 Err((_, Errno::EINTR)) => continue,
                 Err((_, errno)) => return Err(errno).at("lock", path),
             };
@@ -57,6 +61,39 @@ impl Lock {
         drop(self.held);
         Ok(())
     }
+}
+
+/// Waits for a lock that another process holds. What takes longer than a second is told.
+fn wait(path: &Path, mut file: File) -> Result<Flock<File>> {
+    signals::wake_in_a_second();
+    let held = loop {
+        match Flock::lock(file, FlockArg::LockExclusive) {
+            Err((again, Errno::EINTR)) => {
+                log::info!("waiting for {}, which holds {}", holder(&again), path.display());
+                file = again;
+            }
+            Err((_, errno)) => break Err(errno).at("lock", path),
+            Ok(held) => break Ok(held),
+        }
+    };
+    signals::stop_clock();
+    held
+}
+
+/// Who holds the lock, for messages: `1: FLOCK ADVISORY WRITE PID MAJ:MIN:INODE 0 EOF` (proc(5), /proc/locks).
+fn holder(file: &File) -> String {
+    let table = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let id = file.metadata().map_or_else(
+        |_| String::new(),
+        |meta| format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino()),
+    );
+    let pid = table.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        // A line of who waits has an arrow in the place of the kind.
+        let pid = words.next().filter(|kind| *kind == "FLOCK").and(words.nth(2))?;
+        if words.next() == Some(&id) { pid.parse().ok() } else { None }
+    });
+    pid.map_or_else(|| "another process".to_owned(), proc::words)
 }
 
 fn open(path: &Path) -> Result<File> {

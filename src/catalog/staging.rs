@@ -105,7 +105,7 @@ pub fn sweep(root: &Root) -> Result<()> {
             let path = entry.path();
             // Held while the tree goes, so that two sweepers do not meet in it.
             if let Some(_lock) = lock(&path)? {
-                log::info!("removing {}", path.display());
+                log::info!("removing {}, which no base is any more, or never was", path.display());
                 tree::remove_path(&path)?;
             }
         }

@@ -1,13 +1,14 @@
 //! `sliverfs apply`: makes the node what its configuration wants. Adds and mounts; never removes.
 
-use crate::catalog::base;
+use crate::backend::probe;
+use crate::catalog::base::{self, Base};
 use crate::catalog::{Root, Sliver, root};
 use crate::cli;
 use crate::cmd::create::{self, create};
-use crate::cmd::{Ctx, mount, probe};
+use crate::cmd::{Ctx, mount, probe as probe_cmd};
 use crate::config::{BaseWanted, Config, SliverWanted};
-use crate::error::{Error, Result};
-use crate::kind::Choice;
+use crate::error::{Class, Error, Result};
+use crate::kind::{Choice, Kind};
 use crate::out;
 use crate::shell;
 
@@ -39,15 +40,20 @@ pub fn run(ctx: &mut Ctx, args: &cli::Apply) -> Result<()> {
         return finish(failed);
     }
     let root = Root::open(&lxcpath)?;
-    probe::warn_of_upgrade(&root)?;
+    probe_cmd::warn_of_upgrade(&root)?;
+    let mut to_come = Vec::new();
     for wanted in &config.bases {
-        if let Err(err) = add_base(&root, wanted, args.dry_run) {
-            failed += 1;
-            log::error!("{}", config.problem(&wanted.place, err.to_string()));
+        match add_base(&root, wanted, args.dry_run) {
+            Ok(()) => to_come.push(&wanted.name),
+            Err(err) => {
+                failed += 1;
+                log::error!("{}", config.problem(&wanted.place, err.to_string()));
+            }
         }
     }
     for wanted in config.slivers.iter().filter(|sliver| sliver.enabled) {
-        if let Err(err) = bring_up(&root, wanted, args.dry_run) {
+        let to_come = args.dry_run && !root.base(&wanted.base).exists() && to_come.contains(&&wanted.base);
+        if let Err(err) = bring_up(&root, wanted, args.dry_run, to_come) {
             failed += 1;
             log::error!("{}", config.problem(&wanted.place, err.to_string()));
         }
@@ -73,43 +79,56 @@ fn add_base(root: &Root, wanted: &BaseWanted, dry_run: bool) -> Result<()> {
             .way_out(format!("bring it here: wget -O- URL | sliverfs base add {} -", wanted.name)));
     };
     if dry_run {
+        base::plan(root, &wanted.name, source, None)?;
         return out::line(&format!("sliverfs base add {} {}", wanted.name, shell::path(source)));
     }
-    log::info!("importing the base `{}` from {}", wanted.name, source.display());
-    base::add(root, &wanted.name, source, None).map(drop)
+    base::add(root, &wanted.name, source, None)?;
+    log::info!("added the base `{}` from {}", wanted.name, source.display());
+    Ok(())
 }
 
-/// A sliver that is wanted is created where it is missing, and mounted where it should be.
-fn bring_up(root: &Root, wanted: &SliverWanted, dry_run: bool) -> Result<()> {
-    let request = create::Wanted {
-        name: &wanted.name,
+/// A sliver that is wanted is created where it is missing, and mounted where it should be. In a dry run its base may be one that
+/// is yet to come.
+fn bring_up(root: &Root, wanted: &SliverWanted, dry_run: bool, base_to_come: bool) -> Result<()> {
+    let name = &wanted.name;
+    let mut request = create::Wanted {
+        name,
         base: &wanted.base,
         backend: Choice::parse(&wanted.backend)?,
         data: wanted.data.as_deref(),
         size: wanted.size,
     };
-    if dry_run {
-        return tell(root, wanted);
+    let there = Sliver::find(root, name)?.is_some();
+    if let (true, false, Ok(base)) = (dry_run, there, Base::load(root, &wanted.base)) {
+        let tried = probe::remembered(root, request.backend, &base);
+        if tried.is_err_and(|err| err.class() == Class::Failed) {
+            // A real run would try what works; any other thing that is wrong comes out with a backend that needs no trial.
+            request.backend = Choice::Named(Kind::Copy);
+        }
     }
-    create(root, &request, false)?;
-    if wanted.mount { mount::mount(root, &wanted.name, false).map(drop) } else { Ok(()) }
-}
-
-/// What would be done, as commands: the store of a mount that is planned here may not exist yet.
-fn tell(root: &Root, wanted: &SliverWanted) -> Result<()> {
-    if Sliver::find(root, &wanted.name)?.is_none() {
+    let created = base_to_come && !there || !create(root, &request, dry_run)?.is_empty();
+    if created && dry_run {
         let size = wanted.size.map_or_else(String::new, |size| format!(" --size {size}"));
         let data = match &wanted.data {
             Some(path) => format!(" --data {}", shell::path(path)),
             None => String::new(),
         };
-        let line = format!(
-            "sliverfs create {} --base {} --backend {}{size}{data}",
-            wanted.name, wanted.base, wanted.backend
-        );
-        out::line(&line)?;
+        out::line(&format!(
+            "sliverfs create {name} --base {} --backend {}{size}{data}",
+            wanted.base, wanted.backend
+        ))?;
+    } else if created {
+        log::info!("created the sliver `{name}` on the base `{}`", wanted.base);
     }
-    if wanted.mount { out::line(&format!("sliverfs mount {}", wanted.name)) } else { Ok(()) }
+    // The store of a mount that is planned here may not exist yet.
+    if !wanted.mount || (there || !dry_run) && mount::mount(root, name, dry_run)?.is_empty() {
+        return Ok(());
+    }
+    if dry_run {
+        return out::line(&format!("sliverfs mount {name}"));
+    }
+    log::info!("mounted the sliver `{name}`");
+    Ok(())
 }
 
 /// What the configuration no longer names is told, and left alone.

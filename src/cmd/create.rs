@@ -1,12 +1,13 @@
 //! `sliverfs create`: a new sliver on a base.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::backend::probe;
 use crate::backend::store::Ground;
-use crate::catalog::base::{Base, Form};
+use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::cli;
 use crate::cmd::{Ctx, print_plan, probe as probe_cmd};
@@ -19,6 +20,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::size::Size;
+use crate::sys::statfs;
 use crate::view;
 
 /// Creates the sliver that the command line names.
@@ -29,19 +31,17 @@ pub fn run(ctx: &mut Ctx, args: &cli::Create) -> Result<()> {
         Some(choice) => choice,
         None => Choice::parse(&ctx.config()?.main.backend)?,
     };
-    create(
-        &root,
-        &Wanted { name: &args.name, base: &args.base, backend, data: args.data.as_deref(), size },
-        args.dry_run,
-    )?;
-    if !args.dry_run {
-        probe_cmd::warn_of_upgrade(&root)?;
-        let start = match lxcconf::default_lxcpath() {
-            Ok(default) if default == root.path() => format!("lxc-start -n {}", args.name),
-            _ => format!("lxc-start -P {} -n {}", crate::shell::path(root.path()), args.name),
-        };
-        log::info!("start it with: {start}");
+    let wanted = Wanted { name: &args.name, base: &args.base, backend, data: args.data.as_deref(), size };
+    let steps = create(&root, &wanted, args.dry_run)?;
+    if args.dry_run {
+        return print_plan(&steps);
     }
+    probe_cmd::warn_of_upgrade(&root)?;
+    let start = match lxcconf::default_lxcpath() {
+        Ok(default) if default == root.path() => format!("lxc-start -n {}", args.name),
+        _ => format!("lxc-start -P {} -n {}", crate::shell::path(root.path()), args.name),
+    };
+    log::info!("start it with: {start}");
     Ok(())
 }
 
@@ -59,8 +59,9 @@ pub struct Wanted<'a> {
     pub size: Option<u64>,
 }
 
-/// Creates a sliver, or completes one whose creation was cut. One that is there as wanted is left as it is.
-pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
+/// Creates a sliver, or completes one whose creation was cut. One that is there as wanted is left as it is: then there are no
+/// steps. Otherwise those that were taken are returned, or would be.
+pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Step>> {
     let name = wanted.name;
     let _lock = root.lock_sliver(name)?;
     let there = Sliver::find(root, name)?;
@@ -71,20 +72,24 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
         ))
         .way_out("take another name, or move that container away"));
     }
-    let mut base = None;
-    let publish = match there {
+    let Container { mut make, publish: reveal } = container_steps(root, name)?;
+    let mut planned = Vec::new();
+    let (base, publish) = match there {
         Some(sliver) => {
             check_same(root, &sliver, wanted)?;
-            Vec::new()
+            make.extend(reveal.first().map(|_| Step::SyncDisk(root.container(name))));
+            make.extend(reveal);
+            (None, make)
         }
         None => {
-            let base = base.insert(Base::load(root, wanted.base)?);
-            let kind = choose(root, wanted.backend, base.form, dry_run)?;
-            check_kind(kind, base, wanted.size)?;
+            let base = Base::load(root, wanted.base)?;
+            statfs::refuse_read_only(&root.stores())?;
+            let kind = choose(root, wanted.backend, &base, dry_run)?;
+            check_kind(kind, &base, wanted.size)?;
             let data = wanted.data.map(real_file).transpose()?;
-            let stage = || stage(root, wanted, base, kind, data.as_deref());
+            let stage = || stage(root, wanted, &base, kind, data.as_deref(), &make);
             if dry_run {
-                print_plan(&stage()?)?;
+                planned = stage()?;
             } else {
                 sweep::all(root, name)?;
                 view::free_seed(root, kind, &base.name)?;
@@ -92,40 +97,49 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<()> {
                 private::run(root.path(), || exec::run(&stage()?).map(|()| Vec::new()))
                     .inspect_err(|_| left_over(root, name))?;
             }
-            vec![Step::Rename(sweep::new_store(root, name), root.store(name))]
+            // The store first: a container without one would not start, one without a configuration is completed.
+            let mut publish = vec![Step::Rename(sweep::new_store(root, name), root.store(name))];
+            publish.extend(reveal);
+            (Some(base), publish)
         }
     };
-    let container = container_steps(root, name)?;
-    if dry_run {
-        print_plan(&publish)?;
-        return print_plan(&container);
+    if !dry_run {
+        match base {
+            None => exec::run(&publish)?,
+            Some(base) => {
+                let _catalog = root.lock_catalog()?;
+                Base::load(root, wanted.base)
+                    .and_then(|now| same_base(&base, &now))
+                    .and_then(|()| exec::run(&publish))
+                    .inspect_err(|_| left_over(root, name))?;
+            }
+        }
     }
-    if !publish.is_empty() {
-        let _catalog = root.lock_catalog()?;
-        Base::load(root, wanted.base)
-            .and_then(|now| same_base(base.as_ref(), &now))
-            .and_then(|()| exec::run(&publish))
-            .inspect_err(|_| left_over(root, name))?;
-    }
-    exec::run(&container)
+    planned.extend(publish);
+    Ok(planned)
 }
 
 /// The base that a store was made of must still be the one of its name: another process may have removed it meanwhile, and
 /// added another.
-fn same_base(made_of: Option<&Base>, now: &Base) -> Result<()> {
-    match made_of {
-        Some(base) if (&base.digest, base.created) != (&now.digest, now.created) => Err(Error::failed(
-            format!("the base `{}` was replaced while the sliver was made of it", base.name),
-        )
-        .way_out("create it again")),
-        _ => Ok(()),
+fn same_base(made_of: &Base, now: &Base) -> Result<()> {
+    if (&made_of.digest, made_of.created) == (&now.digest, now.created) {
+        return Ok(());
     }
+    Err(Error::failed(format!("the base `{}` was replaced while the sliver was made of it", now.name))
+        .way_out("create it again"))
 }
 
-/// Removes a staged store; a failure of that is told, and what is left is removed by the next `create`.
+/// Removes a staged store, and LXC's folder where it has no configuration yet; a failure of that is told, and what is left is
+/// removed by the next `create`.
 fn left_over(root: &Root, name: &Name) {
     if let Err(err) = sweep::all(root, name) {
         log::warn!("{err}");
+    }
+    let container = root.container(name);
+    if container.join(lxc::CONFIG).symlink_metadata().is_err() {
+        // Folders go only when they are empty.
+        let _gone = fs::remove_file(container.join(NEW_CONFIG));
+        let _gone = fs::remove_dir(root.view(name)).and_then(|()| fs::remove_dir(&container));
     }
 }
 
@@ -177,13 +191,14 @@ fn check_kind(kind: Kind, base: &Base, size: Option<u64>) -> Result<()> {
     }
 }
 
-/// The steps that make a store beside its place.
+/// The steps that make a store beside its place, and `container`, the rest that is made; all of it durable at once.
 fn stage(
     root: &Root,
     wanted: &Wanted<'_>,
     base: &Base,
     kind: Kind,
     data: Option<&Path>,
+    container: &[Step],
 ) -> Result<Vec<Step>> {
     let name = wanted.name;
     // In the private mount namespace any folder serves as a mount point.
@@ -207,13 +222,19 @@ fn stage(
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?));
+    steps.extend_from_slice(container);
+    let device = |dir: &Path| fs::metadata(dir).at("look at", dir).map(|meta| meta.dev());
+    // Else one call writes both: but to a disk in user space, to which it is not handed on.
+    if device(root.path())? != device(&root.stores())? || statfs::of(root.path())?.magic == statfs::FUSE {
+        steps.push(Step::SyncDisk(root.container(name)));
+    }
     steps.push(Step::SyncDisk(stage));
     Ok(steps)
 }
 
 /// Only a real run may try things on the disk.
-fn choose(root: &Root, choice: Choice, form: Form, dry_run: bool) -> Result<Kind> {
-    if dry_run { probe::remembered(root, choice, form) } else { probe::choose(root, choice, form) }
+fn choose(root: &Root, choice: Choice, base: &Base, dry_run: bool) -> Result<Kind> {
+    if dry_run { probe::remembered(root, choice, base) } else { probe::choose(root, choice, base) }
 }
 
 /// An archive by its absolute path, since mounting changes the working folder.
@@ -229,25 +250,34 @@ fn real_file(path: &Path) -> Result<PathBuf> {
 /// LXC's configuration before it is whole.
 const NEW_CONFIG: &str = ".config.new";
 
-/// The steps that make LXC's folder, where parts of it are missing.
-fn container_steps(root: &Root, name: &Name) -> Result<Vec<Step>> {
+/// LXC's folder, where parts of it are missing.
+struct Container {
+    /// The steps that make all of it but the configuration's name.
+    make: Vec<Step>,
+    /// The steps that give the configuration its name, when it is durable.
+    publish: Vec<Step>,
+}
+
+fn container_steps(root: &Root, name: &Name) -> Result<Container> {
     let container = root.container(name);
     let config = container.join(lxc::CONFIG);
-    let mut steps = vec![Step::CreateDir(container), Step::CreateDir(root.view(name))];
+    let mut make = vec![Step::CreateDir(container.clone()), Step::CreateDir(root.view(name))];
+    make.retain(|step| !matches!(step, Step::CreateDir(dir) if dir.is_dir()));
+    let mut publish = Vec::new();
     if !config.exists() {
         let this = Path::new("/proc/self/exe");
         let program = fs::read_link(this).at("read", this)?;
         let version = lxc::Version::installed().unwrap_or(lxc::Version::ASSUMED);
         let text = lxc::config(root, name, version, &program)?;
         // By a rename: half a configuration would be taken for somebody else's.
-        let whole = root.container(name).join(NEW_CONFIG);
+        let whole = container.join(NEW_CONFIG);
         if whole.symlink_metadata().is_ok() {
-            steps.push(Step::RemoveFile(whole.clone()));
+            make.push(Step::RemoveFile(whole.clone()));
         }
-        steps.push(Step::WriteFile(whole.clone(), text.into_bytes()));
-        steps.push(Step::Rename(whole, config));
+        make.push(Step::WriteFile(whole.clone(), text.into_bytes()));
+        publish.push(Step::Rename(whole, config));
     }
-    Ok(steps)
+    Ok(Container { make, publish })
 }
 
 /// Is LXC's folder of this name one that `create` made, whole or cut short?

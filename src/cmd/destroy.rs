@@ -4,23 +4,26 @@ use std::path::PathBuf;
 
 use crate::alive::{Views, refuse_alive};
 use crate::backend::probe;
-use crate::catalog::{Mounted, Root, Sliver, sweep};
+use crate::catalog::sliver::FILE;
+use crate::catalog::{Mounted, Root, Sliver, record, sweep};
 use crate::cli;
 use crate::cmd::{create, print_plan};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
+use crate::kind::{Kind, Union};
 use crate::lxc::Sockets;
-use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
+use crate::mount::{exec, seed};
 use crate::name::Name;
+use crate::sys::statfs;
 
 /// Destroys a sliver that is alive nowhere. It is hidden by a rename before anything of it is removed.
 pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
     let name = &args.name;
     let lock = root.lock_sliver(name)?;
-    let sliver = Sliver::find(root, name)?;
+    let store = backend(root, name)?;
     let container = create::is_ours(root, name)?;
-    if sliver.is_none() && !container {
+    if store.is_none() && !container {
         // Or there was one, and a crash or an entry that cannot be removed cut its creation or removal short.
         let left = sweep::left(root, name);
         if left.is_empty() {
@@ -39,13 +42,14 @@ pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
         return Err(Error::in_use(format!("the container `{name}` is running"))
             .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
     }
-    if let Some(sliver) = &sliver {
+    if let Some(backend) = store {
         // A kernel that no longer offers the backend cannot hold a view of it either, but for what mountinfo shows.
-        let features = probe::features(root, sliver.backend).unwrap_or_default();
-        refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)?;
+        let features = probe::features(root, backend).unwrap_or_default();
+        refuse_alive(root, name, backend, features, &Views::settled(root, name)?)?;
     }
-    refuse_mounts_in(&[root.store(name), root.container(name)])?;
-    let (hide, remove) = steps(root, name, sliver.is_some(), container);
+    refuse_mounts_in(&[root.store(name), root.container(name), sweep::new_store(root, name)])?;
+    statfs::refuse_read_only(&root.stores())?;
+    let (hide, remove) = steps(root, name, store.is_some(), container);
     if args.dry_run {
         print_plan(&hide)?;
         return print_plan(&remove);
@@ -59,6 +63,32 @@ pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
     Mounted::forget(root, name)?;
     exec::run(&remove)?;
     lock.remove()
+}
+
+/// The backend of a store; none where there is no store. A damaged record does not keep the store from being destroyed; a good one
+/// of another sliver or of a newer version does.
+fn backend(root: &Root, name: &Name) -> Result<Option<Kind>> {
+    let err = match Sliver::find(root, name) {
+        Ok(sliver) => return Ok(sliver.map(|sliver| sliver.backend)),
+        Err(err) => err,
+    };
+    let store = root.store(name);
+    let whole = record::read::<Sliver>(&store.join(FILE)).is_ok();
+    if err.class() != Class::Damaged || whole {
+        return Err(err);
+    }
+    log::warn!(
+        "the record of `{name}` is damaged or missing: what lies in {} is destroyed all the same, if it is alive nowhere",
+        store.display()
+    );
+    // Of the unions only overlay can be asked whether it is in use; the trees are all alike.
+    let lies = |what: &str| store.join(what).exists();
+    Ok(Some(match Mounted::find(root, name) {
+        Some(noted) => noted.backend,
+        None if lies("upper") => Union::Overlay.into(),
+        None if lies(seed::STORE) => Kind::BtrfsSeed,
+        None => Kind::Copy,
+    }))
 }
 
 /// Refuses where something of anybody's is mounted in a folder that is to be removed.
@@ -87,6 +117,11 @@ fn steps(root: &Root, name: &Name, store: bool, container: bool) -> (Vec<Step>, 
             hide.push(Step::Rename(from, to.clone()));
             remove.push(Step::RemoveTree(to));
         }
+    }
+    // A creation that was cut leaves a store that has no name yet beside LXC's folder.
+    let new = sweep::new_store(root, name);
+    if new.symlink_metadata().is_ok() {
+        remove.push(Step::RemoveTree(new));
     }
     (hide, remove)
 }

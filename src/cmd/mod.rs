@@ -3,6 +3,7 @@
 mod apply;
 pub mod base;
 mod create;
+mod dedupe;
 mod destroy;
 mod diff;
 mod hook;
@@ -47,6 +48,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::List(args) => list::run(&mut ctx, &args),
         Command::Show(args) => show::run(&mut ctx, &args),
         Command::Destroy(args) => destroy::run(&ctx.root()?, &args),
+        Command::Dedupe(args) => dedupe::run(&ctx.root()?, &args),
         Command::Apply(args) => apply::run(&mut ctx, &args),
         Command::Diff(args) => diff::run(&mut ctx, &args),
         Command::Hook(args) => hook::run(&mut ctx, &args),

@@ -29,11 +29,16 @@ pub fn run(root: &Root, args: &cli::Probe) -> Result<()> {
         table.print()?;
     }
     if verdicts.iter().any(|verdict| verdict.auto) {
-        Ok(())
-    } else {
-        Err(Error::unsupported(format!("no backend works on {}", root.path().display()))
-            .way_out("use another disk, or a kernel with a union file system"))
+        return Ok(());
     }
+    // What may pass keeps more from working than what will stay.
+    let passing =
+        verdicts.iter().find(|verdict| !verdict.lasting).and_then(|verdict| verdict.reason.as_deref());
+    Err(match passing {
+        Some(reason) => Error::unsupported(format!("no backend could be tried: {reason}")),
+        None => Error::unsupported(format!("no backend works on {}", root.path().display()))
+            .way_out("use another disk, or a kernel with a union file system"),
+    })
 }
 
 /// The optional features, in a line.

@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::mountinfo::MountInfo;
-use crate::error::Result;
+use crate::error::{Context, Result};
+use crate::sys::btrfs;
+use crate::tree::{self, Dir};
 
 /// The mount that a path lies on.
 #[derive(Clone, Debug)]
@@ -14,6 +16,8 @@ pub struct Disk {
     pub target: PathBuf,
     /// The file system's type.
     pub fstype: String,
+    /// Its source: a device, or a name that only the file system knows.
+    pub source: String,
     /// Its device, as mountinfo shows it.
     pub device: Vec<u8>,
     /// The folder of the file system that is seen at the mount point.
@@ -40,12 +44,23 @@ pub fn of(info: &MountInfo, path: &Path) -> Option<Disk> {
             best = Some(Disk {
                 target: target.into_owned(),
                 fstype: String::from_utf8_lossy(mount.fstype).into_owned(),
+                source: String::from_utf8_lossy(&mount.source()).into_owned(),
                 device: mount.device.to_vec(),
                 root: mount.root().into_owned(),
             });
         }
     }
     best
+}
+
+/// Do two folders lie on one file system? Each subvolume of a Btrfs has a device of its own.
+pub fn same(one: &Path, two: &Path) -> Result<bool> {
+    let (first, second) = (tree::open(one)?, tree::open(two)?);
+    let device = |dir: &Dir, path| dir.stat().map(|stat| stat.id.0).at("look at", path);
+    if device(&first, one)? == device(&second, two)? {
+        return Ok(true);
+    }
+    Ok(matches!((btrfs::id(&first), btrfs::id(&second)), (Ok(one), Ok(two)) if one == two))
 }
 
 /// A sentence where `path` lies on what a firmware upgrade of OpenWrt erases: the flash's writable part.

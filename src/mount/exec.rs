@@ -52,7 +52,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             // One that is there already is not ours to take back.
             let mut new = new_file(file)?;
             undo.push(Undo::RemoveFile(file.clone()));
-            new.write_all(text).and_then(|()| new.sync_all()).at("write", file)?;
+            new.write_all(text).at("write", file)?;
         }
         Step::Mount(call) => {
             mount_union(call)?;
@@ -77,6 +77,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             snapshot(from, to)?;
             undo.push(Undo::RemoveTree(to.clone()));
         }
+        Step::MakeWritable(dir) => btrfs::set_read_only(tree::open(dir)?, false).at("make writable", dir)?,
         Step::CopyTree { from, to, content } => {
             undo.push(Undo::RemoveTree(to.clone()));
             tree::copy_path(from, to, *content)?;
@@ -92,11 +93,13 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         Step::Forget(device) => seed::forget(device),
         Step::Unmount(target) => unmount(target)?,
         Step::Detach(target) => umount2(target, MntFlags::MNT_DETACH).at("unmount", target)?,
-        Step::SyncDisk(dir) => sync::disk(dir)?,
+        Step::SyncDisk(dir) => tree::sync_tree(dir)?,
         Step::Rename(from, to) => {
             fs::rename(from, to).at("rename to", to)?;
             undo.push(Undo::Rename(to.clone(), from.clone()));
-            for folder in [from.parent(), to.parent()].into_iter().flatten() {
+            let (from, to) = (from.parent(), to.parent());
+            // Each of these writes to the disk and waits for it.
+            for folder in [from.filter(|_| from != to), to].into_iter().flatten() {
                 sync::dir(folder)?;
             }
         }
@@ -180,8 +183,9 @@ fn snapshot(from: &Path, to: &Path) -> Result<()> {
     let parent = tree::open(parent)?;
     let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL).at("snapshot", from)?;
     btrfs::snapshot(&parent, &name, &source).at("make a snapshot at", to).map_err(|err| match err.errno() {
-        Some(Errno::EINVAL | Errno::ENOTTY | Errno::EXDEV) => err.way_out(format!(
-            "{} is no subvolume of the same Btrfs: a base that was added while .base lay elsewhere is a plain folder",
+        Some(Errno::EXDEV) => err.way_out(tree::ONE_DISK),
+        Some(Errno::EINVAL | Errno::ENOTTY) => err.way_out(format!(
+            "{} is no subvolume of a Btrfs: a base that was added while .base lay elsewhere is a plain folder",
             from.display()
         )),
         _ => err,

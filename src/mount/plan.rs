@@ -28,7 +28,7 @@ pub struct MountCall {
 pub enum Step {
     /// Create a folder; one that is there is taken as it is.
     CreateDir(PathBuf),
-    /// Write a file whose folder is private to the plan or that is not there yet.
+    /// Write a file whose folder is private to the plan or that is not there yet. A later [`Step::SyncDisk`] makes it durable.
     WriteFile(PathBuf, Vec<u8>),
     /// Mount a union.
     Mount(Box<MountCall>),
@@ -51,6 +51,8 @@ pub enum Step {
     Bind(PathBuf, PathBuf),
     /// Make a writable snapshot of a Btrfs subvolume (the first).
     Snapshot(PathBuf, PathBuf),
+    /// Make a Btrfs subvolume writable.
+    MakeWritable(PathBuf),
     /// Copy a tree.
     CopyTree {
         /// The tree.
@@ -86,7 +88,7 @@ pub enum Step {
     Unmount(PathBuf),
     /// Unmount, whoever holds it, what is mounted on a folder and works no more.
     Detach(PathBuf),
-    /// Write everything of the folder's disk to the disk.
+    /// Write a folder with all that is in it to the disk, and the rest of its disk with it.
     SyncDisk(PathBuf),
     /// Make a finished folder visible, or hide one that is to be removed, by renaming it.
     Rename(PathBuf, PathBuf),
@@ -130,6 +132,7 @@ impl fmt::Display for Step {
             }
             Self::Bind(from, to) => write!(f, "mount --bind {} {}", path(from), path(to)),
             Self::Snapshot(from, to) => write!(f, "btrfs subvolume snapshot {} {}", path(from), path(to)),
+            Self::MakeWritable(dir) => write!(f, "btrfs property set -f {} ro false", path(dir)),
             Self::CopyTree { from, to, content: Content::Special } => write!(
                 f,
                 "mkdir {0} && ( cd {1} && find . ! -type d '(' -links +1 -o ! -type f ! -type l ')' -print0 | xargs -0r cp -a --parents -t {0} )",

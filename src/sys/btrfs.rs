@@ -126,6 +126,17 @@ pub fn device(dir: impl AsFd, id: u64) -> nix::Result<PathBuf> {
     Ok(PathBuf::from(std::ffi::OsStr::from_bytes(path)))
 }
 
+/// The id of the file system that a folder lies on, the same for all its subvolumes. ENOTTY where it is no Btrfs.
+pub fn id(dir: impl AsFd) -> nix::Result<(u64, u64)> {
+    // `struct btrfs_ioctl_fs_info_args`: 1024 bytes, the id behind two counters of 64 bits.
+    let mut info = [0u64; 128];
+    let request = nix::request_code_read!(TYPE, 31, size_of_val(&info));
+    // SAFETY: BTRFS_IOC_FS_INFO writes 1024 bytes, which outlive the call.
+    Errno::result(unsafe { libc::ioctl(dir.as_fd().as_raw_fd(), request, &raw mut info) })?;
+    let [_, _, one, two, ..] = info;
+    Ok((one, two))
+}
+
 fn write<T>(fd: BorrowedFd<'_>, request: libc::Ioctl, args: &T) -> nix::Result<()> {
     // SAFETY: each caller passes the structure that the request reads, alive for the call.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_ref(args)) }).map(drop)

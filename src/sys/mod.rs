@@ -8,6 +8,7 @@ pub mod extents;
 pub mod loopdev;
 pub mod memory;
 pub mod mountpoint;
+pub mod signals;
 pub mod statfs;
 pub mod sync;
 pub mod tool;

@@ -15,6 +15,9 @@ const ST_VALID: u32 = 0x20;
 /// Mounted read-only (the same).
 const ST_RDONLY: u32 = 1;
 
+/// What it calls any file system in user space (linux/magic.h).
+pub const FUSE: u32 = 0x6573_5546;
+
 /// A disk as statfs(2) answers for a path on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
@@ -54,4 +57,16 @@ pub fn of(path: &Path) -> Result<Disk> {
         id: u64::from_ne_bytes(id),
         available: block.saturating_mul(answer.f_bavail),
     })
+}
+
+/// Refuses a folder whose disk nothing can be written to. A kernel before 2.6.36 does not tell; a folder that is not there
+/// passes.
+pub fn refuse_read_only(folder: &Path) -> Result<()> {
+    match of(folder) {
+        Ok(Disk { read_only: Some(true), .. }) => {
+            Err(Error::sys("write to the disk of", folder, Errno::EROFS))
+        }
+        Err(err) if err.errno() != Some(Errno::ENOENT) => Err(err),
+        _ => Ok(()),
+    }
 }

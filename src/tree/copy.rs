@@ -56,7 +56,7 @@ pub fn copy(
         to: Chain::new(to.again().map_err(sys("open the copy of", path))?)
             .map_err(sys("open the copy of", path))?,
         linked: Links::new(to).map_err(sys("open the copy of", path))?,
-        buffer: vec![0; BLOCK * 16],
+        buffer: vec![0; BLOCK * 32],
         prefix: path.len(),
         copied: Copied::default(),
         content,
@@ -79,7 +79,8 @@ pub fn copy(
             Step::Entry(entry) if entry.stat.kind == Kind::Dir => {
                 directories.push(Meta::read(entry.dir, entry.name, &entry.stat, entry.path)?);
                 copy.directory(&entry)?;
-                walk.enter()?;
+                // What is a subvolume in the source is a plain folder of the copy.
+                walk.enter_subvolume()?;
                 if walk.id() == avoid {
                     return Err(Error::usage(format!(
                         "{} holds the folder of the bases itself",
@@ -190,7 +191,7 @@ impl Copy<'_> {
                         copy_content(&mut from, stat, &mut file, path, &mut self.buffer, self.progress)?;
                     }
                     Content::Shared => {
-                        extents::share(&from, &file).map_err(sys("share the extents of", path))?;
+                        extents::share(&from, &file).map_err(not_shared(path))?;
                         (self.progress)(stat.size);
                     }
                 }
@@ -207,6 +208,24 @@ impl Copy<'_> {
             kind => here.make_node(name, kind, stat.device).map_err(sys("make the copy of", path))?,
         }
         meta.apply(here, name, stat.kind, path)
+    }
+}
+
+/// What helps where a base and a store cannot share.
+pub const ONE_DISK: &str =
+    "files share only on one disk: bring .base and .store onto one, or take `--backend copy`";
+
+/// A file is never written instead: that would cost what the backend was chosen to save.
+fn not_shared(path: &[u8]) -> impl FnOnce(Errno) -> Error + use<'_> {
+    move |errno| {
+        let err = sys("share the extents of", path)(errno);
+        match errno {
+            Errno::EXDEV => err.way_out(ONE_DISK),
+            Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::ETXTBSY => {
+                err.way_out("this disk cannot share this file; `--backend copy` makes copies of all files")
+            }
+            _ => err,
+        }
     }
 }
 

@@ -68,7 +68,7 @@ pub fn digest(root: &Dir, path: &[u8], attrs: bool, progress: &mut dyn FnMut(u64
             Step::Entry(entry) => {
                 stream.entry(&entry, entry.name.to_bytes())?;
                 if entry.stat.kind == Kind::Dir {
-                    walk.enter()?;
+                    walk.enter_subvolume()?;
                 }
             }
             Step::Leave { .. } => stream.hash.update(b"."),

@@ -5,22 +5,26 @@ pub mod attr;
 mod chain;
 mod content;
 mod copy;
+mod dedupe;
 mod digest;
 mod dir;
 mod meta;
 mod remove;
 mod space;
+mod sync;
 mod walk;
 
 pub use chain::Chain;
 pub use content::{BLOCK, read_data};
-pub use copy::{Content, Copied, copy, copy_path};
+pub use copy::{Content, Copied, ONE_DISK, copy, copy_path};
 pub(crate) use copy::{Links, copy_content};
+pub use dedupe::{Shared, dedupe};
 pub use digest::{Summary, digest, hex};
 pub use dir::{Dir, Kind, Stat, Time};
 pub use meta::Meta;
 pub use remove::{remove, remove_path};
 pub use space::space;
+pub use sync::sync_tree;
 pub use walk::{Entry, Step, Walk};
 
 use std::ffi::{CStr, CString};

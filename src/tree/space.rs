@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::{Kind, Step, Walk, open, sys};
+use super::{Entry, Kind, Step, Walk, open, sys};
 use crate::error::Result;
 
-/// Bytes allocated for everything below `path` and for itself, each inode once. What is mounted below is not counted.
+/// Bytes allocated for everything below `path` and for itself, each inode once. Subvolumes are counted, what is mounted below
+/// is not.
 pub fn space(path: &Path) -> Result<u64> {
     let bytes = path.as_os_str().as_bytes();
     let root = open(path)?;
@@ -16,14 +17,13 @@ pub fn space(path: &Path) -> Result<u64> {
     let mut linked = BTreeSet::new();
     let mut walk = Walk::new(root, bytes)?;
     while let Some(step) = walk.step()? {
-        let Step::Entry(entry) = step else { continue };
-        let directory = entry.stat.kind == Kind::Dir;
-        let (below, id) = (!directory || entry.stat.id.0 == stat.id.0, entry.stat.id);
-        if below && (directory || entry.stat.links <= 1 || linked.insert(id)) {
-            sum = sum.saturating_add(entry.stat.allocated);
-        }
-        if directory && below {
-            walk.enter()?;
+        let Step::Entry(Entry { stat, .. }) = step else { continue };
+        let counted = match stat.kind {
+            Kind::Dir => walk.enter_unmounted()?,
+            _ => stat.links <= 1 || linked.insert(stat.id),
+        };
+        if counted {
+            sum = sum.saturating_add(stat.allocated);
         }
     }
     Ok(sum)

@@ -94,7 +94,7 @@ impl Walk {
     }
 
     /// Goes into the directory that was the last step. A mount point is refused: what is mounted there is no part of
-    /// the tree.
+    /// the tree. Where it fails, the walk stands where it stood, and can go on.
     pub fn enter(&mut self) -> Result<()> {
         match &self.last {
             Some((_, stat)) if stat.kind == Kind::Dir && stat.id.0 != self.chain.id().0 => {
@@ -108,14 +108,28 @@ impl Walk {
     /// As [`Walk::enter`], but goes into a Btrfs subvolume, too: it has a device of its own and is no mount, which only the
     /// mount's number tells (Linux 3.15; before it, it is refused like a mount).
     pub fn enter_subvolume(&mut self) -> Result<()> {
-        let Some((name, stat)) = &self.last else { return Ok(()) };
-        if stat.kind == Kind::Dir && stat.id.0 != self.chain.id().0 && stat.id.1 == btrfs::ROOT_INODE {
-            let child = self.chain.here().child(name).map_err(sys("open the subvolume", &self.path))?;
-            if child.mount_id().is_some_and(|id| self.chain.here().mount_id() == Some(id)) {
-                return self.go_in();
-            }
+        if self.at_mount()? { self.enter() } else { self.go_in() }
+    }
+
+    /// As [`Walk::enter_subvolume`], but passes over what is mounted there: then it is false.
+    pub fn enter_unmounted(&mut self) -> Result<bool> {
+        if self.at_mount()? {
+            return Ok(false);
         }
-        self.enter()
+        self.go_in().map(|()| true)
+    }
+
+    /// Is the directory that was the last step a mount point, and no subvolume?
+    fn at_mount(&self) -> Result<bool> {
+        let Some((name, stat)) = &self.last else { return Ok(false) };
+        if stat.kind != Kind::Dir || stat.id.0 == self.chain.id().0 {
+            return Ok(false);
+        }
+        if stat.id.1 != btrfs::ROOT_INODE {
+            return Ok(true);
+        }
+        let child = self.chain.here().child(name).map_err(sys("open the subvolume", &self.path))?;
+        Ok(child.mount_id().is_none_or(|id| self.chain.here().mount_id() != Some(id)))
     }
 
     fn go_in(&mut self) -> Result<()> {
@@ -125,11 +139,12 @@ impl Walk {
         }
         let open = "open the directory";
         let child = self.chain.here().child(&name).map_err(sys(open, &self.path))?;
+        let names = child.names().map_err(sys("list", &self.path))?.into_iter();
         self.chain.down(child).map_err(sys(open, &self.path))?;
         if self.chain.id() != stat.id {
+            self.chain.up().map_err(sys("go back from", &self.path))?;
             return Err(sys(open, &self.path)(Errno::ESTALE));
         }
-        let names = self.chain.here().names().map_err(sys("list", &self.path))?.into_iter();
         self.levels.push(Level { names, path: self.path.len(), name });
         Ok(())
     }

@@ -6,6 +6,7 @@ pub mod listing;
 pub mod node;
 pub mod tar;
 pub mod tree;
+pub mod zfs;
 
 use std::io::Write;
 

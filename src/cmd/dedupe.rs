@@ -1,0 +1,159 @@
+//! `sliverfs dedupe`: lets the files of whole stores share extents again, with the base and with one another.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::catalog::base::{Base, Form};
+use crate::catalog::{Root, Sliver};
+use crate::cli;
+use crate::error::{Error, Result};
+use crate::mount::disk;
+use crate::name::Name;
+use crate::out::{self, Progress, Table};
+use crate::size::Size;
+use crate::sys::{statfs, sync};
+use crate::tree::{self, Shared};
+
+/// A sliver, as `dedupe --json` prints it: see docs/json.md.
+#[derive(Serialize)]
+struct Row {
+    name: Name,
+    files: u64,
+    bytes: u64,
+    found: u64,
+    gain: u64,
+    error: Option<String>,
+}
+
+/// What `dedupe --json` prints.
+#[derive(Serialize)]
+struct Sheet {
+    dry_run: bool,
+    gain: u64,
+    available_before: u64,
+    available_after: u64,
+    slivers: Vec<Row>,
+}
+
+/// Deduplicates the stores that were named, or all that are whole trees; one that fails is told and keeps no other from its turn.
+///
+/// No lock is taken: what is seen of a store stays the same, so it may be mounted, run, made and destroyed meanwhile.
+pub fn run(root: &Root, args: &cli::Dedupe) -> Result<()> {
+    let all = trees(root)?;
+    if let Some(name) = args.names.iter().find(|name| !all.iter().any(|sliver| sliver.name == **name)) {
+        let sliver = Sliver::load(root, name)?;
+        return Err(Error::usage(format!(
+            "the store of `{name}` ({}) holds only what the sliver changed",
+            sliver.backend
+        ))
+        .way_out("whole trees can be deduplicated: btrfs-snapshot, reflink, copy"));
+    }
+    let (chosen, mut others): (Vec<Sliver>, Vec<Sliver>) =
+        all.into_iter().partition(|sliver| args.names.is_empty() || args.names.contains(&sliver.name));
+    let available = || -> Result<u64> {
+        if !args.dry_run {
+            // What was deleted a moment ago is free only then.
+            sync::disk(&root.stores())?;
+        }
+        Ok(statfs::of(&root.stores())?.available)
+    };
+    let available_before = available()?;
+    let mut rows = Vec::new();
+    let mut total = Shared::default();
+    let mut failed = None;
+    for sliver in chosen {
+        let (shared, error) = match one(root, &sliver, &others, args.dry_run) {
+            Ok(shared) => (shared, None),
+            Err(err) => {
+                log::error!("{}: {err}", sliver.name);
+                let text = err.to_string();
+                failed.get_or_insert(Error::new(err.class(), "not all slivers could be deduplicated"));
+                (Shared::default(), Some(text))
+            }
+        };
+        total.add(shared);
+        let Shared { files, bytes, found, gain } = shared;
+        rows.push(Row { name: sliver.name.clone(), files, bytes, found, gain, error });
+        // What equals nothing that came before may equal what comes after.
+        others.push(sliver);
+    }
+    let sheet = Sheet {
+        dry_run: args.dry_run,
+        gain: total.gain,
+        available_before,
+        available_after: available()?,
+        slivers: rows,
+    };
+    if args.json { out::json(&sheet) } else { print(&sheet) }?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// The slivers whose stores are whole trees.
+fn trees(root: &Root) -> Result<Vec<Sliver>> {
+    let mut trees = Vec::new();
+    for name in Sliver::names(root)? {
+        match Sliver::load(root, &name) {
+            Ok(sliver) if !sliver.backend.reads_base() && !sliver.backend.grows_image() => {
+                trees.push(sliver);
+            }
+            Ok(_) => {}
+            Err(err) => log::warn!("{err}"),
+        }
+    }
+    Ok(trees)
+}
+
+fn store(root: &Root, sliver: &Sliver) -> PathBuf {
+    root.store(&sliver.name).join("tree")
+}
+
+fn one(root: &Root, sliver: &Sliver, others: &[Sliver], dry_run: bool) -> Result<Shared> {
+    let path = store(root, sliver);
+    let base = Base::load(root, &sliver.base)?;
+    // An image is a disk of its own.
+    let base = match base.form {
+        Form::Directory if disk::same(&root.bases(), &root.stores())? => {
+            Some(tree::open(&base.content(root))?)
+        }
+        _ => None,
+    };
+    let others: Vec<PathBuf> = others.iter().map(|other| store(root, other)).collect();
+    let progress = Progress::new(sliver.name.as_str(), None);
+    tree::dedupe(
+        tree::open(&path)?,
+        path.as_os_str().as_encoded_bytes(),
+        base,
+        &others,
+        dry_run,
+        &mut |bytes| {
+            progress.add(bytes);
+        },
+    )
+}
+
+fn print(sheet: &Sheet) -> Result<()> {
+    let mut table = Table::new(&["NAME", "FILES", "SIZE", "FOUND", "GAIN"]);
+    for row in &sheet.slivers {
+        if row.error.is_some() {
+            table.row(&[row.name.as_str(), "failed"]);
+            continue;
+        }
+        table.row(&[
+            row.name.as_str(),
+            &row.files.to_string(),
+            &Size(row.bytes).to_string(),
+            &row.found.to_string(),
+            &Size(row.gain).to_string(),
+        ]);
+    }
+    table.print()?;
+    let (gain, before, after) = (Size(sheet.gain), Size(sheet.available_before), Size(sheet.available_after));
+    out::line(&if sheet.dry_run {
+        format!("{gain} of files could share their place on the disk; nothing was changed")
+    } else {
+        format!(
+            "{gain} of files share their place on the disk now (FIEMAP); free before: {before}, now: {after} (statfs)"
+        )
+    })
+}

@@ -1,0 +1,61 @@
+//! What /proc tells of processes.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::error::{Context, Result};
+
+/// The process numbers in /proc.
+pub fn processes() -> Result<impl Iterator<Item = u32>> {
+    let proc = Path::new("/proc");
+    let entries = fs::read_dir(proc).at("list", proc)?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
+/// The folders of a process and of its other threads, below /proc: `PID`, `PID/task/TID`, …
+///
+/// A thread can leave the others' mount namespace and working folder (unshare(2)), and outlive the first.
+pub fn tasks(pid: u32) -> Vec<String> {
+    let first = pid.to_string();
+    let folder = format!("/proc/{first}/task");
+    let mut tasks = Vec::new();
+    // Two links and one for each thread (fs/proc/base.c, proc_task_getattr): most processes have one, and need no list.
+    if fs::metadata(&folder).is_ok_and(|meta| meta.nlink() != 3) {
+        let names = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let names = names.filter(|name| *name != *first);
+        tasks.extend(names.filter_map(|name| Some(format!("{first}/task/{}", name.to_str()?))));
+    }
+    tasks.insert(0, first);
+    tasks
+}
+
+/// A process in a message: its number and its command's name.
+pub fn words(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    format!("process {pid} ({})", name.as_deref().map_or("ended", str::trim))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_thread_has_a_folder() {
+        let pid = std::process::id();
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let (say, hear) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            say.send(nix::unistd::gettid()).unwrap();
+            wait.recv().unwrap_err();
+        });
+        let other = hear.recv().unwrap();
+        let tasks = tasks(pid);
+        assert_eq!(tasks.first(), Some(&pid.to_string()));
+        assert!(tasks.contains(&format!("{pid}/task/{other}")), "{tasks:?}");
+        drop(stop);
+        thread.join().unwrap();
+        assert!(words(pid).starts_with(&format!("process {pid} (")));
+    }
+}

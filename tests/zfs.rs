@@ -1,0 +1,115 @@
+//! Full copies on a disk that deduplicates: a real pool of zfs-fuse. `auto` takes them there, and there alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::process::Command;
+
+use common::node::{Node, run};
+use common::zfs::{POOL, Zfs};
+use common::{listing, require};
+use serde_json::Value;
+
+/// What the probe says of copies, and what `auto` takes.
+fn copy(node: &Node, path: Option<&str>) -> (Value, Option<String>) {
+    let mut command = node.command(&["probe", "--json"]);
+    if let Some(path) = path {
+        command.env("PATH", path);
+    }
+    let output = command.output().unwrap();
+    let verdicts: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let verdicts = verdicts.as_array().unwrap();
+    let taken = verdicts.iter().find(|verdict| verdict["auto"] == true);
+    assert_eq!(output.status.code(), Some(if taken.is_some() { 0 } else { 3 }));
+    let taken = taken.map(|verdict| verdict["kind"].as_str().unwrap().to_owned());
+    (verdicts.iter().find(|verdict| verdict["kind"] == "copy").unwrap().clone(), taken)
+}
+
+/// What is done in a view leaves what it leaves in a plain folder, also after a remount. zfs-fuse drops a set-id bit when root
+/// writes, too, so no file that has one is written to.
+fn edit(node: &Node) {
+    let script = "echo new > new; ln -s new sym; mkfifo p; mknod dev c 1 5; rm etc/dir/c.txt; echo more >> etc/a.txt; mv var/deep d
+        chmod 4711 etc/b.txt; chown 5:6 var/null; setfattr -n user.a -v one etc/b.txt; truncate -s 2000000 var/sparse
+        ln etc/b.txt second; rm -r 'odd names'; setfattr -n trusted.b -v two bin
+        find . -newermt @1600000000 ! -type d -exec touch -h -d @2000000000 {} +";
+    let tree = node.dir().join("tree");
+    for folder in [&node.view("x"), &tree] {
+        run(Command::new("sh").args(["-ec", script]).current_dir(folder));
+    }
+    let wanted = listing::of(&tree, false);
+    assert_eq!(listing::of(&node.view("x"), false), wanted);
+    node.ok(&["umount", "x"]);
+    node.ok(&["mount", "x"]);
+    assert_eq!(listing::of(&node.view("x"), false), wanted, "after a remount");
+}
+
+#[test]
+fn a_pool_that_deduplicates() {
+    if !require("zfs-fuse", common::zfs::available()) {
+        return;
+    }
+    let mut node = Node::new("ext4", 16);
+    let zfs = Zfs::on(&mut node, 256);
+    let said = |verdict: &Value| verdict["reason"].as_str().unwrap().to_owned();
+
+    // Found out each time: the property is the operator's, at any time.
+    let (off, taken) = copy(&node, None);
+    assert_eq!((&off["works"], &off["auto"]), (&true.into(), &false.into()), "{off}");
+    assert_ne!(taken.as_deref(), Some("copy"));
+    assert!(said(&off).contains(&format!("while dedup is off for {POOL} (fuse.zfs)")), "{off}");
+    let (unknown, _) = copy(&node, Some("/nonexistent"));
+    assert_eq!(unknown["auto"], false);
+    assert!(said(&unknown).contains("the program `zfs` is not installed"), "{unknown}");
+    zfs.set("dedup=on");
+    let (on, taken) = copy(&node, None);
+    assert_eq!((&on["works"], &on["auto"]), (&true.into(), &true.into()), "{on}");
+    // Before fuse-overlayfs, whose daemon takes memory for each sliver.
+    assert_eq!(taken.as_deref(), Some("copy"));
+    assert!(said(&on).contains(&format!("{POOL} (fuse.zfs) with dedup=on")), "{on}");
+    assert!(node.ok(&["probe"]).contains("with dedup=on (auto takes it)"));
+
+    let tree = node.dir().join("tree");
+    common::node::small_tree(&tree);
+    // zfs-fuse keeps whole seconds.
+    let script = "cd \"$0/var\"; head -c 8000000 /dev/urandom > random; touch -d @1500000000 random .";
+    run(Command::new("sh").args(["-ec", script]).arg(&tree));
+    node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
+    let one = zfs.number("allocated");
+    // syncfs(2) does not reach the pool: each file is written to it before the store gets its name.
+    let trace = node.dir().join("trace");
+    let plain = node.command(&["create", "v", "--base", "b"]);
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-e", "trace=fsync,?rename,?renameat,renameat2", "-o"])
+        .arg(&trace)
+        .arg(plain.get_program());
+    run(strace.args(plain.get_args()));
+    let calls = std::fs::read_to_string(&trace).unwrap();
+    let (before, _) = calls.split_once("/.store/v\"").expect("the store's rename");
+    // 12 files in 11 inodes, the record and LXC's configuration.
+    assert!(before.matches("fsync(").count() >= 13, "{calls}");
+    node.ok(&["destroy", "v"]);
+    for name in ["x", "y", "z"] {
+        node.ok(&["create", name, "--base", "b"]);
+        assert_eq!(node.json(&["show", name, "--json"])["backend"], "copy");
+        node.ok(&["mount", name]);
+        assert_eq!(listing::of(&node.view(name), true), listing::of(&tree, true), "{name}");
+    }
+    let (four, ratio) = (zfs.number("allocated"), zfs.number("dedupratio"));
+    assert!(ratio >= 350 && four - one < 2_000_000, "dedupratio {ratio}, {one} bytes and then {four}");
+    edit(&node);
+    for name in ["x", "y", "z"] {
+        node.ok(&["umount", name]);
+    }
+    node.fails(3, &["dedupe"]);
+    zfs.set("dedup=off");
+    match node.run(&["create", "w", "--base", "b"]).status.code() {
+        Some(0) => assert_ne!(node.json(&["show", "w", "--json"])["backend"], "copy"),
+        code => assert_eq!(code, Some(3)),
+    }
+    node.ok(&["destroy", "w"]);
+    for name in ["x", "y", "z"] {
+        node.ok(&["destroy", name]);
+    }
+    node.ok(&["base", "remove", "b"]);
+}
