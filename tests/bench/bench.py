@@ -7,7 +7,8 @@ import sys
 
 import figures as measure
 import report
-from node import Node, counts
+from node import Node, counts, ext4, private_run
+from process import Failed
 
 
 def main():
@@ -26,7 +27,8 @@ def main():
     figures = measure.Figures()
     sleepers = measure.crowd(150)
     try:
-        node = Node(args.program, args.work)
+        private_run()
+        node = Node(args.program, ext4(args.work))
         machine = report.machine(node, counts())
         print(machine, flush=True)
         run(node, figures, args.base, full)
@@ -84,4 +86,7 @@ def each(size, names):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Failed as failed:
+        sys.exit("bench: %s" % failed)

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 
 from node import command, counts, mountinfo
-from process import die_with_parent, milliseconds, peak_kib
+from process import Failed, die_with_parent, milliseconds, peak_kib
 
 
 # How often a time is taken before it is missed: the machine may have other work for a while. The table tells.
@@ -66,7 +66,7 @@ def time_of_mount(node, figures, runs, name, surroundings, limit=True):
         seen.append(mountinfo(view))
         command(["umount", view])
     if seen[0] != seen[1]:
-        raise SystemExit("bench: not the same mount: %s" % seen)
+        raise Failed("not the same mount: %s" % seen)
     for rounds in range(1, ROUNDS + 1):
         our, their = medians(ours, theirs, view, runs)
         if our <= their or not limit:

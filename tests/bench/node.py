@@ -1,9 +1,11 @@
-"""A node to measure: an ext4 of 4 KiB blocks in a file, with an LXCPATH on it, and the program at work there."""
+"""A node to measure: a disk with an LXCPATH on it, and the program at work there."""
 
 import json
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+
+from process import Failed
 
 RUN = "/var/run/sliverfs"
 
@@ -12,26 +14,33 @@ def command(argv, **more):
     """Runs a command that must succeed, and returns what it prints."""
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
     if done.returncode != 0:
-        raise SystemExit("bench: %s: %s%s" % (" ".join(argv), done.stdout, done.stderr))
+        raise Failed("%s: %s%s" % (" ".join(argv), done.stdout, done.stderr))
     return done.stdout
+
+
+def private_run():
+    """What is kept for the boot gets a place of its own; where a container's /run is on its disk, it would lie there."""
+    let_go_of_others()
+    command(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", RUN])
+
+
+def ext4(work):
+    """An ext4 of 4 KiB blocks in a file, mounted."""
+    image, disk = os.path.join(work, "disk.img"), os.path.join(work, "disk")
+    with open(image, "wb") as file:
+        file.truncate(4 << 30)
+    command(["mkfs.ext4", "-q", "-F", "-b", "4096", "-N", "200000", image])
+    os.mkdir(disk)
+    command(["mount", "-o", "loop", image, disk])
+    return disk
 
 
 class Node:
     """Mounts go with the mount namespace that this runs in."""
 
-    def __init__(self, program, work):
-        self.program = program
-        let_go_of_others()
-        # Where a container's /run is on its disk, so would be what is kept for the boot.
-        command(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", RUN])
-        image = os.path.join(work, "disk.img")
-        self.disk = os.path.join(work, "disk")
-        with open(image, "wb") as file:
-            file.truncate(4 << 30)
-        command(["mkfs.ext4", "-q", "-F", "-b", "4096", "-N", "200000", image])
-        os.mkdir(self.disk)
-        command(["mount", "-o", "loop", image, self.disk])
-        self.lxcpath = os.path.join(self.disk, "lxc")
+    def __init__(self, program, disk):
+        self.program, self.disk = program, disk
+        self.lxcpath = os.path.join(disk, "lxc")
         os.mkdir(self.lxcpath)
         # The same words for the program under test and for what it is measured against.
         os.environ["SLIVERFS_LXCPATH"] = self.lxcpath
@@ -88,7 +97,7 @@ def mountinfo(target):
             if fields[4] == target:
                 end = fields.index("-")
                 return fields[5], fields[end + 1:]
-    raise SystemExit("bench: nothing is mounted on %s" % target)
+    raise Failed("nothing is mounted on %s" % target)
 
 
 def counts():

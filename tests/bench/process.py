@@ -18,12 +18,12 @@ class Failed(Exception):
     """A command that had to succeed did not."""
 
 
-def milliseconds(argv, out=None):
+def milliseconds(argv, out=None, err=None):
     """Starts a program, waits for its end, and tells how long that took.
 
     From just before the kernel is asked to start it to the moment its end is known: loading and linking are in it.
     """
-    actions = [] if out is None else [(os.POSIX_SPAWN_DUP2, out, 1)]
+    actions = [(os.POSIX_SPAWN_DUP2, file, number) for file, number in ((out, 1), (err, 2)) if file is not None]
     begin = time.perf_counter_ns()
     pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
     _, status = os.waitpid(pid, 0)

@@ -6,13 +6,12 @@ import platform
 import subprocess
 
 
-def machine(node, count):
-    """Lines about the machine: what a figure depends on."""
-    processes, mounts = count
+def machine(node, count=None):
+    """Lines about the machine: what a figure depends on. `count` is that of processes and mounts, where it matters."""
     lines = [
         "machine: %s, %d processors, %d MiB of memory" % (model(), os.cpu_count(), memory_mib()),
         "system: %s, Linux %s" % (distribution(), platform.release()),
-        "at work: %d processes, %d mounts, load %.1f" % (processes, mounts, os.getloadavg()[0]),
+        "at work: %sload %.1f" % ("%d processes, %d mounts, " % count if count else "", os.getloadavg()[0]),
         "kernel's console: %s" % console(),
         "against: %s" % first_line(["mount", "--version"]),
         "program: %s, %s" % (node.ok("version").strip(), linked(node.program)),
