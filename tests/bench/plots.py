@@ -39,7 +39,7 @@ def cache(rows):
         if row.reading:
             seen = row.reading["cache"] / MIB
             bars.append((label(row), row.way.ours, [seen, seen * max(0, 10 - row.reading["readers"]) / row.reading["readers"]]))
-    return bars_svg("Page cache once ten slivers have read the whole base (paler: reckoned from three)", "MiB", bars)
+    return bars_svg("Page cache once ten slivers have read the whole base (paler: reckoned from fewer)", "MiB", bars)
 
 
 def times(rows):
