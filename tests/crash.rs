@@ -4,24 +4,14 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use common::node::{Node, run, small_tree};
 use common::require;
+use common::strace::{self, Point};
 use common::tree::installed;
-
-/// Every call that changes something on the disk, in the kernel or in another process. Between two of them a command can be
-/// killed where it wants: what it leaves is the same. A `?` stands before what not every architecture has.
-const CHANGES: &str = "?mkdir,mkdirat,?rmdir,?unlink,unlinkat,?rename,?renameat,renameat2,?link,linkat,?symlink,symlinkat,\
-    mknodat,write,pwrite64,ftruncate,fsync,syncfs,mount,umount2,unshare,?fork,?vfork,clone,?clone3,ioctl,?chown,fchownat,\
-    ?chmod,?fchmod,fchmodat,utimensat,lsetxattr,lremovexattr,flock,exit_group";
-
-/// Where to kill: the name of a call, its number among the calls of that name of one process, and whether only the command
-/// itself is killed, and not a child of it that comes to that number first.
-type Point = (String, u32, bool);
 
 struct Crash {
     node: Node,
@@ -29,54 +19,6 @@ struct Crash {
 }
 
 impl Crash {
-    fn strace(&self, options: &[&str], args: &[&str]) -> Command {
-        let plain = self.node.command(args);
-        let mut command = Command::new("strace");
-        command.args(["-qq", "-o"]).arg(self.trace()).args(options).arg("--").arg(plain.get_program());
-        command.args(plain.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    }
-
-    fn trace(&self) -> PathBuf {
-        self.node.dir().join("trace")
-    }
-
-    /// Runs the command once, and lists where it can be killed.
-    fn points(&self, args: &[&str]) -> Vec<Point> {
-        let trace = format!("trace={CHANGES}");
-        assert!(self.strace(&["-f", "-e", &trace], args).status().unwrap().success(), "{args:?}");
-        let text = fs::read_to_string(self.trace()).unwrap();
-        let mut counts: BTreeMap<&str, BTreeMap<&str, u32>> = BTreeMap::new();
-        let mut first = None;
-        for line in text.lines() {
-            let (pid, call) = line.split_once(' ').unwrap();
-            let Some((name, _)) = call.trim_start().split_once('(') else { continue };
-            let command = *first.get_or_insert(pid);
-            if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                let who = if pid == command { "command" } else { pid };
-                *counts.entry(name).or_default().entry(who).or_default() += 1;
-            }
-        }
-        let mut points = Vec::new();
-        for (name, by_whom) in counts {
-            let most = by_whom.values().copied().max().unwrap_or(0);
-            points.extend((1..=most).map(|number| (name.to_owned(), number, false)));
-            if by_whom.len() > 1 {
-                let own = by_whom.get("command").copied().unwrap_or(0);
-                points.extend((1..=own).map(|number| (name.to_owned(), number, true)));
-            }
-        }
-        points
-    }
-
-    fn kill(&self, (call, number, alone): &Point, args: &[&str]) {
-        let inject = format!("inject={call}:signal=KILL:when={number}");
-        let trace = format!("trace={call}");
-        let options = ["-e", &trace, "-e", &inject, "-f"];
-        let options = if *alone { &options[..4] } else { &options[..] };
-        let _killed = self.strace(options, args).status().unwrap();
-    }
-
     /// A sliver that holds something.
     fn make(&self) {
         self.node.ok(&["create", "a", "--base", "b", "--backend", self.backend]);
@@ -121,7 +63,7 @@ impl Crash {
         self.creation();
         // Destroyed by name where the creation was cut, instead of created again.
         for point in self.during(&create, || node.ok(&["destroy", "a"])) {
-            self.kill(&point, &create);
+            strace::kill(&self.node, &point, &create);
             self.then(&point, &["destroy", "a"]);
             assert_eq!(self.names(), empty, "{point:?}");
         }
@@ -129,7 +71,7 @@ impl Crash {
         self.mounting();
         node.ok(&["mount", "a"]);
         for point in self.during(&["umount", "a"], || node.ok(&["mount", "a"])) {
-            self.kill(&point, &["umount", "a"]);
+            strace::kill(&self.node, &point, &["umount", "a"]);
             self.then(&point, &["umount", "a"]);
             assert_eq!(self.mounts(), [""; 0], "{point:?}");
             node.ok(&["mount", "a"]);
@@ -137,7 +79,7 @@ impl Crash {
         }
         node.ok(&["umount", "a"]);
         for point in self.during(&["destroy", "a"], || self.make()) {
-            self.kill(&point, &["destroy", "a"]);
+            strace::kill(&self.node, &point, &["destroy", "a"]);
             // All of it, or nothing: never a sliver with a part of what it held.
             if node.store("a").exists() {
                 node.ok(&["mount", "a"]);
@@ -157,7 +99,7 @@ impl Crash {
         let node = &self.node;
         let empty = self.names();
         for point in self.during(&create, || node.ok(&["destroy", "a"])) {
-            self.kill(&point, &create);
+            strace::kill(&self.node, &point, &create);
             self.then(&point, &create);
             assert_eq!(self.mounts(), [""; 0], "{point:?}");
             node.ok(&["mount", "a"]);
@@ -171,7 +113,7 @@ impl Crash {
     fn mounting(&self) {
         let node = &self.node;
         for point in self.during(&["mount", "a"], || node.ok(&["umount", "a"])) {
-            self.kill(&point, &["mount", "a"]);
+            strace::kill(&self.node, &point, &["mount", "a"]);
             self.then(&point, &["mount", "a"]);
             assert!(self.holds(), "{point:?}");
             assert_eq!(self.mounts().len(), 1, "{point:?}");
@@ -181,7 +123,7 @@ impl Crash {
 
     /// The points of a command, which is run for that; `back` takes back what it did.
     fn during<T>(&self, args: &[&str], back: impl Fn() -> T) -> Vec<Point> {
-        let points = self.points(args);
+        let points = strace::points(&self.node, args);
         assert!(points.len() >= 3, "{args:?}: {points:?}");
         back();
         points
@@ -198,13 +140,7 @@ impl Crash {
 }
 
 fn ready() -> bool {
-    let traced = Command::new("strace").args(["-qq", "-e", "trace=none", "true"]).output();
-    let works = match traced {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-        Err(err) => Err(format!("strace is not installed ({err})")),
-    };
-    require("root", common::root()) && require("strace", works)
+    require("root", common::root()) && require("strace", strace::works())
 }
 
 fn crash(fstype: &str, backend: &'static str, mib: u64) {
