@@ -9,13 +9,15 @@ mod decode;
 mod format;
 mod look;
 mod records;
+mod rewrite;
 mod walk;
 mod write;
 
 pub use compare::{Aspects, Comparer};
 pub use format::Format;
+pub use rewrite::{Survey, Target, rewrite, survey};
 pub use walk::{Changes, Show, Step, beside};
-pub use write::Writer;
+pub use write::{Writer, cannot};
 
 use std::ffi::CStr;
 

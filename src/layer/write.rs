@@ -6,7 +6,7 @@ use std::io::Write;
 use nix::errno::Errno;
 
 use super::decode::{OPAQUE, TARGET, WH, WHITEOUT};
-use super::{Change, Entry, Format, Side, Step, compare, records};
+use super::{Aspects, Change, Comparer, Entry, Format, Side, Step, compare, records};
 use crate::error::{Error, Result};
 use crate::sys::xattr;
 use crate::tree::attr::{self, Attr};
@@ -28,6 +28,9 @@ pub struct Writer<'a> {
     whiteout: Option<(Dir, CString)>,
     /// mini_fo's records of the directories on the way down.
     records: Vec<Vec<u8>>,
+    /// Directories of a whole tree on the way down that are as in the base: made when something in them is written.
+    unmade: Vec<CString>,
+    comparer: Comparer,
     buffer: Vec<u8>,
     progress: &'a mut dyn FnMut(u64),
 }
@@ -44,36 +47,11 @@ impl<'a> Writer<'a> {
             links: Links::new(root).map_err(failed())?,
             whiteout: None,
             records: Vec::new(),
+            unmade: Vec::new(),
+            comparer: Comparer::new(from),
             buffer: vec![0; BLOCK * 16],
             progress,
         })
-    }
-
-    /// Why an entry cannot be written in the new format; none where it can. An entry whose attributes the driver would obey
-    /// is only found when it is written.
-    pub fn cannot(&self, entry: &Entry<'_>) -> Option<&'static str> {
-        let name = entry.name.to_bytes();
-        let stat = entry.node.map(|node| node.stat);
-        match self.to {
-            Format::Aufs | Format::FuseOverlayfs if name.starts_with(WH) => {
-                Some("names of whiteouts begin like that")
-            }
-            Format::Overlay | Format::OverlayUser | Format::FuseOverlayfs => stat
-                .is_some_and(|stat| stat.kind == Kind::Char && stat.device == (0, 0))
-                .then_some("a device 0:0 would be a whiteout there"),
-            Format::MiniFo if name == records::FILE.to_bytes() => Some("the driver's own file has this name"),
-            Format::MiniFo if name.contains(&b'\n') && self.recorded(entry) => {
-                Some("the driver cannot note a name with a line's end as deleted")
-            }
-            Format::Aufs if name.len() > AUFS_NAME_MAX => Some("the name is too long for a whiteout"),
-            Format::MiniFo | Format::Aufs | Format::Overlayfs | Format::Snapshot | Format::Tree => None,
-        }
-    }
-
-    /// Does mini_fo want a record of it? Where the base has the name, and it does not show through.
-    fn recorded(&self, entry: &Entry<'_>) -> bool {
-        let (node, base) = (entry.node.map(|node| node.stat.kind), entry.base.map(|base| base.stat.kind));
-        base.is_some() && (node != base || entry.change == Change::Opaque)
     }
 
     /// Takes a step of the walk. After an entry that is a directory, the walk must enter it.
@@ -88,7 +66,7 @@ impl<'a> Writer<'a> {
         if entry.change == Change::Nothing {
             return Ok(());
         }
-        if let Some(why) = self.cannot(entry) {
+        if let Some(why) = cannot(self.to, entry) {
             return Err(Error::failed(format!(
                 "{} cannot be kept by {}: {why}",
                 shown(entry.path).display(),
@@ -99,7 +77,14 @@ impl<'a> Writer<'a> {
             self.records.push(Vec::new());
             return self.begin().map_err(sys("begin the store at", b"."));
         }
-        if self.to == Format::MiniFo && self.recorded(entry) {
+        if self.is_unmade(entry)? {
+            self.unmade.push(entry.name.to_owned());
+            return Ok(());
+        }
+        if entry.change != Change::Delete || entry.base.is_some() {
+            self.make_way(entry)?;
+        }
+        if self.to == Format::MiniFo && recorded(entry) {
             if let Some(records) = self.records.last_mut() {
                 records::push_gone(records, entry.name);
             }
@@ -110,6 +95,30 @@ impl<'a> Writer<'a> {
             (Change::Delete, _) if entry.base.is_some() => self.delete(entry),
             _ => Ok(()),
         }
+    }
+
+    /// In a whole tree every directory is told: one that is as in the base is written only where it holds what is not.
+    fn is_unmade(&mut self, entry: &Entry<'_>) -> Result<bool> {
+        let base = entry.base.is_some_and(|base| base.stat.kind == Kind::Dir);
+        if !self.from.whole() || self.to.whole() || entry.change != Change::Meta || !base {
+            return Ok(false);
+        }
+        self.comparer.differences(entry).map(Aspects::is_empty)
+    }
+
+    /// Makes the directories down to the one that the entry lies in.
+    fn make_way(&mut self, entry: &Entry<'_>) -> Result<()> {
+        for name in std::mem::take(&mut self.unmade) {
+            self.here.here().make_dir(&name).map_err(sys("make the directories of", entry.path))?;
+            self.go_in(&name, entry.path)?;
+        }
+        Ok(())
+    }
+
+    fn go_in(&mut self, name: &CStr, path: &[u8]) -> Result<()> {
+        let child = self.here.here().child(name).map_err(sys("open the new", path))?;
+        self.records.push(Vec::new());
+        self.here.down(child).map_err(sys("open the new", path))
     }
 
     fn begin(&mut self) -> nix::Result<()> {
@@ -137,19 +146,19 @@ impl<'a> Writer<'a> {
             self.clear(entry)?;
             self.here.here().make_dir(entry.name).map_err(sys("make the directory", entry.path))?;
         }
-        let child = self.here.here().child(entry.name).map_err(sys("open the new", entry.path))?;
+        self.go_in(entry.name, entry.path)?;
         if entry.change == Change::Opaque {
+            let here = self.here.here();
             let marked = match self.to {
                 Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::FuseOverlayfs => {
-                    self.attr(&child, SELF, "opaque")
+                    self.attr(here, SELF, "opaque")
                 }
-                Format::Aufs => mark(&child, OPAQUE),
+                Format::Aufs => mark(here, OPAQUE),
                 Format::MiniFo | Format::Snapshot | Format::Tree => Ok(()),
             };
             marked.map_err(sys("make opaque", entry.path))?;
         }
-        self.records.push(Vec::new());
-        self.here.down(child).map_err(sys("open the new", entry.path))
+        Ok(())
     }
 
     /// Sets one of the driver's attributes to `y`.
@@ -160,6 +169,9 @@ impl<'a> Writer<'a> {
     }
 
     fn leave(&mut self, entry: &Entry<'_>) -> Result<()> {
+        if self.unmade.pop().is_some() {
+            return Ok(());
+        }
         let written = "write the directory";
         if let Some(text) = self.records.pop().filter(|text| !text.is_empty()) {
             let file = self.here.here().create_file(records::FILE).map_err(sys(written, entry.path))?;
@@ -218,18 +230,18 @@ impl<'a> Writer<'a> {
                 }
             }
         }
-        if self.to.whole() && stat.kind == Kind::Dir {
-            self.strip(entry.name, &attrs).map_err(sys("remove attributes of", path))?;
+        if self.to.whole() {
+            self.strip(entry.name, &attrs).map_err(sys("remove the attributes of", path))?;
         }
         let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs };
         meta.apply(self.here.here(), entry.name, stat.kind, path)
     }
 
-    /// Removes the attributes of a folder that stayed, but for those in `attrs`.
-    fn strip(&self, name: &CStr, attrs: &[Attr]) -> nix::Result<()> {
+    /// In a copy of the base, an entry may have attributes of the base's, or by a default ACL those of the folder above.
+    fn strip(&self, name: &CStr, keep: &[Attr]) -> nix::Result<()> {
         let here = self.here.here();
         for old in attr::names(here, name)? {
-            if attr::kept(old.to_bytes()) && !attrs.iter().any(|(attr, _)| *attr == old) {
+            if attr::kept(old.to_bytes()) && keep.iter().all(|(attr, _)| *attr != old) {
                 xattr::remove(&here.proc_path(name), &old)?;
             }
         }
@@ -267,6 +279,33 @@ impl<'a> Writer<'a> {
         self.whiteout = Some((here.again().map_err(failed())?, name));
         Ok(())
     }
+}
+
+/// Why an entry cannot be written in a format; none where it can. An entry whose attributes the driver would obey is only found
+/// when it is written.
+pub fn cannot(to: Format, entry: &Entry<'_>) -> Option<&'static str> {
+    let name = entry.name.to_bytes();
+    let stat = entry.node.map(|node| node.stat);
+    match to {
+        Format::Aufs | Format::FuseOverlayfs if name.starts_with(WH) => {
+            Some("names of whiteouts begin like that")
+        }
+        Format::Overlay | Format::OverlayUser | Format::FuseOverlayfs => stat
+            .is_some_and(|stat| stat.kind == Kind::Char && stat.device == (0, 0))
+            .then_some("a device 0:0 would be a whiteout there"),
+        Format::MiniFo if name == records::FILE.to_bytes() => Some("the driver's own file has this name"),
+        Format::MiniFo if name.contains(&b'\n') && recorded(entry) => {
+            Some("the driver cannot note a name with a line's end as deleted")
+        }
+        Format::Aufs if name.len() > AUFS_NAME_MAX => Some("the name is too long for a whiteout"),
+        Format::MiniFo | Format::Aufs | Format::Overlayfs | Format::Snapshot | Format::Tree => None,
+    }
+}
+
+/// Does mini_fo want a record of it? Where the base has the name, and it does not show through.
+fn recorded(entry: &Entry<'_>) -> bool {
+    let (node, base) = (entry.node.map(|node| node.stat.kind), entry.base.map(|base| base.stat.kind));
+    base.is_some() && (node != base || entry.change == Change::Opaque)
 }
 
 /// Makes one of aufs's own files.

@@ -4,6 +4,7 @@
 pub mod btrfs;
 pub mod child;
 pub mod daemon;
+pub mod exchange;
 pub mod extents;
 pub mod loopdev;
 pub mod memory;

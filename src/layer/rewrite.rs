@@ -1,0 +1,147 @@
+//! From a store in one format to one in another.
+
+use nix::errno::Errno;
+
+use super::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Step, Writer, cannot, compare};
+use crate::error::{Class, Error, Result};
+use crate::tree::{Dir, Kind, shown, sys};
+
+/// As many refused entries are told by name.
+const NAMED: usize = 10;
+
+/// What the new layer is written into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An empty folder, which then holds a union's store.
+    Store,
+    /// A copy or a snapshot of the base, in which the changes are made.
+    Copy,
+    /// An empty folder, which then holds all that the view shows.
+    Whole,
+}
+
+/// What a look at a store's changes told, before anything is written.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Changed names. 0 where that is found out only by comparing contents.
+    pub entries: u64,
+    /// Bytes of the files among them.
+    pub bytes: u64,
+    /// What the new format does not keep or not show, in sentences.
+    pub told: Vec<String>,
+    refused: Vec<String>,
+    /// More than those that are named.
+    more: u64,
+    class: Option<Class>,
+}
+
+impl Survey {
+    fn refuse(&mut self, entry: &Entry<'_>, class: Class, why: &str) {
+        self.class.get_or_insert(class);
+        if self.refused.len() < NAMED {
+            let path = if entry.path.is_empty() { ".".as_bytes() } else { entry.path };
+            self.refused.push(format!("{} ({why})", shown(path).display()));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Fails where entries cannot be written, with their names.
+    pub fn check(&self, to: Format) -> Result<()> {
+        let Some(class) = self.class else { return Ok(()) };
+        let mut names = self.refused.join("; ");
+        if self.more > 0 {
+            names.push_str("; and more: ");
+            names.push_str(&self.more.to_string());
+        }
+        let way_out = match class {
+            Class::Damaged => {
+                "the store is not what its driver writes: `sliverfs diff` shows it; settle these entries first"
+            }
+            _ => "rename or remove them in the view, or take another kind; nothing was changed",
+        };
+        Err(Error::new(class, format!("{} cannot keep what the store has: {names}", to.name()))
+            .way_out(way_out))
+    }
+}
+
+/// Looks at all that would be written: what the new format cannot keep, and what no format explains.
+pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Survey> {
+    let mut found = Survey::default();
+    // Of a copy, what was changed would take reading both trees; the names alone do here.
+    let compares = from == Format::Tree;
+    let show = if compares { Show::View } else { Show::Flat };
+    let obeyed = matches!(to, Format::Overlayfs | Format::FuseOverlayfs);
+    let unseen = to.loses().has(Aspects::ATTRS);
+    let mut attributes: u64 = 0;
+    let again = store.again().map_err(sys("look at", b"the store"))?;
+    let mut changes = Changes::new(from, again, base, show)?;
+    while let Some(step) = changes.step()? {
+        let Step::Entry(entry) = step else { continue };
+        match entry.doubt {
+            None => {}
+            Some(Doubt::Garbage) => found.told.push(format!(
+                "{} is left out: {}",
+                shown(entry.path).display(),
+                Doubt::Garbage.words()
+            )),
+            Some(doubt) => found.refuse(&entry, Class::Damaged, doubt.words()),
+        }
+        if entry.change == Change::Nothing {
+            continue;
+        }
+        if let Some(why) = cannot(to, &entry) {
+            found.refuse(&entry, Class::Failed, why);
+        }
+        if !compares && !entry.path.is_empty() {
+            found.entries += 1;
+            let file = entry.data.or(entry.node).filter(|node| node.stat.kind == Kind::File);
+            found.bytes = found.bytes.saturating_add(file.map_or(0, |node| node.stat.size));
+        }
+        if let Some(node) = entry.node.filter(|_| obeyed || unseen) {
+            let source = if entry.stored { from } else { Format::Tree };
+            let attrs = match compare::attrs(node, source) {
+                Err(Errno::ENOENT) => continue,
+                attrs => attrs.map_err(sys("read the attributes of", entry.path))?,
+            };
+            if !attrs.is_empty() {
+                attributes += 1;
+            }
+            if obeyed && attrs.iter().any(|(attr, _)| to.owns(attr.to_bytes()) && to.hidden(attr.to_bytes()).is_none()) {
+                found.refuse(&entry, Class::Failed, "the driver would obey its attributes");
+            }
+        }
+        changes.enter()?;
+    }
+    if unseen {
+        found.told.push(format!(
+            "{0} gives what it copies up from the base to root, with a new time; and it shows no extended attributes: \
+             {attributes} entries have some, which stay in the store",
+            to.name()
+        ));
+    }
+    Ok(found)
+}
+
+/// Writes the changes of a store into `new`. It is not on the disk until the caller syncs it.
+pub fn rewrite(
+    from: Format,
+    store: &Dir,
+    base: &Dir,
+    to: Format,
+    new: &Dir,
+    tree: Target,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let show = if tree == Target::Whole { Show::View } else { Show::Flat };
+    let mut writer = Writer::new(from, to, new, progress)?;
+    let again = store.again().map_err(sys("look at", b"the store"))?;
+    let mut changes = Changes::new(from, again, base, show)?;
+    while let Some(step) = changes.step()? {
+        writer.take(&step)?;
+        if let Step::Entry(_) = step {
+            changes.enter()?;
+        }
+    }
+    Ok(())
+}
