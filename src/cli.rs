@@ -44,6 +44,7 @@ pub enum Command {
     Destroy(Destroy),
     Dedupe(Dedupe),
     Apply(Apply),
+    Convert(Convert),
     Diff(Diff),
     Hook(Hook),
     Version(Version),
@@ -261,6 +262,42 @@ pub struct Apply {
     /// print what would be done, change nothing
     #[argh(switch)]
     pub dry_run: bool,
+}
+
+/// Write a sliver's store anew, for another backend. The old one is kept until the sliver is mounted.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "convert")]
+pub struct Convert {
+    /// the sliver, which is unmounted
+    #[argh(positional)]
+    pub name: Option<Name>,
+    /// auto, or a kind that `probe` lists, even where this kernel lacks it; of bare directories, the new format
+    #[argh(option)]
+    pub to: Option<String>,
+    /// the limit of a new store on a seed
+    #[argh(option)]
+    pub size: Option<Size>,
+    /// bring the kept store back
+    #[argh(switch)]
+    pub undo: bool,
+    /// overlay, overlay-userxattr, overlayfs, mini_fo, aufs, snapshot or tree: of bare directories
+    #[argh(option)]
+    pub format: Option<Format>,
+    /// the base's tree, a bare directory
+    #[argh(option)]
+    pub base: Option<PathBuf>,
+    /// the upper folder or the tree, a bare directory
+    #[argh(option)]
+    pub store: Option<PathBuf>,
+    /// the new upper folder or tree, which is not there yet
+    #[argh(option)]
+    pub out: Option<PathBuf>,
+    /// print the steps, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
 }
 
 /// Show what a sliver changed against its base.

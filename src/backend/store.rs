@@ -41,7 +41,7 @@ impl Ground<'_> {
     }
 
     /// The folder of the base's tree.
-    fn tree(&self) -> PathBuf {
+    pub fn tree(&self) -> PathBuf {
         self.root.path().join(self.lower())
     }
 
@@ -61,9 +61,14 @@ impl Ground<'_> {
     /// The steps that fill the folder of a new store, with the base's image mounted. `size` is the limit of a store that is an
     /// image. In the private mount namespace that they are made for, `target` is a free mount point.
     pub fn make(&self, store: &Path, size: Option<u64>, target: &Path) -> Vec<Step> {
-        let (from, to) = (self.tree(), store.join("tree"));
+        self.make_of(self.tree(), store, size, target)
+    }
+
+    /// As [`Ground::make`], with the base's tree in another place.
+    pub fn make_of(&self, tree: PathBuf, store: &Path, size: Option<u64>, target: &Path) -> Vec<Step> {
+        let (from, to) = (tree, store.join("tree"));
         match self.kind {
-            Kind::Union(union) => self.layers(store, union.caps().work_dir),
+            Kind::Union(union) => layers(from, store, union.caps().work_dir),
             Kind::BtrfsSnapshot => vec![Step::Snapshot(from, to)],
             Kind::BtrfsSeed => vec![Step::GrowSeed {
                 seed: self.base.content(self.root),
@@ -83,17 +88,6 @@ impl Ground<'_> {
                 ]
             }
         }
-    }
-
-    fn layers(&self, store: &Path, work: bool) -> Vec<Step> {
-        let upper = store.join("upper");
-        let mut steps = vec![Step::CreateDir(upper.clone())];
-        if work {
-            steps.push(Step::CreateDir(store.join("work")));
-        }
-        // The view's root shows what the upper folder has.
-        steps.push(Step::CopyAttributes(self.tree(), upper));
-        steps
     }
 
     /// The steps that mount the view of the store folder `.store/STORE`.
@@ -143,4 +137,20 @@ impl Ground<'_> {
             target,
         })
     }
+}
+
+/// The folder of a store that holds the layer: what was changed, or the whole tree.
+pub const fn layer(kind: Kind) -> &'static str {
+    if kind.reads_base() { "upper" } else { "tree" }
+}
+
+fn layers(base: PathBuf, store: &Path, work: bool) -> Vec<Step> {
+    let upper = store.join("upper");
+    let mut steps = vec![Step::CreateDir(upper.clone())];
+    if work {
+        steps.push(Step::CreateDir(store.join("work")));
+    }
+    // The view's root shows what the upper folder has.
+    steps.push(Step::CopyAttributes(base, upper));
+    steps
 }

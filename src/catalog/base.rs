@@ -168,7 +168,7 @@ impl Base {
 
     /// The names of all bases, sorted. What is being added or removed has none.
     pub fn names(root: &Root) -> Result<Vec<Name>> {
-        names_in(&root.bases())
+        names_in(&root.bases(), "")
     }
 
     /// The base's image and its file-system type; none for a directory.

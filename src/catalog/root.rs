@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::lock::Lock;
-use super::record;
+use super::{record, sweep};
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::name::Name;
@@ -171,10 +171,12 @@ impl Root {
         Lock::take(&self.run.join("catalog.lock"))
     }
 
-    /// The lock of one sliver.
+    /// The lock of one sliver. What a cut `convert` left in the way is settled under it.
     pub fn lock_sliver(&self, name: &Name) -> Result<Lock> {
         self.make_run()?;
-        Lock::take(&self.run.join("lock").join(name))
+        let lock = Lock::take(&self.run.join("lock").join(name))?;
+        sweep::settle(self, name)?;
+        Ok(lock)
     }
 }
 

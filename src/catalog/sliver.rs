@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::record;
 use super::root::Root;
+use super::sweep::{SWAPPED, swapped_store};
 use crate::error::{Class, Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::kind::Kind;
@@ -31,6 +32,14 @@ pub struct Sliver {
     pub backend: Kind,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// How often the store was converted: of two stores of one sliver, the newer one has more.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub converted: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it so
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl FromJson for Sliver {
@@ -42,6 +51,7 @@ impl FromJson for Sliver {
             digest: json.text("digest")?.to_owned(),
             backend: Kind::parse(json.text("backend")?)?,
             created: json.number("created")?,
+            converted: json.number("converted").unwrap_or(0),
         })
     }
 }
@@ -51,6 +61,10 @@ impl Sliver {
     pub fn load(root: &Root, name: &Name) -> Result<Self> {
         let path = root.store(name).join(FILE);
         let sliver: Self = record::read(&path).map_err(|err| match err.errno() {
+            Some(nix::errno::Errno::ENOENT) if swapped_store(root, name).exists() => Error::damaged(format!(
+                "a conversion of the store of `{name}` was cut"
+            ))
+            .way_out(format!("any command that works on it goes on from there: sliverfs mount {name}")),
             Some(nix::errno::Errno::ENOENT) if !root.store(name).exists() => {
                 Error::usage(format!("there is no sliver `{name}` in {}", root.path().display()))
                     .way_out("`sliverfs list` shows what there is")
@@ -86,7 +100,7 @@ impl Sliver {
 
     /// The names of all slivers with a store, sorted.
     pub fn names(root: &Root) -> Result<Vec<Name>> {
-        names_in(&root.stores())
+        names_in(&root.stores(), SWAPPED)
     }
 
     /// Do any slivers use the base? A record that cannot be read counts as one that does.
@@ -104,15 +118,21 @@ impl Sliver {
     }
 }
 
-/// The entries of a folder whose names are names of ours, sorted. Staging folders start with a dot and are none.
-pub fn names_in(dir: &Path) -> Result<Vec<Name>> {
+/// The entries of a folder whose names are names of ours, sorted. Staging folders start with a dot and are none, but for what
+/// stands in for another.
+pub fn names_in(dir: &Path, stand_in: &str) -> Result<Vec<Name>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).at("list", dir)? {
         let entry = entry.at("list", dir)?;
-        if let Some(name) = entry.file_name().to_str().and_then(|name| Name::parse(name).ok()) {
+        if let Some(name) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| Name::parse(name.strip_prefix(stand_in).unwrap_or(name)).ok())
+        {
             names.push(name);
         }
     }
     names.sort_unstable();
+    names.dedup();
     Ok(names)
 }

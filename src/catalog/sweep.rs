@@ -1,10 +1,12 @@
 //! What a crash leaves of a sliver: folders that are hidden behind a leading dot, half made or half removed.
 
+use std::fs;
 use std::path::PathBuf;
 
 use super::root::Root;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::name::Name;
+use crate::sys::sync;
 use crate::tree;
 
 /// A store that is being made.
@@ -17,6 +19,47 @@ pub fn removed_store(root: &Root, name: &Name) -> PathBuf {
     root.stores().join(format!(".rm.{name}"))
 }
 
+/// The store as it was before it was converted; or, when a crash cut that, the new one that was never published.
+pub fn kept_store(root: &Root, name: &Name) -> PathBuf {
+    root.stores().join(format!(".old.{name}"))
+}
+
+/// What the store's folder is called while it changes places with another one, on a kernel that cannot do that at once.
+pub fn swapped_store(root: &Root, name: &Name) -> PathBuf {
+    root.stores().join(format!("{SWAPPED}{name}"))
+}
+
+/// What the name of such a folder starts with.
+pub const SWAPPED: &str = ".swap.";
+
+/// Goes on where an exchange of two stores was cut. The sliver's lock is held.
+pub fn settle(root: &Root, name: &Name) -> Result<()> {
+    let swapped = swapped_store(root, name);
+    if swapped.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    let free = |path: &PathBuf| path.symlink_metadata().is_err();
+    match [root.store(name), kept_store(root, name), new_store(root, name)].into_iter().find(free) {
+        Some(to) => {
+            fs::rename(&swapped, &to).at("rename to", &to)?;
+            sync::dir(&root.stores())
+        }
+        None => tree::remove_path(&swapped),
+    }
+}
+
+/// Removes the store that was kept when the sliver was converted. The sliver's lock is held.
+pub fn drop_kept(root: &Root, name: &Name) -> Result<()> {
+    let (kept, removed) = (kept_store(root, name), removed_store(root, name));
+    if kept.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    clear(std::slice::from_ref(&removed))?;
+    fs::rename(&kept, &removed).at("rename to", &removed)?;
+    sync::dir(&root.stores())?;
+    tree::remove_path(&removed)
+}
+
 /// A container's folder that is being removed.
 pub fn removed_container(root: &Root, name: &Name) -> PathBuf {
     root.path().join(format!(".rm.{name}"))
@@ -27,17 +70,28 @@ pub fn removed(root: &Root, name: &Name) -> Result<()> {
     clear(&[removed_store(root, name), removed_container(root, name)])
 }
 
-/// Clears what an interrupted `create` or `destroy` left of the name. The sliver's lock is held.
+/// Clears what an interrupted `create`, `convert` or `destroy` left of the name, and the store that `convert` kept. The sliver's
+/// lock is held.
 pub fn all(root: &Root, name: &Name) -> Result<()> {
-    clear(&[new_store(root, name)])?;
+    clear(&[new_store(root, name), kept_store(root, name)])?;
     removed(root, name)
 }
 
 /// The folders that an interrupted `create` or `destroy` left of the name.
 pub fn left(root: &Root, name: &Name) -> Vec<PathBuf> {
-    let mut dirs = vec![new_store(root, name), removed_store(root, name), removed_container(root, name)];
+    let mut dirs = vec![
+        new_store(root, name),
+        kept_store(root, name),
+        removed_store(root, name),
+        removed_container(root, name),
+    ];
     dirs.retain(|dir| dir.symlink_metadata().is_ok());
     dirs
+}
+
+/// Clears a store that is being made. The sliver's lock is held.
+pub fn new(root: &Root, name: &Name) -> Result<()> {
+    clear(&[new_store(root, name)])
 }
 
 fn clear(dirs: &[PathBuf]) -> Result<()> {

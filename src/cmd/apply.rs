@@ -5,7 +5,7 @@ use crate::catalog::base::{self, Base};
 use crate::catalog::{Root, Sliver, root};
 use crate::cli;
 use crate::cmd::create::{self, create};
-use crate::cmd::{Ctx, mount, probe as probe_cmd};
+use crate::cmd::{Ctx, convert, mount, probe as probe_cmd};
 use crate::config::{BaseWanted, Config, SliverWanted};
 use crate::error::{Class, Error, Result};
 use crate::kind::{Choice, Kind};
@@ -53,7 +53,7 @@ pub fn run(ctx: &mut Ctx, args: &cli::Apply) -> Result<()> {
     }
     for wanted in config.slivers.iter().filter(|sliver| sliver.enabled) {
         let to_come = args.dry_run && !root.base(&wanted.base).exists() && to_come.contains(&&wanted.base);
-        if let Err(err) = bring_up(&root, wanted, args.dry_run, to_come) {
+        if let Err(err) = bring_up(&root, wanted, config.main.convert, args.dry_run, to_come) {
             failed += 1;
             log::error!("{}", config.problem(&wanted.place, err.to_string()));
         }
@@ -89,7 +89,13 @@ fn add_base(root: &Root, wanted: &BaseWanted, dry_run: bool) -> Result<()> {
 
 /// A sliver that is wanted is created where it is missing, and mounted where it should be. In a dry run its base may be one that
 /// is yet to come.
-fn bring_up(root: &Root, wanted: &SliverWanted, dry_run: bool, base_to_come: bool) -> Result<()> {
+fn bring_up(
+    root: &Root,
+    wanted: &SliverWanted,
+    convert: bool,
+    dry_run: bool,
+    base_to_come: bool,
+) -> Result<()> {
     let name = &wanted.name;
     let mut request = create::Wanted {
         name,
@@ -98,6 +104,10 @@ fn bring_up(root: &Root, wanted: &SliverWanted, dry_run: bool, base_to_come: boo
         data: wanted.data.as_deref(),
         size: wanted.size,
     };
+    if convert::settle(root, name, convert, &wanted.backend, dry_run, true)? && dry_run {
+        out::line(&format!("sliverfs convert {name} --to {}", wanted.backend))?;
+        return if wanted.mount { out::line(&format!("sliverfs mount {name}")) } else { Ok(()) };
+    }
     let there = Sliver::find(root, name)?.is_some();
     if let (true, false, Ok(base)) = (dry_run, there, Base::load(root, &wanted.base)) {
         let tried = probe::remembered(root, request.backend, &base);
@@ -121,7 +131,7 @@ fn bring_up(root: &Root, wanted: &SliverWanted, dry_run: bool, base_to_come: boo
         log::info!("created the sliver `{name}` on the base `{}`", wanted.base);
     }
     // The store of a mount that is planned here may not exist yet.
-    if !wanted.mount || (there || !dry_run) && mount::mount(root, name, dry_run)?.is_empty() {
+    if !wanted.mount || (there || !dry_run) && mount::mount_as_it_is(root, name, dry_run)?.is_empty() {
         return Ok(());
     }
     if dry_run {

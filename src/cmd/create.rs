@@ -167,7 +167,7 @@ fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
 }
 
 /// The base must be one that the kind can stand on, and a limit one that the kind keeps.
-fn check_kind(kind: Kind, base: &Base, size: Option<u64>) -> Result<()> {
+pub(super) fn check_kind(kind: Kind, base: &Base, size: Option<u64>) -> Result<()> {
     if !kind.takes(base.form) {
         let way_out = if kind.grows_image() {
             "add the base again, under another name, with --pack btrfs"
@@ -219,6 +219,7 @@ fn stage(
         base: base.name.clone(),
         digest: base.digest.clone(),
         backend: kind,
+        converted: 0,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?));
@@ -233,7 +234,7 @@ fn stage(
 }
 
 /// Only a real run may try things on the disk.
-fn choose(root: &Root, choice: Choice, base: &Base, dry_run: bool) -> Result<Kind> {
+pub(super) fn choose(root: &Root, choice: Choice, base: &Base, dry_run: bool) -> Result<Kind> {
     if dry_run { probe::remembered(root, choice, base) } else { probe::choose(root, choice, base) }
 }
 

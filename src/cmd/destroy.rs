@@ -49,7 +49,11 @@ pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
     }
     refuse_mounts_in(&[root.store(name), root.container(name), sweep::new_store(root, name)])?;
     statfs::refuse_read_only(&root.stores())?;
-    let (hide, remove) = steps(root, name, store.is_some(), container);
+    let (hide, mut remove) = steps(root, name, store.is_some(), container);
+    let kept = sweep::kept_store(root, name);
+    if kept.symlink_metadata().is_ok() {
+        remove.push(Step::RemoveTree(kept));
+    }
     if args.dry_run {
         print_plan(&hide)?;
         return print_plan(&remove);
@@ -62,6 +66,8 @@ pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
     }
     Mounted::forget(root, name)?;
     exec::run(&remove)?;
+    // A store that was kept from before a conversion, and one that came to nothing.
+    sweep::all(root, name)?;
     lock.remove()
 }
 

@@ -20,7 +20,7 @@ pub fn run(ctx: &mut Ctx, args: &cli::Hook) -> Result<()> {
     let root = ctx.root()?;
     refuse_another(&root, &args.name)?;
     match args.moment.as_str() {
-        "pre-start" => mount::mount(&root, &args.name, false).map(drop),
+        "pre-start" => mount::mount(ctx, &root, &args.name, false).map(drop),
         "post-stop" => post_stop(&root, &args.name),
         "destroy" => Err(Error::in_use(format!(
             "lxc-destroy must not remove `{}`: it would delete through the view, into the store",

@@ -2,6 +2,7 @@
 
 mod apply;
 pub mod base;
+mod convert;
 mod create;
 mod dedupe;
 mod destroy;
@@ -43,13 +44,14 @@ pub fn run(cli: Cli) -> Result<()> {
             BaseCommand::Remove(args) => base::remove(&ctx.root()?, &args),
         },
         Command::Create(args) => create::run(&mut ctx, &args),
-        Command::Mount(args) => mount::run(&ctx.root()?, &args),
+        Command::Mount(args) => mount::run(&mut ctx, &args),
         Command::Umount(args) => umount::run(&ctx.root()?, &args),
         Command::List(args) => list::run(&mut ctx, &args),
         Command::Show(args) => show::run(&mut ctx, &args),
         Command::Destroy(args) => destroy::run(&ctx.root()?, &args),
         Command::Dedupe(args) => dedupe::run(&ctx.root()?, &args),
         Command::Apply(args) => apply::run(&mut ctx, &args),
+        Command::Convert(args) => convert::run(&mut ctx, &args),
         Command::Diff(args) => diff::run(&mut ctx, &args),
         Command::Hook(args) => hook::run(&mut ctx, &args),
         Command::Version(_) => out::line(concat!("sliverfs ", env!("CARGO_PKG_VERSION"))),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::alive::{self, Place, Views};
 use crate::backend::probe;
-use crate::catalog::Sliver;
+use crate::catalog::{Sliver, sweep};
 use crate::cli;
 use crate::cmd::Ctx;
 use crate::error::Result;
@@ -35,6 +35,8 @@ struct Sheet {
     space: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
+    /// From before the sliver was converted, until it is mounted.
+    kept_store: Option<PathBuf>,
     mounted_at: Vec<String>,
     held_by: Vec<String>,
     daemon: Option<Daemon>,
@@ -77,6 +79,7 @@ pub fn run(ctx: &mut Ctx, args: &cli::Show) -> Result<()> {
         created: sliver.created,
         space: tree::space(&root.store(name))?,
         store: root.store(name),
+        kept_store: Some(sweep::kept_store(&root, name)).filter(|kept| kept.exists()),
         view: root.view(name),
         mounted_at,
         held_by,
@@ -114,6 +117,9 @@ fn print(sheet: &Sheet) -> Result<()> {
             "daemon",
             &format!("it ended, and with it the view: `sliverfs mount {}` brings it back", sheet.name),
         ]);
+    }
+    if let Some(kept) = &sheet.kept_store {
+        table.row(&["kept store", &kept.to_string_lossy()]);
     }
     for place in &sheet.mounted_at {
         table.row(&["mounted at", place]);

@@ -18,11 +18,13 @@ pub struct Main {
     pub lxcpath: Option<PathBuf>,
     /// `backend`: [`AUTO`] or the name of a kind, not checked here.
     pub backend: String,
+    /// `convert`: [`AUTO`] converts a store that this kernel cannot show. No, unless told so.
+    pub convert: bool,
 }
 
 impl Default for Main {
     fn default() -> Self {
-        Self { lxcpath: None, backend: AUTO.to_owned() }
+        Self { lxcpath: None, backend: AUTO.to_owned(), convert: false }
     }
 }
 
@@ -116,8 +118,21 @@ impl<'a> Fields<'a> {
     }
 
     fn main(&mut self) -> Main {
-        self.known(&["lxcpath", "backend"]);
-        Main { lxcpath: self.path("lxcpath"), backend: self.text("backend").unwrap_or(AUTO).to_owned() }
+        self.known(&["lxcpath", "backend", "convert"]);
+        Main {
+            lxcpath: self.path("lxcpath"),
+            backend: self.text("backend").unwrap_or(AUTO).to_owned(),
+            convert: self.convert(),
+        }
+    }
+
+    fn convert(&mut self) -> bool {
+        let text = self.text("convert").unwrap_or("no");
+        if !matches!(text, AUTO | "no" | "0") {
+            let what = format!("convert `{}` is neither {AUTO} nor no", escape(text.as_bytes()));
+            self.fatal_at("convert", what);
+        }
+        text == AUTO
     }
 
     fn base<'b>(&mut self, known: impl Iterator<Item = (&'b Name, &'b Place)>) -> Option<BaseWanted> {

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::plan::{MountCall, Step};
+use super::plan::{MountCall, Rewrite, Step};
 use super::{fuse, image, seed};
 use crate::archive;
 use crate::error::{Context, Error, Result};
-use crate::sys::{btrfs, mountpoint, sync};
+use crate::layer;
+use crate::out::Progress;
+use crate::sys::{btrfs, exchange, mountpoint, sync};
 use crate::tree;
 
 /// What takes a done step back.
@@ -24,6 +26,7 @@ enum Undo {
     RemoveTree(PathBuf),
     Unmount(PathBuf),
     Rename(PathBuf, PathBuf),
+    Exchange(PathBuf, PathBuf, PathBuf),
 }
 
 /// Carries out all steps, or none: when one fails, the done ones are taken back in reverse order.
@@ -94,6 +97,19 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         Step::Unmount(target) => unmount(target)?,
         Step::Detach(target) => umount2(target, MntFlags::MNT_DETACH).at("unmount", target)?,
         Step::SyncDisk(dir) => tree::sync_tree(dir)?,
+        Step::Rewrite(work) => {
+            // A folder that something is mounted on goes with that; a snapshot is taken back by itself.
+            let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
+            if work.new.parent().is_some_and(|above| device(above) == device(&work.new)) {
+                undo.push(Undo::RemoveTree(work.new.clone()));
+            }
+            rewrite(work)?;
+        }
+        Step::Exchange(one, other, by) => {
+            exchange(one, other, by)?;
+            undo.push(Undo::Exchange(one.clone(), other.clone(), by.clone()));
+            other.parent().map_or(Ok(()), sync::dir)?;
+        }
         Step::Rename(from, to) => {
             fs::rename(from, to).at("rename to", to)?;
             undo.push(Undo::Rename(to.clone(), from.clone()));
@@ -117,13 +133,17 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
 fn take_back(undo: Vec<Undo>) {
     for step in undo.into_iter().rev() {
         let done = match &step {
-            Undo::RemoveDir(dir) => fs::remove_dir(dir).at("take back: remove", dir),
+            Undo::RemoveDir(dir) => match fs::remove_dir(dir) {
+                Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                done => done.at("take back: remove", dir),
+            },
             Undo::RemoveFile(file) => match fs::remove_file(file) {
                 Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 done => done.at("take back: remove", file),
             },
             Undo::RemoveTree(dir) => tree::remove_path(dir),
             Undo::Unmount(target) => unmount(target),
+            Undo::Exchange(one, other, by) => exchange(one, other, by),
             Undo::Rename(from, to) => fs::rename(from, to).at("take back: rename to", to),
         };
         if let Err(err) = done {
@@ -198,6 +218,35 @@ fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     fs::set_permissions(to, meta.permissions()).at("change the mode of", to)?;
     let times = FileTimes::new().set_modified(meta.modified().at("read the time of", from)?);
     fs::File::open(to).and_then(|dir| dir.set_times(times)).at("change the time of", to)
+}
+
+fn rewrite(work: &Rewrite) -> Result<()> {
+    let progress = Progress::new("converting", None);
+    layer::rewrite(
+        work.from,
+        &tree::open(&work.store)?,
+        &tree::open(&work.base)?,
+        work.to,
+        &tree::open(&work.new)?,
+        work.tree,
+        &mut |bytes| progress.add(bytes),
+    )
+}
+
+/// Lets two folders change places. Cut between the renames of an old kernel, `other` is missing and its folder is found by the
+/// name `by`: [`crate::catalog::sweep::settle`] goes on from there.
+fn exchange(one: &Path, other: &Path, by: &Path) -> Result<()> {
+    match exchange::exchange(one, other) {
+        Err(Errno::ENOSYS | Errno::EINVAL | Errno::EOPNOTSUPP) => {
+            fs::rename(other, by).at("rename to", by)?;
+            if let Err(err) = fs::rename(one, other).at("rename to", other) {
+                fs::rename(by, other).at("take back: rename to", other)?;
+                return Err(err);
+            }
+            fs::rename(by, one).at("rename to", one)
+        }
+        done => done.at("exchange with", other),
+    }
 }
 
 fn new_file(path: &Path) -> Result<fs::File> {

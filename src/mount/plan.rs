@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::fuse;
 use super::options::Options;
+use crate::layer::{self, Format};
 use crate::shell::{path, quote};
 use crate::tree::Content;
 
@@ -21,6 +22,23 @@ pub struct MountCall {
     pub from: PathBuf,
     /// The mount point.
     pub target: PathBuf,
+}
+
+/// The changes of a store, to be written in another format.
+#[derive(Clone, Debug)]
+pub struct Rewrite {
+    /// The format that they are written in.
+    pub from: Format,
+    /// The upper folder, or the whole tree.
+    pub store: PathBuf,
+    /// The base's tree.
+    pub base: PathBuf,
+    /// The format to write them in.
+    pub to: Format,
+    /// The folder to write into.
+    pub new: PathBuf,
+    /// What it is.
+    pub tree: layer::Target,
 }
 
 /// One step. Each is undone when a later one fails.
@@ -90,6 +108,10 @@ pub enum Step {
     Detach(PathBuf),
     /// Write a folder with all that is in it to the disk, and the rest of its disk with it.
     SyncDisk(PathBuf),
+    /// Write the changes of a store anew, in another format.
+    Rewrite(Box<Rewrite>),
+    /// Let two folders change places; where the kernel cannot do it at once, by way of the third name.
+    Exchange(PathBuf, PathBuf, PathBuf),
     /// Make a finished folder visible, or hide one that is to be removed, by renaming it.
     Rename(PathBuf, PathBuf),
     /// Remove a folder with all that is in it; undone by nothing, so it comes last.
@@ -165,6 +187,19 @@ impl fmt::Display for Step {
             Self::Unmount(target) => write!(f, "umount {}", path(target)),
             Self::Detach(target) => write!(f, "umount -l {}", path(target)),
             Self::SyncDisk(dir) => write!(f, "sync -f {}", path(dir)),
+            Self::Rewrite(work) => {
+                let what = if work.tree == layer::Target::Whole { "the view" } else { "the changes" };
+                write!(
+                    f,
+                    "# write {what} of the {} store {} over {} to {}, as {}",
+                    work.from.name(),
+                    path(&work.store),
+                    path(&work.base),
+                    path(&work.new),
+                    work.to.name()
+                )
+            }
+            Self::Exchange(one, other, _) => write!(f, "mv -T --exchange {} {}", path(one), path(other)),
             Self::Rename(from, to) => write!(f, "mv -T {} {}", path(from), path(to)),
             Self::RemoveTree(dir) => write!(f, "rm -rf {}", path(dir)),
             Self::RemoveDir(dir) => write!(f, "rmdir {}", path(dir)),

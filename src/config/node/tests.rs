@@ -36,12 +36,16 @@ fn all_options() {
         config sliverfs 'main'
             option lxcpath '/mnt/usb/lxc'
             option backend 'overlay'
+            option convert 'auto'
         ",
     );
     assert_eq!(config.problems, []);
     assert!(config.check_main().is_ok());
     assert_eq!(config.main.lxcpath.as_deref(), Some(Path::new("/mnt/usb/lxc")));
     assert_eq!(config.main.backend, "overlay");
+    assert!(config.main.convert && !parse("").main.convert);
+    let wrong = problems(b"config sliverfs main\n option convert 'yes'");
+    assert_eq!(wrong, ["2 sliverfs 'main'!: convert `yes` is neither auto nor no"]);
     let name = |name| Name::parse(name).unwrap();
     let place = |line, section: &str| Place { line, section: section.to_owned() };
     assert_eq!(

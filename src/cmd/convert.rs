@@ -1,0 +1,475 @@
+//! `sliverfs convert`: writes a sliver's store anew, for another backend.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::alive::{Views, refuse_alive};
+use crate::backend::features::Features;
+use crate::backend::probe;
+use crate::backend::store::{Ground, layer};
+use crate::catalog::base::Base;
+use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::cli;
+use crate::cmd::{Ctx, create, print_plan};
+use crate::config::AUTO;
+use crate::error::{Class, Context, Error, Result};
+use crate::json::Json;
+use crate::kind::{Choice, Kind};
+use crate::layer::{self, Format, Survey, Target};
+use crate::lxc::Sockets;
+use crate::mount::mountinfo::MountInfo;
+use crate::mount::plan::{Rewrite, Step};
+use crate::mount::{exec, private, seed};
+use crate::name::Name;
+use crate::out;
+use crate::size::Size;
+use crate::tree;
+use crate::view;
+
+/// What was done, as `convert --json` prints it: see docs/json.md.
+#[derive(Serialize)]
+struct Report {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Name>,
+    from: &'static str,
+    to: &'static str,
+    state: &'static str,
+    entries: u64,
+    bytes: u64,
+    told: Vec<String>,
+    kept_store: Option<PathBuf>,
+}
+
+/// Converts the sliver, or the bare directories, that the command line names.
+pub fn run(ctx: &mut Ctx, args: &cli::Convert) -> Result<()> {
+    let bare = args.format.is_some() || args.store.is_some() || args.out.is_some() || args.base.is_some();
+    let report = match (&args.name, &args.to, args.undo) {
+        (None, Some(to), false) if bare => bare_directories(args, to)?,
+        (Some(name), None, true) if !bare => undo(&ctx.root()?, name, args.dry_run)?,
+        (Some(name), Some(to), false) if !bare => {
+            let (root, to) = (ctx.root()?, Choice::parse(to)?);
+            let _lock = root.lock_sliver(name)?;
+            let sliver = Sliver::load(&root, name)?;
+            let size = args.size.map(|size| size.0);
+            convert(&root, &sliver, to, size, args.dry_run, args.json)?
+        }
+        _ => {
+            return Err(Error::usage("say what to convert, and to what").way_out(
+                "`SLIVER --to KIND`, `SLIVER --undo`, or --format, --base, --store, --to and --out for bare directories",
+            ));
+        }
+    };
+    if args.json { out::json(&report) } else { tell(&report) }
+}
+
+fn tell(report: &Report) -> Result<()> {
+    let what = report.name.as_ref().map_or_else(|| "the store".to_owned(), |name| format!("`{name}`"));
+    let (from, to) = (report.from, report.to);
+    match report.state {
+        "unchanged" => out::line(&format!("{what} is kept as {to} already")),
+        "undone" => out::line(&format!("{what} is kept as {to} again, as before it was converted")),
+        "planned" => Ok(()),
+        _ => {
+            out::line(&format!("{what} is converted from {from} to {to}"))?;
+            match &report.kept_store {
+                Some(kept) => out::line(&format!(
+                    "the old store is kept in {} until the sliver is mounted; `sliverfs convert {} --undo` brings it back",
+                    kept.display(),
+                    report.name.as_ref().map_or("", Name::as_str)
+                )),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// What came of looking at the store, as a child tells it.
+#[derive(Serialize)]
+struct Looked {
+    entries: u64,
+    bytes: u64,
+    told: Vec<String>,
+}
+
+impl Looked {
+    fn of(survey: Survey) -> Self {
+        Self { entries: survey.entries, bytes: survey.bytes, told: survey.told }
+    }
+
+    fn parse(text: &[u8]) -> Result<Self> {
+        let json = Json::parse(text)?;
+        let mut told = Vec::new();
+        for line in json.list("told")? {
+            if let Json::Text(line) = line {
+                told.push(line.clone());
+            }
+        }
+        Ok(Self { entries: json.number("entries")?, bytes: json.number("bytes")?, told })
+    }
+}
+
+/// Converts a sliver whose lock is held.
+fn convert(
+    root: &Root,
+    sliver: &Sliver,
+    to: Choice,
+    size: Option<u64>,
+    dry_run: bool,
+    quiet: bool,
+) -> Result<Report> {
+    let name = &sliver.name;
+    let base = Base::load(root, &sliver.base)?;
+    view::check_base(sliver, &base)?;
+    let to = match to {
+        Choice::Named(kind) => kind,
+        Choice::Auto => create::choose(root, Choice::Auto, &base, dry_run)?,
+    };
+    let mut report = Report {
+        name: Some(name.clone()),
+        from: sliver.backend.name(),
+        to: to.name(),
+        state: "unchanged",
+        entries: 0,
+        bytes: 0,
+        told: Vec::new(),
+        kept_store: None,
+    };
+    if to == sliver.backend {
+        return Ok(report);
+    }
+    create::check_kind(to, &base, size)?;
+    refuse_busy(root, sliver)?;
+    let kept = kept(root, sliver)?;
+    let plan = Plan::new(root, sliver, &base, to, size)?;
+    let publish = publish(root, name, kept.is_some());
+    if dry_run && !quiet {
+        print_plan(&plan.look)?;
+        print_plan(&plan.make)?;
+        print_plan(&publish)?;
+    }
+    if !dry_run {
+        sweep::new(root, name)?;
+        if kept.is_none() {
+            // A new store that was never published.
+            sweep::drop_kept(root, name)?;
+        }
+        for kind in [sliver.backend, to] {
+            view::free_seed(root, kind, &base.name)?;
+        }
+    }
+    let looked = private::run(root.path(), || {
+        // Planned in there, too: nobody can let go of a base's image that this namespace has.
+        let plan = Plan::new(root, sliver, &base, to, size)?;
+        exec::run(&plan.look)?;
+        let looked = plan.survey()?;
+        if !dry_run {
+            exec::run(&plan.make)?;
+        }
+        serde_json::to_vec(&looked).map_err(|err| Error::failed(format!("write JSON: {err}")))
+    })
+    .and_then(|text| Looked::parse(&text))
+    .inspect_err(|_| left_over(root, name, dry_run))?;
+    for told in &looked.told {
+        log::warn!("{told}");
+    }
+    (report.entries, report.bytes, report.told) = (looked.entries, looked.bytes, looked.told);
+    if let (Kind::Union(_), Err(err)) = (to, probe::features(root, to)) {
+        log::warn!("{err}");
+    }
+    if dry_run {
+        report.state = "planned";
+        if !quiet {
+            let size = Size(report.bytes);
+            log::info!("{} changed names with {size} of files would be written", report.entries);
+        }
+        return Ok(report);
+    }
+    {
+        let _catalog = root.lock_catalog()?;
+        exec::run(&publish).inspect_err(|_| left_over(root, name, false))?;
+    }
+    // What is noted of its last mount is none of the new store's.
+    Mounted::forget(root, name)?;
+    // The one between, where the sliver was converted twice without a mount.
+    sweep::new(root, name)?;
+    report.state = "converted";
+    report.kept_store = Some(sweep::kept_store(root, name));
+    Ok(report)
+}
+
+/// Converts only what is alive nowhere.
+fn refuse_busy(root: &Root, sliver: &Sliver) -> Result<()> {
+    let name = &sliver.name;
+    if Sockets::read()?.running(root, name) {
+        return Err(Error::in_use(format!("the container `{name}` is running"))
+            .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
+    }
+    // A kernel that does not offer the backend cannot hold a view of it either, but for what mountinfo shows.
+    let features = probe::features(root, sliver.backend).unwrap_or_default();
+    refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)
+}
+
+/// The record of the store that is kept from before the sliver was converted.
+fn kept(root: &Root, sliver: &Sliver) -> Result<Option<Sliver>> {
+    let store = sweep::kept_store(root, &sliver.name);
+    if store.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    let kept: Sliver = record::read(&store.join(sliver::FILE))?;
+    // Otherwise it is a new store, whose conversion was cut before it was published.
+    Ok(Some(kept).filter(|kept| kept.converted < sliver.converted))
+}
+
+/// Removes a new store that came to nothing; where that fails, it is told, and the next conversion removes it.
+fn left_over(root: &Root, name: &Name, dry_run: bool) {
+    if dry_run {
+        return;
+    }
+    if let Err(err) = sweep::new(root, name) {
+        log::warn!("{err}");
+    }
+}
+
+/// The steps that put the new store in the old one's place.
+fn publish(root: &Root, name: &Name, keeps: bool) -> Vec<Step> {
+    let (new, old, store) = (sweep::new_store(root, name), sweep::kept_store(root, name), root.store(name));
+    let by = sweep::swapped_store(root, name);
+    if keeps {
+        // The one that was mounted last stays the one that is kept.
+        return vec![Step::Exchange(new, store, by)];
+    }
+    vec![Step::Rename(new, old.clone()), Step::Exchange(old, store, by)]
+}
+
+/// How the new store is made beside the old one.
+struct Plan {
+    /// What must be there to look at the old one; it changes nothing on the disk.
+    look: Vec<Step>,
+    make: Vec<Step>,
+    work: Rewrite,
+    /// The layers can be looked at before the new store is begun.
+    open: bool,
+}
+
+impl Plan {
+    /// In a private mount namespace, where folders of the new store serve as mount points.
+    fn new(root: &Root, sliver: &Sliver, base: &Base, to: Kind, size: Option<u64>) -> Result<Self> {
+        let name = &sliver.name;
+        let stage = sweep::new_store(root, name);
+        let ground = |kind| Ground { root, base, kind, features: Features::default() };
+        let (old, new) = (ground(sliver.backend), ground(to));
+        let grows = sliver.backend.grows_image() || to.grows_image();
+        let mut look = Vec::new();
+        let mut make = vec![Step::CreateDir(stage.clone())];
+        let mut clear = Vec::new();
+        let mut mount_point = |make: &mut Vec<Step>, name: &str| {
+            let dir = stage.join(name);
+            make.push(Step::CreateDir(dir.clone()));
+            clear.extend([Step::Unmount(dir.clone()), Step::RemoveDir(dir.clone())]);
+            dir
+        };
+        let mut tree = old.tree();
+        if grows {
+            // The seed cannot be seen by itself while something that grew from it is mounted: one that nothing is written to can.
+            tree = mount_point(&mut make, ".base");
+            let (seed, store, target) = (base.content(root), stage.join(SCRATCH), tree.clone());
+            make.extend([
+                Step::GrowSeed {
+                    seed: seed.clone(),
+                    store: store.clone(),
+                    size: seed::LEAST,
+                    target: target.clone(),
+                },
+                Step::MountSeed { seed, store, target },
+            ]);
+        } else {
+            look.extend(old.image(&MountInfo::of_self()?));
+        }
+        let mut from = root.store(name).join(layer(sliver.backend));
+        if sliver.backend.grows_image() {
+            from = mount_point(&mut make, ".from");
+            make.extend(old.mount(name.as_str(), &from)?);
+        }
+        let mut into = stage.join(layer(to));
+        if to.grows_image() {
+            into = mount_point(&mut make, ".into");
+        }
+        make.extend(new.make_of(tree.clone(), &stage, size, &into));
+        if to.grows_image() {
+            make.extend(new.mount(&format!(".new.{name}"), &into)?);
+        }
+        let (from_format, to_format) = (Format::of(sliver.backend), Format::of(to));
+        let work = Rewrite {
+            from: from_format,
+            store: from,
+            base: tree,
+            to: to_format,
+            new: into,
+            tree: if to_format.whole() { Target::Copy } else { Target::Store },
+        };
+        make.push(Step::Rewrite(Box::new(work.clone())));
+        make.extend(clear);
+        if grows {
+            make.push(Step::RemoveFile(stage.join(SCRATCH)));
+        }
+        let record = Sliver { backend: to, converted: sliver.converted.saturating_add(1), ..sliver.clone() };
+        make.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?));
+        make.push(Step::SyncDisk(stage));
+        Ok(Self { look, make, work, open: !grows })
+    }
+
+    fn survey(&self) -> Result<Looked> {
+        let work = &self.work;
+        // Two whole trees keep the same.
+        if !self.open || work.from.whole() && work.to.whole() {
+            return Ok(Looked::of(Survey::default()));
+        }
+        look_at(work.from, &work.store, &work.base, work.to)
+    }
+}
+
+/// An image that grows from the seed to show it.
+const SCRATCH: &str = ".base.raw";
+
+fn look_at(from: Format, store: &Path, base: &Path, to: Format) -> Result<Looked> {
+    let survey = layer::survey(from, &tree::open(store)?, &tree::open(base)?, to)?;
+    survey.check(to)?;
+    Ok(Looked::of(survey))
+}
+
+/// Brings the store back that was kept.
+fn undo(root: &Root, name: &Name, dry_run: bool) -> Result<Report> {
+    let _lock = root.lock_sliver(name)?;
+    let sliver = Sliver::load(root, name)?;
+    let Some(kept) = kept(root, &sliver)? else {
+        return Err(Error::usage(format!("there is no older store of `{name}`"))
+            .way_out("it is kept from a conversion to the next mount only: convert it back"));
+    };
+    refuse_busy(root, &sliver)?;
+    let (old, removed) = (sweep::kept_store(root, name), sweep::removed_store(root, name));
+    let back = [Step::Exchange(old.clone(), root.store(name), sweep::swapped_store(root, name))];
+    let mut report = Report {
+        name: Some(name.clone()),
+        from: sliver.backend.name(),
+        to: kept.backend.name(),
+        state: "planned",
+        entries: 0,
+        bytes: 0,
+        told: Vec::new(),
+        kept_store: None,
+    };
+    if dry_run {
+        print_plan(&back)?;
+        print_plan(&[Step::Rename(old, removed.clone()), Step::RemoveTree(removed)])?;
+        return Ok(report);
+    }
+    {
+        let _catalog = root.lock_catalog()?;
+        exec::run(&back)?;
+    }
+    Mounted::forget(root, name)?;
+    sweep::drop_kept(root, name)?;
+    report.state = "undone";
+    Ok(report)
+}
+
+/// Where this kernel cannot show the store of a sliver at all, converts it (`auto`), or says how. False where it can. `wanted` is
+/// the backend that the configuration names; `quiet` prints no steps of a dry run.
+pub fn settle(
+    root: &Root,
+    name: &Name,
+    auto: bool,
+    wanted: &str,
+    dry_run: bool,
+    quiet: bool,
+) -> Result<bool> {
+    let _lock = root.lock_sliver(name)?;
+    let Some(sliver) = Sliver::find(root, name)? else { return Ok(false) };
+    match probe::features(root, sliver.backend) {
+        Err(err) if err.class() == Class::Unsupported => {}
+        _ => return Ok(false),
+    }
+    let lacks =
+        format!("the store of `{name}` is one of {}, which this kernel does not offer", sliver.backend);
+    if !auto {
+        return Err(Error::unsupported(lacks).way_out(format!(
+            "write it anew for this kernel: sliverfs convert {name} --to {AUTO}; with option convert '{AUTO}' in UCI's section \
+             main this is done by itself"
+        )));
+    }
+    let to = match Choice::parse(wanted)? {
+        Choice::Named(kind) if kind != sliver.backend => Choice::Named(kind),
+        _ => Choice::Auto,
+    };
+    log::warn!("{lacks}: it is converted");
+    let report = convert(root, &sliver, to, None, dry_run, quiet)?;
+    if let Some(kept) = &report.kept_store {
+        log::info!("`{name}` is converted to {}; the old store is in {}", report.to, kept.display());
+    }
+    Ok(true)
+}
+
+/// The store that a bare folder is written into before it has its name.
+const NEW: &str = ".sliverfs-new.";
+
+/// Converts layers that lie anywhere: of a disk that was taken out of a node.
+fn bare_directories(args: &cli::Convert, to: &str) -> Result<Report> {
+    let to = Format::parse(to)?;
+    let (Some(from), Some(base), Some(store), Some(out)) = (args.format, &args.base, &args.store, &args.out)
+    else {
+        return Err(Error::usage("bare directories want all of --format, --base, --store, --to and --out"));
+    };
+    let (Some(name), Ok(above)) = (out.file_name(), parent(out)) else {
+        return Err(Error::usage(format!("{} cannot be made", out.display())));
+    };
+    if out.symlink_metadata().is_ok() {
+        return Err(Error::usage(format!("{} is there already", out.display()))
+            .way_out("name a folder that is not there yet"));
+    }
+    let mut new = std::ffi::OsString::from(NEW);
+    new.push(name);
+    let new = above.join(new);
+    let looked = look_at(from, store, base, to)?;
+    for told in &looked.told {
+        log::warn!("{told}");
+    }
+    let work = Rewrite {
+        from,
+        store: store.clone(),
+        base: base.clone(),
+        to,
+        new: new.clone(),
+        tree: if to.whole() { Target::Whole } else { Target::Store },
+    };
+    let steps = [
+        Step::CreateDir(new.clone()),
+        Step::Rewrite(Box::new(work)),
+        Step::SyncDisk(new.clone()),
+        Step::Rename(new.clone(), above.join(name)),
+    ];
+    if args.dry_run {
+        if !args.json {
+            print_plan(&steps)?;
+        }
+    } else {
+        tree::remove_path(&new)?;
+        exec::run(&steps)?;
+    }
+    Ok(Report {
+        name: None,
+        from: from.name(),
+        to: to.name(),
+        state: if args.dry_run { "planned" } else { "converted" },
+        entries: looked.entries,
+        bytes: looked.bytes,
+        told: looked.told,
+        kept_store: None,
+    })
+}
+
+/// The folder that a path lies in.
+fn parent(path: &Path) -> Result<PathBuf> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::canonicalize(above).at("open", above)
+}
