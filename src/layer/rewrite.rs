@@ -73,18 +73,14 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
     let show = if compares { Show::View } else { Show::Flat };
     let obeyed = matches!(to, Format::Overlayfs | Format::FuseOverlayfs);
     let unseen = to.loses().has(Aspects::ATTRS);
-    let mut attributes: u64 = 0;
+    let (mut attributes, mut garbage) = (0_u64, 0_u64);
     let again = store.again().map_err(sys("look at", b"the store"))?;
     let mut changes = Changes::new(from, again, base, show)?;
     while let Some(step) = changes.step()? {
         let Step::Entry(entry) = step else { continue };
         match entry.doubt {
             None => {}
-            Some(Doubt::Garbage) => found.told.push(format!(
-                "{} is left out: {}",
-                shown(entry.path).display(),
-                Doubt::Garbage.words()
-            )),
+            Some(Doubt::Garbage) => garbage += 1,
             Some(doubt) => found.refuse(&entry, Class::Damaged, doubt.words()),
         }
         if entry.change == Change::Nothing {
@@ -117,6 +113,12 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
         }
         changes.enter()?;
     }
+    if !compares && matches!(to, Format::Aufs | Format::FuseOverlayfs | Format::MiniFo) {
+        names_of_base(from, store, base, to, &mut found)?;
+    }
+    if garbage > 0 {
+        found.told.push(format!("{garbage} entries that a crash left are left out"));
+    }
     if unseen {
         found.told.push(format!(
             "{0} gives what it copies up from the base to root, with a new time; and it shows no extended attributes: \
@@ -125,6 +127,20 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
         ));
     }
     Ok(found)
+}
+
+/// Looks for names in the base that the new driver would hide, or take for its own.
+fn names_of_base(from: Format, store: &Dir, base: &Dir, to: Format, found: &mut Survey) -> Result<()> {
+    let again = store.again().map_err(sys("look at", b"the store"))?;
+    let mut changes = Changes::new(from, again, base, Show::View)?;
+    while let Some(step) = changes.step()? {
+        let Step::Entry(entry) = step else { continue };
+        if let Some(why) = cannot(to, &entry).filter(|_| !entry.stored) {
+            found.refuse(&entry, Class::Failed, why);
+        }
+        changes.enter()?;
+    }
+    Ok(())
 }
 
 /// Writes the changes of a store into `new`. It is not on the disk until the caller syncs it.

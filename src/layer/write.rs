@@ -109,7 +109,10 @@ impl<'a> Writer<'a> {
     /// Makes the directories down to the one that the entry lies in.
     fn make_way(&mut self, entry: &Entry<'_>) -> Result<()> {
         for name in std::mem::take(&mut self.unmade) {
-            self.here.here().make_dir(&name).map_err(sys("make the directories of", entry.path))?;
+            match self.here.here().make_dir(&name) {
+                Err(Errno::EEXIST) if self.filled() => {}
+                made => made.map_err(sys("make the directories of", entry.path))?,
+            }
             self.go_in(&name, entry.path)?;
         }
         Ok(())
@@ -130,9 +133,14 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// May the folder have something of the base's already? A store of fuse-overlayfs begins with what it cannot copy up.
+    fn filled(&self) -> bool {
+        self.to.whole() || self.to == Format::FuseOverlayfs
+    }
+
     /// Removes what a tree has by the name, if it is in the way.
     fn clear(&self, entry: &Entry<'_>) -> Result<()> {
-        if self.to.whole() && entry.base.is_some() {
+        if self.filled() && entry.base.is_some() {
             return tree::remove(self.here.here(), entry.name, &shown(entry.path));
         }
         Ok(())
@@ -142,7 +150,7 @@ impl<'a> Writer<'a> {
         let merges = entry.change == Change::Meta
             && entry.base.is_some_and(|base| base.stat.kind == Kind::Dir)
             && self.here.here().stat_at(entry.name).is_ok();
-        if !(self.to.whole() && merges) {
+        if !(self.filled() && merges) {
             self.clear(entry)?;
             self.here.here().make_dir(entry.name).map_err(sys("make the directory", entry.path))?;
         }
@@ -230,7 +238,7 @@ impl<'a> Writer<'a> {
                 }
             }
         }
-        if self.to.whole() {
+        if self.filled() {
             self.strip(entry.name, &attrs).map_err(sys("remove the attributes of", path))?;
         }
         let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs };
@@ -241,7 +249,8 @@ impl<'a> Writer<'a> {
     fn strip(&self, name: &CStr, keep: &[Attr]) -> nix::Result<()> {
         let here = self.here.here();
         for old in attr::names(here, name)? {
-            if attr::kept(old.to_bytes()) && keep.iter().all(|(attr, _)| *attr != old) {
+            let attr = old.to_bytes();
+            if attr::kept(attr) && !self.to.owns(attr) && keep.iter().all(|(attr, _)| *attr != old) {
                 xattr::remove(&here.proc_path(name), &old)?;
             }
         }
@@ -256,6 +265,7 @@ impl<'a> Writer<'a> {
             Format::MiniFo => return Ok(()),
             Format::Snapshot | Format::Tree => return self.clear(entry),
             Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::FuseOverlayfs => {
+                self.clear(entry)?;
                 name.to_owned()
             }
             Format::Aufs => {
