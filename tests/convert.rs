@@ -7,7 +7,7 @@ mod shown;
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use common::node::{Node, run, small_tree};
@@ -68,7 +68,7 @@ fn read(node: &Node, name: &str) -> String {
     shown::whole(format, &layer, &node.lxcpath.join(".base/b/tree"))
 }
 
-/// Converts a sliver of each kind to each other one. Every other one is mounted only after its way back, too.
+/// Converts a sliver of each kind to each other one.
 fn pairs(node: &Node, kinds: &[&str]) {
     for from in kinds {
         for to in kinds.iter().filter(|to| *to != from) {
@@ -94,6 +94,14 @@ fn pairs(node: &Node, kinds: &[&str]) {
 fn every_pair_on_ext4() {
     if ready() {
         pairs(&Node::with_base("ext4", 96), &["overlay", "copy"]);
+    }
+}
+
+#[test]
+fn every_pair_with_a_daemon() {
+    let tools = ["fuse-overlayfs", "fusermount3"];
+    if ready() && tools.iter().all(|tool| require("fuse-overlayfs", installed(tool))) {
+        pairs(&Node::with_base("ext4", 96), &["fuse-overlayfs", "overlay", "copy"]);
     }
 }
 
@@ -233,6 +241,15 @@ fn what_a_format_cannot_keep() {
     assert_same(&listing::of(&tree, true), &before, "the old store");
     assert!(fs::symlink_metadata(tree.join("var/zero")).unwrap().file_type().is_char_device());
 
+    // Nor what the base has, which a union of the new kind would hide.
+    let odd = node.dir().join("odd");
+    fs::create_dir_all(odd.join("etc")).unwrap();
+    fs::write(odd.join("etc/.wh.hosts"), "").unwrap();
+    node.ok(&["base", "add", "odd", odd.to_str().unwrap()]);
+    node.ok(&["create", "o", "--base", "odd", "--backend", "overlay"]);
+    assert!(node.fails(1, &["convert", "o", "--to", "aufs"]).contains("etc/.wh.hosts (names of whiteouts"));
+    node.ok(&["convert", "o", "--to", "mini_fo"]);
+
     // A store that its own format does not explain is told, and not guessed at.
     node.ok(&["create", "t", "--base", "b", "--backend", "overlay"]);
     node.ok(&["convert", "t", "--to", "overlayfs"]);
@@ -341,6 +358,9 @@ fn a_store_that_the_kernel_cannot_show() {
     assert_eq!((backend(&node, "s").as_str(), in_stores(&node)), ("overlay", vec!["s".to_owned()]));
 
     node.ok(&["convert", "s", "--to", "aufs"]);
+    let plan = with_config(&node, auto, &["apply", "--dry-run"]);
+    let steps = "sliverfs convert s --to auto\nsliverfs mount s\n";
+    assert_eq!(String::from_utf8_lossy(&plan.stdout), steps, "{plan:?}");
     let done = with_config(&node, auto, &["apply"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert_same(&listing::of(&node.view("s"), true), &wanted, "applied");
@@ -432,7 +452,7 @@ fn killed_at_every_step_from_one_union_to_another() {
 }
 
 #[test]
-fn killed_at_every_step_from_a_snapshot_to_a_union_and_back() {
+fn killed_at_every_step_from_a_union_to_a_snapshot() {
     if ready() && require("strace", strace::works()) && require("btrfs-snapshot", installed("mkfs.btrfs")) {
         killed(&Node::with_base("btrfs", 200), "overlay", "btrfs-snapshot");
     }
@@ -477,7 +497,7 @@ fn killed_between_the_renames_of_an_old_kernel() {
     panic!("it never ended");
 }
 
-/// Where the paths of a node lie is of no matter to what is kept: the stores' folder alone is moved.
+/// An empty store is one, too.
 #[test]
 fn a_sliver_that_was_never_mounted() {
     if !ready() {
@@ -486,6 +506,5 @@ fn a_sliver_that_was_never_mounted() {
     let node = Node::with_base("ext4", 64);
     node.ok(&["create", "s", "--base", "b", "--backend", "overlay"]);
     node.ok(&["convert", "s", "--to", "copy"]);
-    let tree: PathBuf = node.dir().join("tree");
-    assert_same(&view(&node, "s"), &listing::of(&tree, true), "nothing was changed");
+    assert_same(&view(&node, "s"), &listing::of(&node.dir().join("tree"), true), "nothing was changed");
 }

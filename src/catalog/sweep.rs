@@ -48,9 +48,10 @@ pub fn settle(root: &Root, name: &Name) -> Result<()> {
     }
 }
 
-/// Removes the store that was kept when the sliver was converted. The sliver's lock is held.
+/// Removes the store that was kept when the sliver was converted, and one that came to nothing. The sliver's lock is held.
 pub fn drop_kept(root: &Root, name: &Name) -> Result<()> {
     let (kept, removed) = (kept_store(root, name), removed_store(root, name));
+    new(root, name)?;
     if kept.symlink_metadata().is_err() {
         return Ok(());
     }

@@ -24,6 +24,7 @@ use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out;
 use crate::size::Size;
+use crate::sys::statfs;
 use crate::tree;
 use crate::view;
 
@@ -136,10 +137,14 @@ fn convert(
         kept_store: None,
     };
     if to == sliver.backend {
+        if !dry_run {
+            sweep::new(root, name)?;
+        }
         return Ok(report);
     }
     create::check_kind(to, &base, size)?;
     refuse_busy(root, sliver)?;
+    statfs::refuse_read_only(&root.stores())?;
     let kept = kept(root, sliver)?;
     let plan = Plan::new(root, sliver, &base, to, size)?;
     let publish = publish(root, name, kept.is_some());
@@ -151,7 +156,7 @@ fn convert(
     if !dry_run {
         sweep::new(root, name)?;
         if kept.is_none() {
-            // A new store that was never published.
+            // A new store that was never published would be in the way.
             sweep::drop_kept(root, name)?;
         }
         for kind in [sliver.backend, to] {

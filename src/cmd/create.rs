@@ -161,7 +161,12 @@ fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
             "the sliver `{}` is there already, with base {} and backend {}",
             sliver.name, sliver.base, sliver.backend
         ))
-        .way_out("take another name, or destroy it first"));
+        .way_out(match wanted.backend {
+            Choice::Named(kind) if sliver.base == *wanted.base => {
+                format!("`sliverfs convert {} --to {kind}` writes its store anew, or ask for the backend that it has", sliver.name)
+            }
+            _ => "take another name, or destroy it first".to_owned(),
+        }));
     }
     Ok(())
 }
