@@ -1,6 +1,5 @@
 //! Where the views of this program are mounted, in every mount namespace.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -69,7 +68,7 @@ impl Views {
     /// Reads the mountinfo of every distinct mount namespace that a thread of any process is in, or that a mount of ours keeps.
     pub fn everywhere(root: &Root) -> Result<Self> {
         let own = MountInfo::of_self()?;
-        let mut seen: BTreeSet<u64> = [own.hash()].into_iter().chain(namespace("self")).collect();
+        let mut seen: Vec<u64> = [own.hash()].into_iter().chain(namespace("self")).collect();
         let mut locked_in = Vec::new();
         let mut views = Self::here(root, &own)?;
         for pid in processes()? {
@@ -80,13 +79,13 @@ impl Views {
                     Some(id) if is_locked_in(&task) => locked_in.push((id, pid, task)),
                     Some(id) => {
                         if let Some(info) = mountinfo(&task)? {
-                            seen.insert(id);
+                            seen.push(id);
                             views.add(&Namespace::Of(pid), &info);
                         }
                     }
                     // Before Linux 3.8 a process does not tell its mount namespace, and some hide it: the mounts stand for it.
                     None => {
-                        if let Some(info) = mountinfo(&task)?.filter(|info| seen.insert(info.hash())) {
+                        if let Some(info) = mountinfo(&task)?.filter(|info| insert(&mut seen, info.hash())) {
                             views.add(&Namespace::Of(pid), &info);
                         }
                     }
@@ -99,7 +98,7 @@ impl Views {
             }
             match kept::mountinfo(Path::new(&format!("/proc/{task}/ns/mnt"))) {
                 Ok(info) => {
-                    seen.insert(id);
+                    seen.push(id);
                     views.add(&Namespace::Of(pid), &info);
                 }
                 // It ended meanwhile.
@@ -110,7 +109,7 @@ impl Views {
         // What a container keeps so has no more than the container itself; that is looked at while it runs.
         for mount in own.mounts().filter(|mount| mount.fstype == b"nsfs") {
             let id = mount.root();
-            if id.starts_with(b"mnt:") && seen.insert(fnv64a(&id)) {
+            if id.starts_with(b"mnt:") && insert(&mut seen, fnv64a(&id)) {
                 let target = mount.target().into_owned();
                 views.add(&Namespace::Kept(target.clone()), &kept::mountinfo(&target)?);
             }
@@ -247,6 +246,15 @@ impl Place {
             }
         }
     }
+}
+
+/// Notes a namespace, and says whether it is a new one. There are as many as containers: a list will do.
+fn insert(seen: &mut Vec<u64>, id: u64) -> bool {
+    let new = !seen.contains(&id);
+    if new {
+        seen.push(id);
+    }
+    new
 }
 
 /// A thread's mounts; none where it ended meanwhile. A zombie's mountinfo is EINVAL.

@@ -1,9 +1,9 @@
 //! The disk space that a tree takes.
 
-use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::ids::Ids;
 use super::{Entry, Kind, Step, Walk, open, sys};
 use crate::error::Result;
 
@@ -14,13 +14,13 @@ pub fn space(path: &Path) -> Result<u64> {
     let root = open(path)?;
     let stat = root.stat().map_err(sys("look at", bytes))?;
     let mut sum = stat.allocated;
-    let mut linked = BTreeSet::new();
+    let mut linked = Ids::default();
     let mut walk = Walk::new(root, bytes)?;
     while let Some(step) = walk.step()? {
         let Step::Entry(Entry { stat, .. }) = step else { continue };
         let counted = match stat.kind {
             Kind::Dir => walk.enter_unmounted()?,
-            _ => stat.links <= 1 || linked.insert(stat.id),
+            _ => stat.links <= 1 || linked.note(stat.id, 0).is_none(),
         };
         if counted {
             sum = sum.saturating_add(stat.allocated);
