@@ -20,7 +20,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::size::Size;
-use crate::sys::statfs;
+use crate::sys::{file, statfs};
 use crate::view;
 
 /// Creates the sliver that the command line names.
@@ -290,7 +290,7 @@ fn container_steps(root: &Root, name: &Name) -> Result<Container> {
 pub fn is_ours(root: &Root, name: &Name) -> Result<bool> {
     let container = root.container(name);
     let config = container.join(lxc::CONFIG);
-    match fs::read_to_string(&config) {
+    match file::text(&config) {
         Ok(text) => Ok(text.contains(&format!(" hook pre-start {name}\n"))),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => match fs::read_dir(&container) {
             Ok(mut entries) => Ok(entries.all(|entry| {

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::file;
 
 const LOOP_SET_FD: u32 = 0x4C00;
 const LOOP_CLR_FD: u32 = 0x4C01;
@@ -127,7 +128,7 @@ pub fn backing(device: &Path) -> Result<Option<(u64, u64)>> {
 /// The path of the file that a loop device stands on, as the kernel tells it (2.6.37), for what only looks: it may be another
 /// namespace's, or an old one.
 pub fn image_of(device: &Path) -> Option<Vec<u8>> {
-    std::fs::read(Path::new("/sys/block").join(device.file_name()?).join("loop/backing_file")).ok()
+    file::read(&Path::new("/sys/block").join(device.file_name()?).join("loop/backing_file")).ok()
 }
 
 /// The next free device: asked from /dev/loop-control, or before Linux 3.1 tried one by one.

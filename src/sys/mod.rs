@@ -6,6 +6,7 @@ pub mod child;
 pub mod daemon;
 pub mod exchange;
 pub mod extents;
+pub mod file;
 pub mod loopdev;
 pub mod memory;
 pub mod mountpoint;

@@ -1,6 +1,5 @@
 //! The import of a directory: everything that a base keeps, read by descriptors and written into a fresh folder.
 
-use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs::{DirBuilder, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -12,10 +11,11 @@ use nix::errno::Errno;
 
 use super::content::{BLOCK, read_data};
 use super::meta::Meta;
-use super::{Chain, Dir, Entry, Kind, SELF, Stat, Step, Walk, c_name, shown, sys};
+use super::{Chain, Dir, Entry, Ids, Kind, SELF, Stat, Step, Walk, c_name, shown, sys};
 use crate::error::{Context, Error, Result};
 use crate::out::Progress;
 use crate::sys::extents;
+use crate::sys::file::set_size;
 
 /// How the content of files gets into a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,14 +118,16 @@ pub fn copy_path(from: &Path, to: &Path, content: Content) -> Result<()> {
 /// The names that files with more than one have in a tree that is being made.
 pub(crate) struct Links {
     root: Dir,
-    /// The first path, below the root, by what the file is in the source.
-    first: BTreeMap<(u64, u64), Vec<u8>>,
+    /// Which of `first` belongs to what the file is in the source.
+    seen: Ids,
+    /// First paths, below the root.
+    first: Vec<Vec<u8>>,
 }
 
 impl Links {
     /// Begins with an empty tree.
     pub(crate) fn new(root: &Dir) -> nix::Result<Self> {
-        Ok(Self { root: root.again()?, first: BTreeMap::new() })
+        Ok(Self { root: root.again()?, seen: Ids::default(), first: Vec::new() })
     }
 
     /// Gives the file that was made for the source `stat` the name `name` in `here`, too. False where none was made yet: `path`,
@@ -134,10 +136,12 @@ impl Links {
         if stat.links <= 1 {
             return Ok(false);
         }
-        let Some(first) = self.first.get(&stat.id) else {
-            self.first.insert(stat.id, path.to_vec());
+        let Some(number) = self.seen.note(stat.id, self.first.len() as u64) else {
+            self.first.push(path.to_vec());
             return Ok(false);
         };
+        let first = usize::try_from(number).ok().and_then(|number| self.first.get(number));
+        let first = first.ok_or(Errno::ENOENT)?;
         let mut dir = self.root.again()?;
         let mut parts = first.split(|b| *b == b'/').peekable();
         while let Some(part) = parts.next() {
@@ -256,5 +260,5 @@ pub(crate) fn copy_content(
         }
         Ok(())
     })?;
-    if at != stat.size { to.set_len(stat.size).at(write, &shown(path)) } else { Ok(()) }
+    if at != stat.size { set_size(&to, stat.size).at(write, &shown(path)) } else { Ok(()) }
 }
