@@ -15,7 +15,7 @@ use crate::kind::Kind;
 use crate::mount::fuse::{self, Call};
 use crate::mount::options::Options;
 use crate::size::Size;
-use crate::sys::memory;
+use crate::sys::{file, memory};
 
 /// What the kernel lists, and the module's name.
 pub const KERNEL: &str = "fuse";
@@ -107,6 +107,6 @@ fn holds(dir: &Path) -> bool {
     let opaque = upper.join("folder/.wh..wh..opq").exists();
     (gone || upper.join(".wh.gone").exists())
         && opaque
-        && fs::read(upper.join("changed")).is_ok_and(|text| text == b"base\nchanged\n")
+        && file::read(&upper.join("changed")).is_ok_and(|text| text == b"base\nchanged\n")
         && fs::metadata(upper.join("new")).is_ok_and(|new| (new.uid(), new.gid()) == (1, 2))
 }

@@ -11,7 +11,7 @@ use super::verdict::Verdict;
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind;
 use crate::mount::seed::{FSTYPE, LEAST};
-use crate::sys::{btrfs, loopdev};
+use crate::sys::{btrfs, file, loopdev};
 
 /// Does the kernel have Btrfs, does the disk of `dir` keep a sparse image, and is there a loop device to write to it?
 pub fn trial(dir: &Path, disk: &DiskName) -> Result<Verdict> {
@@ -24,7 +24,7 @@ pub fn trial(dir: &Path, disk: &DiskName) -> Result<Verdict> {
     }
     let image = dir.join("image");
     let file = File::create(&image).at("create", &image)?;
-    file.set_len(LEAST).at("lay out", &image)?;
+    file::set_size(&file, LEAST).at("lay out", &image)?;
     let taken = file.metadata().at("look at", &image)?.blocks().saturating_mul(512);
     if taken >= LEAST {
         let reason =

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::mount::{exec, private, seed};
 use crate::out::Progress;
 use crate::sys::tool::{self, Stream};
-use crate::sys::{loopdev, sync};
+use crate::sys::{file, loopdev, sync};
 use crate::tree::{self, Content, Summary};
 
 /// What the image is formatted with: one copy of everything, since its SHA-256 tells whether it is whole.
@@ -53,7 +53,7 @@ pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
     size &= !(UNIT - 1);
     let [format, tune] = PROGRAMS;
     for _ in 0..ATTEMPTS {
-        file.set_len(0).and_then(|()| file.set_len(size)).at("lay out", to)?;
+        file::set_size(&file, 0).and_then(|()| file::set_size(&file, size)).at("lay out", to)?;
         run(format, &FORMAT, to)?;
         if fill(from, to).map_err(|err| seed::torn(err, to))? {
             run(tune, &SEED, to)?;

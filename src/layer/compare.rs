@@ -1,12 +1,12 @@
 //! In what two entries differ.
 
 use std::fs::File;
-use std::io::Read;
 
 use nix::errno::Errno;
 
 use super::{Entry, Format, Side};
 use crate::error::Result;
+use crate::sys::file::read_some;
 use crate::tree::attr::{self, Attr};
 use crate::tree::{BLOCK, Kind, sys};
 
@@ -152,13 +152,9 @@ impl Comparer {
 fn fill<'a>(file: &mut File, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
     let mut got = 0;
     while let Some(free) = buffer.get_mut(got..).filter(|free| !free.is_empty()) {
-        match file.read(free) {
-            Ok(0) => break,
-            Ok(more) => got += more,
-            Err(err) => match Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO)) {
-                Errno::EINTR => {}
-                errno => return Err(errno),
-            },
+        match read_some(&*file, free)? {
+            0 => break,
+            more => got += more,
         }
     }
     Ok(buffer.get(..got).unwrap_or_default())

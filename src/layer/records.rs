@@ -1,10 +1,8 @@
 //! mini_fo's records: lines `D NAME` and `R OLDPATH NEWNAME` in a regular file of each folder, hidden from the view.
 
 use std::ffi::{CStr, CString};
-use std::io::Read;
 
-use nix::errno::Errno;
-
+use crate::sys::file::read_all;
 use crate::tree::{Dir, Kind};
 
 /// The file's name. No name of a tenant's can be this one.
@@ -32,12 +30,8 @@ pub(super) fn read(dir: &Dir) -> nix::Result<Records> {
         records.odd = true;
         return Ok(records);
     }
-    let mut text = Vec::new();
-    let file = dir.open_file(FILE, &stat)?;
-    file.take(MAX)
-        .read_to_end(&mut text)
-        .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO)))?;
-    records.parse(&text);
+    let most = usize::try_from(MAX).unwrap_or(usize::MAX);
+    records.parse(&read_all(dir.open_file(FILE, &stat)?, most)?);
     Ok(records)
 }
 

@@ -8,7 +8,6 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -23,8 +22,8 @@ use super::mountinfo::MountInfo;
 use super::options::Options;
 use crate::error::{Context, Error, Result};
 use crate::shell::{path, quote};
-use crate::sys::daemon;
 use crate::sys::tool::Child;
+use crate::sys::{daemon, file};
 
 /// The type that mountinfo shows. statfs(2) says the same of every FUSE.
 pub const FSTYPE: &str = "fuse.fuse-overlayfs";
@@ -140,8 +139,7 @@ fn start(call: &Call, device: File) -> Result<Child> {
 fn last_words(child: &mut Child) -> Option<String> {
     let errors = child.stderr.take();
     let ended = child.kill();
-    let mut text = Vec::new();
-    let _what_there_is = errors.map(|mut errors| errors.read_to_end(&mut text));
+    let text = errors.and_then(|errors| file::read_all(errors, usize::MAX).ok()).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let said = |line: &&str| !line.trim().is_empty() && !line.starts_with("unknown argument ignored");
     text.lines().rfind(said).map(|line| crate::out::escape(line.as_bytes())).or(ended)
@@ -167,7 +165,7 @@ pub fn daemon(upper: &Path) -> Option<u32> {
     let inode = fs::metadata(&upper).ok()?.ino();
     // Of a Btrfs subvolume stat(2) tells another device than the kernel's tables.
     let disk = disk::of(&MountInfo::of_self().ok()?, &upper)?;
-    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let locks = file::text("/proc/locks").ok()?;
     holder(&locks, std::str::from_utf8(&disk.device).ok()?, inode)
 }
 

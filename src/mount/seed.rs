@@ -18,7 +18,7 @@ use crate::error::{Class, Context, Error, Result, meaning};
 use crate::image::Superblock;
 use crate::size::Size;
 use crate::sys::loopdev::{self, Loop};
-use crate::sys::{btrfs, pause, statfs, sync};
+use crate::sys::{btrfs, file, pause, statfs, sync};
 use crate::tree;
 
 /// The type of both parts.
@@ -72,7 +72,7 @@ pub fn grow(seed: &Path, store: &Path, size: u64, target: &Path) -> Result<()> {
     }
     let block = whole(seed)?;
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(store).at("create", store)?;
-    file.set_len(size).at("lay out", store)?;
+    file::set_size(&file, size).at("lay out", store)?;
     let _lock = lock(seed)?;
     let below = loopdev::bind(seed, false)?;
     let above = loopdev::bind(store, true)?;

@@ -1,12 +1,12 @@
 //! The memory that a process takes.
 
-use std::fs;
+use super::file;
 
 /// Bytes of memory and swap that process `pid` has for itself: its share of each page (Linux 4.14, CONFIG_PROC_PAGE_MONITOR), or
 /// else all pages that it sees. None where it ended, or is not ours to look at.
 pub fn of(pid: u32) -> Option<u64> {
     let sum = |file: &str, fields: &[&str]| {
-        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+        let text = file::text(format!("/proc/{pid}/{file}")).ok()?;
         sum(&text, fields)
     };
     sum("smaps_rollup", &["Pss", "SwapPss"]).or_else(|| sum("status", &["VmRSS", "VmSwap"]))
