@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::error::{Context, Result};
+use crate::sys::file;
 
 /// The process numbers in /proc.
 pub fn processes() -> Result<impl Iterator<Item = u32>> {
@@ -32,7 +33,7 @@ pub fn tasks(pid: u32) -> Vec<String> {
 
 /// A process in a message: its number and its command's name.
 pub fn words(pid: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    let name = file::text(format!("/proc/{pid}/comm"));
     format!("process {pid} ({})", name.as_deref().map_or("ended", str::trim))
 }
 

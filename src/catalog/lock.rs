@@ -10,7 +10,7 @@ use nix::sys::stat::{major, minor};
 
 use crate::error::{Context, Result};
 use crate::proc;
-use crate::sys::signals;
+use crate::sys::{file, signals};
 
 /// A held lock, let go when dropped or when the process ends in any way.
 pub struct Lock {
@@ -82,7 +82,7 @@ fn wait(path: &Path, mut file: File) -> Result<Flock<File>> {
 
 /// Who holds the lock, for messages: `1: FLOCK ADVISORY WRITE PID MAJ:MIN:INODE 0 EOF` (proc(5), /proc/locks).
 fn holder(file: &File) -> String {
-    let table = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let table = file::text("/proc/locks").unwrap_or_default();
     let id = file.metadata().map_or_else(
         |_| String::new(),
         |meta| format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino()),
