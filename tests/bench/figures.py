@@ -155,8 +155,8 @@ def space_of_packed(node, figures, plain, packed):
     node.ok("umount", "packed")
 
 
-# What was promised, whatever the budgets are.
-IPK_TARGET, IPK_LIMIT = "mips-unknown-linux-musl", 150 << 10
+# What was promised for all of the roadmap, whatever the budgets are. (150 KiB for its first part, which had 142.)
+IPK_TARGET, IPK_LIMIT = "mips-unknown-linux-musl", 220 << 10
 
 
 def packages(figures, table):
