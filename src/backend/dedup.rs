@@ -3,7 +3,6 @@
 //! By what mountinfo says of it, since statfs(2) gives all FUSE the same type; and by a property, where there is a tool to ask.
 
 use std::ffi::OsStr;
-use std::io::Read;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
@@ -12,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use super::verdict::Verdict;
 use crate::kind::Kind;
 use crate::mount::disk::Disk;
+use crate::sys::file::read_all;
 use crate::sys::tool::{Stream, start};
 
 /// What a disk does with what is written to it twice.
@@ -75,9 +75,7 @@ fn ask(dataset: &str) -> Result<String, String> {
             zfs.kill();
             return Err("as `zfs get dedup` does not answer".to_owned());
         }
-        if out.read_to_end(&mut text).is_err() {
-            text.clear();
-        }
+        text = read_all(&*out, usize::MAX).unwrap_or_default();
     }
     match zfs.wait() {
         Ok(None) => Ok(crate::out::escape(text.trim_ascii())),
