@@ -6,170 +6,24 @@ mod common;
 #[path = "layer/shown.rs"]
 mod shown;
 
-use std::ffi::CString;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::node::run;
 use common::require;
+use common::scripts::{Overlay, PLAIN, base, edits, own_namespace};
 use common::tree::{Temp, assert_same};
 use sliverfs::layer::Format;
-use sliverfs::sys::xattr;
-use sliverfs::tree::{Dir, Kind, Time};
 
 const SCRIPTS: u64 = 250;
-const EDITS: u32 = 40;
-/// What sliverfs asks of overlay.
-const PLAIN: &str = "redirect_dir=nofollow,metacopy=off";
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-
-    fn pick(&mut self, of: usize) -> usize {
-        usize::try_from(self.below(of as u64)).unwrap()
-    }
-
-    /// One that is there, with a chance of three in four, or a new one in a folder that is there.
-    fn path(&mut self, tree: &Path) -> PathBuf {
-        let (mut all, mut folders) = (Vec::new(), vec![PathBuf::new()]);
-        let mut next = 0;
-        while let Some(folder) = folders.get(next).cloned() {
-            let mut names: Vec<_> =
-                fs::read_dir(tree.join(&folder)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-            names.sort();
-            for name in names {
-                let path = folder.join(name);
-                if fs::symlink_metadata(tree.join(&path)).unwrap().is_dir() {
-                    folders.push(path.clone());
-                }
-                all.push(path);
-            }
-            next += 1;
-        }
-        let folder = self.pick(folders.len());
-        if all.is_empty() || self.below(4) == 0 {
-            // Few names: what was deleted comes again as something else.
-            return folders[folder].join(["a", "b", "n", "x y", "\u{fc}"][self.pick(5)]);
-        }
-        all.swap_remove(self.pick(all.len()))
-    }
-}
-
-fn base(tree: &Path) {
-    run(Command::new("sh").arg("-ec").arg(
-        r#"mkdir "$1"; cd "$1"; mkdir -p a/b/c d/e empty; for f in f a/f a/b/f a/b/c/f d/a d/b d/e/x; do echo "base $f" > $f; done
-        ln -s f l; ln -s /etc a/l; mkfifo d/p; mknod d/null c 1 3; chmod 600 a/f; chown 5:6 d; chmod 4755 d/a; chown 7 l -h
-        setfattr -n trusted.t -v 1 a; setfattr -n trusted.t -v 2 f; find . -depth -exec touch -h -d @1500000000 {} +"#,
-    ).arg("sh").arg(tree));
-}
-
-/// Makes one edit; the error is the kernel's. What it writes gets a time of its own, which the two trees then share.
-fn edit(tree: &Path, what: u64, path: &Path, other: &Path, number: u32) -> std::io::Result<()> {
-    let full = tree.join(path);
-    let dir = Dir::open(full.parent().unwrap())?;
-    let name = CString::new(full.file_name().unwrap().as_bytes()).unwrap();
-    let time = Time { seconds: 1_600_000_000 + i64::from(number), nanos: 0 };
-    let stat = dir.stat_at(&name);
-    let file = stat.is_ok_and(|stat| stat.kind == Kind::File);
-    let link = stat.is_ok_and(|stat| stat.kind == Kind::Link);
-    let refused = || std::io::Error::from_raw_os_error(nix::libc::EINVAL);
-    match what {
-        0 | 1 if file || stat.is_err() => {
-            let mut open = OpenOptions::new();
-            open.write(true).create(true).truncate(what == 0).append(what == 1);
-            open.open(&full)?.write_all(format!("{number}\n").as_bytes())?;
-            dir.set_mtime(&name, time)?;
-        }
-        2 if !link => dir.chmod(&name, [0o644, 0o4711, 0o700, 0o1777][(number % 4) as usize])?,
-        3 => dir.chown(&name, number % 3, 9)?,
-        4 => dir.unlink(&name)?,
-        5 => dir.remove_dir(&name)?,
-        6 if stat.is_ok_and(|stat| stat.kind == Kind::Dir) => fs::remove_dir_all(&full)?,
-        7 | 8 => dir.make_dir(&name)?,
-        9 => {
-            dir.make_link(&name, format!("to {number}").as_bytes())?;
-            dir.set_mtime(&name, time)?;
-        }
-        10 => {
-            dir.make_node(&name, if number % 2 == 0 { Kind::Fifo } else { Kind::Char }, (5, 7))?;
-            dir.set_mtime(&name, time)?;
-        }
-        11 | 12 => fs::rename(&full, tree.join(other))?,
-        13 => {
-            let to = tree.join(other);
-            let name_there = CString::new(to.file_name().unwrap().as_bytes()).unwrap();
-            Dir::open(to.parent().unwrap())?.hard_link(&name_there, &dir, &name)?;
-        }
-        14 if stat.is_ok() => xattr::set(&full, c"trusted.t", format!("{number}").as_bytes())?,
-        15 => xattr::remove(&full, c"trusted.t")?,
-        16 if stat.is_ok_and(|stat| stat.kind != Kind::Dir) => dir.set_mtime(&name, time)?,
-        _ => return Err(refused()),
-    }
-    Ok(())
-}
-
-/// A mount that goes with the script.
-struct Overlay(PathBuf);
-
-impl Overlay {
-    fn mount(temp: &Path, lower: &Path, upper: &Path, extra: &str) -> Self {
-        let (work, view) = (temp.join("work"), temp.join("view"));
-        for dir in [&work, &view] {
-            fs::create_dir_all(dir).unwrap();
-        }
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={},{extra},index=off",
-            lower.display(),
-            upper.display(),
-            work.display()
-        );
-        nix::mount::mount(
-            Some("none"),
-            &view,
-            Some("overlay"),
-            nix::mount::MsFlags::empty(),
-            Some(options.as_str()),
-        )
-        .unwrap();
-        Self(view)
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        let _gone = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-    }
-}
 
 fn script(temp: &Path, lower: &Path, seed: u64) {
     let here = temp.join(seed.to_string());
     let (plain, store) = (here.join("plain"), here.join("upper"));
     fs::create_dir_all(&store).unwrap();
     run(Command::new("cp").arg("-a").arg(lower).arg(&plain));
-    let mut random = Random(seed);
-    random.below(1);
-    let mut done = Vec::new();
-    {
-        let view = Overlay::mount(&here, lower, &store, PLAIN);
-        for number in 0..EDITS {
-            let what = random.below(17);
-            let (path, other) = (random.path(&plain), random.path(&plain));
-            // The view is asked first: it refuses to move the base's folders.
-            if edit(&view.0, what, &path, &other, number).is_ok() {
-                done.push((what, path.clone(), other.clone(), number));
-                edit(&plain, what, &path, &other, number)
-                    .unwrap_or_else(|err| panic!("seed {seed}: {done:?}: {err}"));
-            }
-        }
-    }
+    let done = edits(&here, lower, &plain, &store, seed);
     let wanted = shown::whole(Format::Tree, &plain, lower);
     let same = |format: Format, store: &Path, what: &str| {
         assert_same(&shown::whole(format, store, lower), &wanted, &format!("seed {seed}: {done:?}: {what}"));
@@ -195,13 +49,6 @@ fn script(temp: &Path, lower: &Path, seed: u64) {
     same(Format::Tree, &view.0, "the converted store, mounted");
     drop(view);
     fs::remove_dir_all(&here).unwrap();
-}
-
-/// Mounts that end with the thread.
-fn own_namespace() {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
 }
 
 #[test]

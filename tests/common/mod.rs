@@ -4,6 +4,7 @@
 pub mod holder;
 pub mod listing;
 pub mod node;
+pub mod scripts;
 pub mod strace;
 pub mod tar;
 pub mod tree;
