@@ -4,18 +4,28 @@
 //! [`Writer`] makes a store, or a tree, of such a stream. None of them follows a link or opens a device, and their memory
 //! grows with the depth and the widest directory only. An archive is another end for the same stream.
 
+mod compact;
 mod compare;
+mod covered;
 mod decode;
 mod format;
 mod look;
+mod mend;
+mod origins;
 mod records;
+mod restore;
 mod rewrite;
+mod scratch;
 mod walk;
 mod write;
 
+pub use compact::{Compact, Compacted};
 pub use compare::{Aspects, Comparer};
 pub use format::Format;
+pub use mend::mend;
+pub use restore::{Restored, restore};
 pub use rewrite::{Survey, Target, rewrite, survey};
+pub use scratch::Scratch;
 pub use walk::{Changes, Show, Step, beside};
 pub use write::{Writer, cannot};
 
@@ -119,6 +129,8 @@ pub struct Entry<'a> {
     pub node: Option<Side<'a>>,
     /// Whether `node` lies in the store, and not in the base.
     pub stored: bool,
+    /// The directory of the store that holds, or would hold, what it has by the name.
+    pub here: &'a Dir,
     /// Where the content of a file lies, if not in `node`: overlay's metacopy.
     pub data: Option<Side<'a>>,
     /// What the base has: by this path, or by `from`.

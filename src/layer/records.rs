@@ -1,7 +1,11 @@
 //! mini_fo's records: lines `D NAME` and `R OLDPATH NEWNAME` in a regular file of each folder, hidden from the view.
 
 use std::ffi::{CStr, CString};
+use std::io::{self, Write};
 
+use nix::errno::Errno;
+
+use super::Scratch;
 use crate::sys::file::read_all;
 use crate::tree::{Dir, Kind};
 
@@ -25,14 +29,63 @@ pub(super) struct Records {
 /// Reads the records of a folder that has some. What is there by their name and is no regular file is odd.
 pub(super) fn read(dir: &Dir) -> nix::Result<Records> {
     let mut records = Records::default();
+    match text(dir)? {
+        Some(text) => records.parse(&text),
+        None => records.odd = true,
+    }
+    Ok(records)
+}
+
+/// What stands in the file; none where it is none, or too long.
+fn text(dir: &Dir) -> nix::Result<Option<Vec<u8>>> {
     let stat = dir.stat_at(FILE)?;
     if stat.kind != Kind::File || stat.size > MAX {
-        records.odd = true;
-        return Ok(records);
+        return Ok(None);
     }
     let most = usize::try_from(MAX).unwrap_or(usize::MAX);
-    records.parse(&read_all(dir.open_file(FILE, &stat)?, most)?);
-    Ok(records)
+    read_all(dir.open_file(FILE, &stat)?, most).map(Some)
+}
+
+fn errno(err: &io::Error) -> Errno {
+    Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO))
+}
+
+/// Replaces a folder's records by those of its lines that are kept, in one step. A line has its end, but for a last one that is
+/// torn. False where all are kept, or there are none.
+pub(super) fn rewrite(
+    dir: &Dir,
+    scratch: &Scratch,
+    keep: &mut dyn FnMut(&[u8]) -> bool,
+) -> nix::Result<bool> {
+    let text = match text(dir) {
+        Err(Errno::ENOENT) | Ok(None) => return Ok(false),
+        Ok(Some(text)) => text,
+        Err(errno) => return Err(errno),
+    };
+    let mut kept = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|b| *b == b'\n').filter(|line| keep(line)) {
+        kept.extend_from_slice(line);
+    }
+    if kept.len() == text.len() {
+        return Ok(false);
+    }
+    if kept.is_empty() {
+        dir.unlink(FILE)?;
+    } else {
+        let name = scratch.records();
+        let mut file = scratch.dir().create_file(name)?;
+        let written = file.write_all(&kept).and_then(|()| file.sync_all()).map_err(|err| errno(&err));
+        let moved = written.and_then(|()| scratch.dir().rename(name, dir, FILE));
+        moved.inspect_err(|_| {
+            let _cleared_by_the_next = scratch.dir().unlink(name);
+        })?;
+    }
+    dir.sync().map(|()| true)
+}
+
+/// The name that a line says is deleted.
+pub(super) fn gone(line: &[u8]) -> Option<&[u8]> {
+    line.strip_suffix(b"\n")?.strip_prefix(b"D ")
 }
 
 impl Records {

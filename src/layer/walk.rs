@@ -244,6 +244,46 @@ impl Changes {
         }
     }
 
+    /// Takes the opaque directory that was the last step for one that merges with what the base has by its name.
+    pub fn merge(&mut self) {
+        if let Some(last) = self.last.as_mut().filter(|last| last.change == Change::Opaque) {
+            last.change = Change::Meta;
+        }
+    }
+
+    /// Looks at one name of the directory that was entered last, in place of the next step; none where the store says nothing.
+    pub fn find(&mut self, name: &CStr) -> Result<Option<Entry<'_>>> {
+        let Some(level) = self.levels.last() else { return Ok(None) };
+        let has = |list: &[CString]| list.iter().any(|other| other.as_c_str() == name);
+        let odd = level
+            .names
+            .rare
+            .as_ref()
+            .and_then(|rare| rare.odd.iter().find(|(odd, _)| odd.as_c_str() == name));
+        let found = Found {
+            name: name.to_owned(),
+            here: has(&level.names.here) || odd.is_some(),
+            gone: has(&level.names.gone),
+            below: false,
+            doubt: odd.map(|(_, doubt)| *doubt),
+        };
+        self.path.truncate(level.path);
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name.to_bytes());
+        self.fresh = true;
+        match self.look(found).map_err(sys("look at", &self.path))? {
+            Some(seen) => Ok(Some(self.entry(seen))),
+            None => Ok(None),
+        }
+    }
+
+    /// The directory of the store that was entered last.
+    pub fn here(&self) -> &Dir {
+        self.store.here()
+    }
+
     fn go_in(&mut self, dir: Seen) -> Result<()> {
         let open = || sys("open the directory", &self.path);
         let root = self.levels.is_empty();
@@ -339,6 +379,7 @@ impl Changes {
             path: &self.path,
             node: seen.node.as_ref().map(|stat| Side { dir, name, stat }),
             stored: seen.stored,
+            here: self.store.here(),
             data,
             base: if self.show == Show::Changes { moved.or(base) } else { base },
             from: seen.origin.as_ref().map(|origin| origin.from.as_slice()).filter(|from| !from.is_empty()),

@@ -156,24 +156,9 @@ impl<'a> Writer<'a> {
         }
         self.go_in(entry.name, entry.path)?;
         if entry.change == Change::Opaque {
-            let here = self.here.here();
-            let marked = match self.to {
-                Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::FuseOverlayfs => {
-                    self.attr(here, SELF, "opaque")
-                }
-                Format::Aufs => mark(here, OPAQUE),
-                Format::MiniFo | Format::Snapshot | Format::Tree => Ok(()),
-            };
-            marked.map_err(sys("make opaque", entry.path))?;
+            make_opaque(self.to, self.here.here()).map_err(sys("make opaque", entry.path))?;
         }
         Ok(())
-    }
-
-    /// Sets one of the driver's attributes to `y`.
-    fn attr(&self, dir: &Dir, name: &CStr, attr: &str) -> nix::Result<()> {
-        let attr = format!("{}{attr}", self.to.prefix().unwrap_or_default());
-        let attr = CString::new(attr).map_err(|_| Errno::EINVAL)?;
-        xattr::set(&dir.proc_path(name), &attr, b"y")
     }
 
     fn leave(&mut self, entry: &Entry<'_>) -> Result<()> {
@@ -280,7 +265,8 @@ impl<'a> Writer<'a> {
             }
         }
         if self.to == Format::Overlayfs {
-            let made = here.make_link(&name, TARGET).and_then(|()| self.attr(here, &name, "whiteout"));
+            let made =
+                here.make_link(&name, TARGET).and_then(|()| set_mark(self.to, here, &name, "whiteout"));
             return made.map_err(failed());
         }
         let aufs = self.to == Format::Aufs;
@@ -316,6 +302,28 @@ pub fn cannot(to: Format, entry: &Entry<'_>) -> Option<&'static str> {
 fn recorded(entry: &Entry<'_>) -> bool {
     let (node, base) = (entry.node.map(|node| node.stat.kind), entry.base.map(|base| base.stat.kind));
     base.is_some() && (node != base || entry.change == Change::Opaque)
+}
+
+/// The name of one of the driver's attributes.
+pub(super) fn attr_name(format: Format, attr: &str) -> nix::Result<CString> {
+    let attr = format!("{}{attr}", format.prefix().unwrap_or_default());
+    CString::new(attr).map_err(|_| Errno::EINVAL)
+}
+
+/// Sets one of the driver's attributes to `y`.
+pub(super) fn set_mark(format: Format, dir: &Dir, name: &CStr, attr: &str) -> nix::Result<()> {
+    xattr::set(&dir.proc_path(name), &attr_name(format, attr)?, b"y")
+}
+
+/// Makes a new directory opaque; mini_fo has a record for it in the one above.
+pub(super) fn make_opaque(format: Format, dir: &Dir) -> nix::Result<()> {
+    match format {
+        Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::FuseOverlayfs => {
+            set_mark(format, dir, SELF, "opaque")
+        }
+        Format::Aufs => mark(dir, OPAQUE),
+        Format::MiniFo | Format::Snapshot | Format::Tree => Ok(()),
+    }
 }
 
 /// Makes one of aufs's own files.

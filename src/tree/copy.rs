@@ -104,6 +104,36 @@ pub fn copy(
     Ok(copy.copied)
 }
 
+/// Copies one entry of `from` to the same name in `to`, with everything below it. `path` is its path for messages.
+pub fn copy_entry(
+    from: &Dir,
+    name: &CStr,
+    path: &[u8],
+    to: &Dir,
+    content: Content,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let stat = from.stat_at(name).map_err(sys("look at", path))?;
+    let failed = || sys("open the copy of", path);
+    if stat.kind == Kind::Dir {
+        to.make_dir(name).map_err(sys("copy the directory", path))?;
+        let child = to.child(name).map_err(failed())?;
+        let source = from.child(name).map_err(sys("open", path))?;
+        // Nothing that is copied holds the folder it is copied to: a base does not lie in its own tree.
+        return copy(source, path, &child, (0, 0), content, progress).map(drop);
+    }
+    let mut copy = Copy {
+        to: to.again().and_then(Chain::new).map_err(failed())?,
+        linked: Links::new(to).map_err(failed())?,
+        buffer: vec![0; BLOCK * 32],
+        prefix: path.len(),
+        copied: Copied::default(),
+        content,
+        progress,
+    };
+    copy.entry(&Entry { dir: from, name, stat, path })
+}
+
 /// Copies the tree at `from` to the new folder `to`, by path: for trees that this program made.
 pub fn copy_path(from: &Path, to: &Path, content: Content) -> Result<()> {
     DirBuilder::new().mode(0o700).create(to).at("create", to)?;

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
 use nix::libc;
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, fstatat, mkdirat, mknodat,
@@ -106,6 +106,11 @@ impl Dir {
 
     /// All names but `.` and `..`, sorted by their bytes.
     pub fn names(&self) -> nix::Result<Vec<CString>> {
+        self.some_names(usize::MAX)
+    }
+
+    /// As [`Dir::names`], but of more than `most` names no more than one too many is read.
+    pub fn some_names(&self, most: usize) -> nix::Result<Vec<CString>> {
         let mut open = nix::dir::Dir::openat(&self.0, c".", flags(), Mode::empty())?;
         let mut names = Vec::new();
         for entry in open.iter() {
@@ -113,6 +118,9 @@ impl Dir {
             let name = entry.file_name();
             if name != c"." && name != c".." {
                 names.push(name.to_owned());
+            }
+            if names.len() > most {
+                break;
             }
         }
         names.sort_unstable();
@@ -197,6 +205,11 @@ impl Dir {
     /// Removes an empty directory.
     pub fn remove_dir(&self, name: &CStr) -> nix::Result<()> {
         unlinkat(&self.0, name, UnlinkatFlags::RemoveDir)
+    }
+
+    /// Moves a name to another directory of the same disk; what stands there and is no directory goes.
+    pub fn rename(&self, name: &CStr, to: &Dir, new: &CStr) -> nix::Result<()> {
+        renameat(&self.0, name, &to.0, new)
     }
 
     /// Sets owner and group, of a link itself too.

@@ -17,7 +17,7 @@ mod walk;
 
 pub use chain::Chain;
 pub use content::{BLOCK, read_data};
-pub use copy::{Content, Copied, ONE_DISK, copy, copy_path};
+pub use copy::{Content, Copied, ONE_DISK, copy, copy_entry, copy_path};
 pub(crate) use copy::{Links, copy_content};
 pub use dedupe::{Shared, dedupe};
 pub use digest::{Summary, digest, hex};
@@ -60,6 +60,11 @@ pub(crate) fn sys<'a>(op: &'static str, path: &'a [u8]) -> impl FnOnce(Errno) ->
 /// A component of a path as the kernel takes it. A NUL cannot stand in one.
 pub(crate) fn c_name(name: &[u8]) -> Result<CString> {
     CString::new(name).map_err(|_| Error::failed(format!("the name {} holds a NUL", shown(name).display())))
+}
+
+/// A second handle of an open folder.
+pub(crate) fn again(dir: &Dir) -> Result<Dir> {
+    dir.again().map_err(sys("open again", b"."))
 }
 
 /// Opens the folder at `path`, following links in it: for paths that the operator named.

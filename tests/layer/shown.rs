@@ -73,6 +73,11 @@ pub fn whole(format: Format, store: &Path, base: &Path) -> String {
     lines(format, store, base, Show::View, false).join("\n")
 }
 
+/// As [`whole`], with the folders' times.
+pub fn exact(format: Format, store: &Path, base: &Path) -> String {
+    lines(format, store, base, Show::View, true).join("\n")
+}
+
 fn lines(format: Format, store: &Path, base: &Path, show: Show, folder_times: bool) -> Vec<String> {
     let mut lines = Vec::new();
     let mut first: BTreeMap<(u64, u64), String> = BTreeMap::new();

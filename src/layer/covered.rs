@@ -1,0 +1,73 @@
+//! Would a directory show the same if it were not opaque?
+
+use std::ffi::{CStr, CString};
+
+use nix::errno::Errno;
+
+use super::decode::{self, Names, aufs_opaque};
+use super::{Format, walk};
+use crate::tree::{Chain, Dir, Kind};
+
+/// Does the store say something of each name that the base has in the same directory, and below it? Then the mark that hides the
+/// base's hides nothing. The cost grows with what the store has: the base's names are read no further than that.
+pub(super) fn covered(format: Format, store: Dir, base: Dir) -> nix::Result<bool> {
+    // Too many marks could say so.
+    if format == Format::FuseOverlayfs {
+        return Ok(false);
+    }
+    let Some(first) = names(format, &store, &base)? else { return Ok(false) };
+    let mut levels = vec![first];
+    let (mut store, mut base) = (Chain::new(store)?, Chain::new(base)?);
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.pop() else {
+            levels.pop();
+            if !levels.is_empty() {
+                store.up()?;
+                base.up()?;
+            }
+            continue;
+        };
+        if !merges(format, store.here(), base.here(), &name)? {
+            continue;
+        }
+        let (below, above) = (store.here().child(&name)?, base.here().child(&name)?);
+        let Some(next) = names(format, &below, &above)? else { return Ok(false) };
+        levels.push(next);
+        store.down(below)?;
+        base.down(above)?;
+    }
+    Ok(true)
+}
+
+/// The base's names that the store has something by, and that may be directories of both; none where the base has one more.
+fn names(format: Format, store: &Dir, base: &Dir) -> nix::Result<Option<Vec<CString>>> {
+    let Names { here, gone, rare } = decode::names(format, store, false, &|_| false)?;
+    let mut left = base.some_names(here.len().saturating_add(gone.len()))?;
+    // Both are sorted backwards.
+    let has = |list: &[CString], name: &CString| list.binary_search_by(|other| name.cmp(other)).is_ok();
+    if rare.is_some() || left.iter().any(|name| !has(&here, name) && !has(&gone, name)) {
+        return Ok(None);
+    }
+    left.retain(|name| !has(&gone, name));
+    Ok(Some(left))
+}
+
+/// Would the store's directory merge with the base's?
+fn merges(format: Format, store: &Dir, base: &Dir, name: &CStr) -> nix::Result<bool> {
+    for dir in [store, base] {
+        if walk::stat(dir, name)?.is_none_or(|stat| stat.kind != Kind::Dir) {
+            return Ok(false);
+        }
+    }
+    match (format, format.prefix()) {
+        (Format::Aufs, _) => match store.child(name) {
+            Err(Errno::ENOENT) => Ok(false),
+            child => Ok(aufs_opaque(&child?)? == Some(false)),
+        },
+        (_, Some(prefix)) => {
+            let marks = decode::marks(prefix, store, name)?;
+            Ok(marks.opaque != b'y' && marks.redirect.is_none())
+        }
+        (_, None) => Ok(true),
+    }
+}

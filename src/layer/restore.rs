@@ -1,0 +1,244 @@
+//! The base's version of a path is given back: by removing what hides it, or where a directory above hides it, by a copy.
+
+use std::ffi::CString;
+
+use nix::errno::Errno;
+use serde::Serialize;
+
+use super::write::make_opaque;
+use super::{Change, Changes, Doubt, Format, Scratch, Show, origins};
+use crate::error::{Error, Result};
+use crate::tree::{Content, Dir, Kind, Meta, again, c_name, copy_entry, shown, sys};
+
+/// How a path came to be the base's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restored {
+    /// It was so.
+    Already,
+    /// What hid it was removed.
+    Uncovered,
+    /// It was copied from the base.
+    Copied,
+}
+
+/// A path, and where the base has it.
+struct Wanted<'a> {
+    path: &'a [u8],
+    parts: Vec<CString>,
+    /// The base's directory that each of the parts lies in.
+    base: Vec<Dir>,
+}
+
+impl Wanted<'_> {
+    /// The path of the parts up to one.
+    fn upto(&self, part: usize) -> Vec<u8> {
+        self.parts
+            .iter()
+            .take(part.saturating_add(1))
+            .map(|part| part.to_bytes())
+            .collect::<Vec<_>>()
+            .join(&b'/')
+    }
+}
+
+/// Gives back what the base has by `path`, relative to the view's root, with everything below it: what the store has there is gone
+/// afterwards. With `dry_run` it only says how it would be done. `progress` is told the bytes as they are copied.
+pub fn restore(
+    format: Format,
+    base: &Dir,
+    store: Dir,
+    scratch: &Scratch,
+    path: &[u8],
+    dry_run: bool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Restored> {
+    let wanted = find(base, path)?;
+    let root = again(&store)?;
+    let show = if format.whole() { Show::View } else { Show::Changes };
+    let mut changes = Changes::new(format, store, base, show)?;
+    changes.step()?;
+    changes.enter()?;
+    // Does the base show through the directory that the walk is in?
+    let mut merged = !format.whole();
+    for (at, part) in wanted.parts.iter().enumerate() {
+        let last = at.saturating_add(1) == wanted.parts.len();
+        let (change, moved, folder) = match changes.find(part)? {
+            None if merged => return Ok(Restored::Already),
+            None => (Change::Delete, false, None),
+            Some(entry) => {
+                refuse(&entry, last)?;
+                (entry.change, entry.from.is_some(), entry.base.map(|base| base.stat.kind))
+            }
+        };
+        let mut copy = |opaque: bool, contents: &[Content]| {
+            if !dry_run {
+                let place = changes.here().again().map_err(sys("open", path))?;
+                let made = Made { first: at, opaque, contents };
+                wanted.copy(format, scratch, &place, &made, progress)?;
+            }
+            Ok(Restored::Copied)
+        };
+        match change {
+            _ if moved && (!last || format == Format::MiniFo) => {
+                let folder = shown(&wanted.upto(at));
+                return Err(Error::failed(format!("{} was moved here from elsewhere", folder.display()))
+                    .way_out("move it away in the view first"));
+            }
+            // What fuse-overlayfs cannot copy up must lie in the store as copies; the rest shows through.
+            _ if last && merged && format == Format::FuseOverlayfs && !wanted.plain()? => {
+                if !dry_run {
+                    origins::forget(format, &root, base)?;
+                }
+                return copy(false, &[Content::Special]);
+            }
+            _ if last && merged => {
+                if !dry_run {
+                    origins::forget(format, &root, base)?;
+                    scratch.uncover(format, changes.here(), part, path)?;
+                }
+                return Ok(Restored::Uncovered);
+            }
+            _ if last => return copy(false, &BOTH),
+            // Opaque where it hides the rest of the base's directory.
+            Change::Delete | Change::Nothing => return copy(merged, &BOTH),
+            Change::Put => {
+                let file = shown(&wanted.upto(at));
+                return Err(Error::failed(format!("{} is no directory in the view", file.display()))
+                    .way_out("restore that one"));
+            }
+            Change::Opaque => merged = false,
+            Change::Meta => merged &= folder == Some(Kind::Dir),
+        }
+        changes.enter()?;
+    }
+    Ok(Restored::Already)
+}
+
+/// What nobody can tell the meaning of is not touched.
+fn refuse(entry: &super::Entry<'_>, last: bool) -> Result<()> {
+    match entry.doubt {
+        None => Ok(()),
+        Some(Doubt::TornWhiteout | Doubt::StrayWhiteout | Doubt::Both | Doubt::Lost) if last => Ok(()),
+        Some(doubt) => Err(Error::damaged(format!(
+            "{} cannot be restored: {}",
+            shown(entry.path).display(),
+            doubt.words()
+        ))
+        .way_out("`sliverfs check` tells what is wrong with the store")),
+    }
+}
+
+fn find<'a>(base: &Dir, path: &'a [u8]) -> Result<Wanted<'a>> {
+    let failed = || sys("look in the base for", path);
+    let mut wanted = Wanted { path, parts: Vec::new(), base: Vec::new() };
+    for part in path.split(|b| *b == b'/') {
+        let dir = match (wanted.base.last(), wanted.parts.last()) {
+            (Some(above), Some(name)) => above.child(name),
+            _ => base.again(),
+        };
+        let part = c_name(part)?;
+        let found = dir.and_then(|dir| dir.stat_at(&part).map(|_| dir));
+        match found {
+            Ok(dir) => wanted.base.push(dir),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                return Err(Error::usage(format!("the base has no {}", shown(path).display()))
+                    .way_out("what the sliver made itself can only be removed, in its view"));
+            }
+            Err(errno) => return Err(failed()(errno)),
+        }
+        wanted.parts.push(part);
+    }
+    Ok(wanted)
+}
+
+/// Extents are shared where the disk can.
+const BOTH: [Content; 2] = [Content::Shared, Content::Written];
+
+/// How a copy is made.
+struct Made<'a> {
+    /// The part of the path that it begins with.
+    first: usize,
+    /// The directory there hides the base's.
+    opaque: bool,
+    /// What to try, one after the other.
+    contents: &'a [Content],
+}
+
+impl Wanted<'_> {
+    /// Can fuse-overlayfs copy it up?
+    fn plain(&self) -> Result<bool> {
+        let (Some(name), Some(dir)) = (self.parts.last(), self.base.last()) else { return Ok(false) };
+        let stat = dir.stat_at(name).map_err(sys("look at", self.path))?;
+        Ok(stat.links <= 1 && matches!(stat.kind, Kind::File | Kind::Link))
+    }
+
+    /// Puts a copy in place of what the store has there. Nothing is changed before it is whole.
+    fn copy(
+        &self,
+        format: Format,
+        scratch: &Scratch,
+        place: &Dir,
+        how: &Made<'_>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let mut made = Ok(());
+        for content in how.contents {
+            made = self.build(format, scratch, how, *content, progress);
+            // The disk shares no extents, or the base lies on another one.
+            match &made {
+                Err(err) if *content == Content::Shared && shares_none(err) => scratch.clear()?,
+                _ => break,
+            }
+        }
+        if let Err(err) = made {
+            // What cannot be cleared now, the next run does.
+            if let Err(err) = scratch.clear() {
+                log::warn!("{err}");
+            }
+            return Err(err);
+        }
+        match self.parts.get(how.first) {
+            Some(name) => scratch.publish(format, place, name, &self.upto(how.first)),
+            None => Ok(()),
+        }
+    }
+
+    fn build(
+        &self,
+        format: Format,
+        scratch: &Scratch,
+        how: &Made<'_>,
+        content: Content,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let first = how.first;
+        let failed = || sys("make a copy of", self.path);
+        let mut chain = vec![scratch.fresh().map_err(failed())?];
+        let levels = || self.parts.iter().zip(&self.base).skip(first);
+        for (name, base) in levels() {
+            let Some(to) = chain.last() else { break };
+            if chain.len().saturating_add(first) == self.parts.len() {
+                copy_entry(base, name, self.path, to, content, progress)?;
+                break;
+            }
+            to.make_dir(name).map_err(failed())?;
+            let child = to.child(name).map_err(failed())?;
+            if how.opaque && chain.len() == 1 {
+                make_opaque(format, &child).map_err(failed())?;
+            }
+            chain.push(child);
+        }
+        // The directories above it get what they carry when they are full: each new name sets the time.
+        for ((name, base), to) in levels().zip(&chain).take(chain.len().saturating_sub(1)) {
+            let stat = base.stat_at(name).map_err(failed())?;
+            Meta::read(base, name, &stat, self.path)?.apply(to, name, Kind::Dir, self.path)?;
+        }
+        Ok(())
+    }
+}
+
+fn shares_none(err: &Error) -> bool {
+    let errno = err.errno();
+    matches!(errno, Some(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::EXDEV | Errno::ENOSYS))
+}

@@ -1,0 +1,286 @@
+//! Where a store is changed from: what is being made, what is being thrown away, and a journal where two steps belong together.
+
+use std::ffi::{CStr, CString};
+use std::io::{Read, Write};
+
+use nix::errno::Errno;
+
+use super::decode::WH;
+use super::{Format, records};
+use crate::error::Result;
+use crate::sys::sync;
+use crate::tree::{self, Dir, Kind, SELF, Time, c_name, sys};
+
+/// A folder with the entry that is to be published.
+const NEW: &CStr = c".sliverfs-new";
+/// A directory that was taken out of the store, and has no more use.
+const OLD: &CStr = c".sliverfs-old";
+/// mini_fo's records of a folder, written anew.
+const RECORDS: &CStr = c".sliverfs-records";
+/// What was begun and must be ended: a letter, a blank, a path in the store, and a line's end when it is whole.
+const JOURNAL: &CStr = c".sliverfs-journal";
+
+/// What the journal says: put what is in the folder of the new entry in place of what is there.
+const PUT: u8 = b'P';
+/// What the journal says: remove what is there with mini_fo's records of it.
+const DROP: u8 = b'D';
+
+/// A folder on the disk of a store: beside it, or the store itself, where nothing beside it is ours.
+///
+/// What it holds by these names was left by a crash. No name of a tenant's can be one of them.
+pub struct Scratch {
+    dir: Dir,
+    /// Of the store's root, where it is that.
+    time: Option<Time>,
+}
+
+impl Scratch {
+    /// The folder of a sliver's store, in which the upper folder lies.
+    pub fn beside(dir: Dir) -> Self {
+        Self { dir, time: None }
+    }
+
+    /// The store itself: a bare directory, or a tree of its own kind on the disk.
+    pub fn inside(store: &Dir) -> Result<Self> {
+        let failed = || sys("look at", b".");
+        let time = store.stat().map_err(failed())?.mtime;
+        Ok(Self { dir: store.again().map_err(failed())?, time: Some(time) })
+    }
+
+    pub(super) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    pub(super) fn records(&self) -> &'static CStr {
+        RECORDS
+    }
+
+    /// The names of what a crash left.
+    pub fn left(&self) -> Vec<&'static CStr> {
+        let mut names = vec![JOURNAL, NEW, OLD, RECORDS];
+        names.retain(|name| self.dir.stat_at(name).is_ok());
+        names
+    }
+
+    /// Ends what the journal says, and removes the rest: what was begun is done or undone.
+    pub fn settle(&self, format: Format, store: &Dir) -> Result<()> {
+        let left = self.left();
+        if left.is_empty() {
+            return Ok(());
+        }
+        if left.contains(&JOURNAL) {
+            if let Some((what, path)) = self.journal().map_err(sys("read the journal of", b"the store"))? {
+                let (dir, name) = place(store, &path)?;
+                match what {
+                    PUT => self.exchange(format, &dir, &name, &path)?,
+                    _ => self.drop_recorded(&dir, &name, &path)?,
+                }
+            }
+            self.end()?;
+        }
+        self.clear()
+    }
+
+    /// Removes what is left, but for the journal.
+    pub(super) fn clear(&self) -> Result<()> {
+        for name in [NEW, OLD, RECORDS] {
+            tree::remove(&self.dir, name, &tree::shown(name.to_bytes()))?;
+        }
+        if let Some(time) = self.time {
+            self.dir.set_mtime(SELF, time).map_err(sys("set the time of", b"."))?;
+        }
+        Ok(())
+    }
+
+    /// What was begun; none where it was not even noted whole.
+    fn journal(&self) -> nix::Result<Option<(u8, Vec<u8>)>> {
+        let stat = self.dir.stat_at(JOURNAL)?;
+        if stat.kind != Kind::File {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        let file = self.dir.open_file(JOURNAL, &stat)?;
+        file.take(stat.size)
+            .read_to_end(&mut text)
+            .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO)))?;
+        Ok(match text.as_slice() {
+            [what @ (PUT | DROP), b' ', path @ .., b'\n'] => Some((*what, path.to_vec())),
+            _ => None,
+        })
+    }
+
+    /// Notes on the disk what begins now.
+    fn begin(&self, what: u8, path: &[u8]) -> Result<()> {
+        let mut text = vec![what, b' '];
+        text.extend_from_slice(path);
+        text.push(b'\n');
+        let failed = || sys("write the journal for", path);
+        let mut file = self.dir.create_file(JOURNAL).map_err(failed())?;
+        let written = file.write_all(&text).and_then(|()| file.sync_all());
+        let errno = |err: std::io::Error| Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO));
+        let noted = written.map_err(errno).and_then(|()| self.dir.sync());
+        noted.map_err(failed()).inspect_err(|_| {
+            let _settled_by_the_next = self.dir.unlink(JOURNAL);
+        })
+    }
+
+    fn end(&self) -> Result<()> {
+        let gone = self.dir.unlink(JOURNAL).and_then(|()| self.dir.sync());
+        gone.map_err(sys("end the journal of", b"the store"))
+    }
+
+    /// A fresh folder for a new entry.
+    pub(super) fn fresh(&self) -> nix::Result<Dir> {
+        self.dir.make_dir(NEW)?;
+        self.dir.child(NEW)
+    }
+
+    /// Puts the entry `name` out of the fresh folder to where it belongs, `dir`, in place of what is there: in one step, or noted
+    /// in the journal. `path` is its path in the store. What fails is taken back, and the rest cleared.
+    pub(super) fn publish(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
+        let done = self.put(format, dir, name, path);
+        if done.is_err() && self.left().contains(&JOURNAL) {
+            let unpublished = self.dir.child(NEW).is_ok_and(|new| new.stat_at(name).is_ok());
+            if !(unpublished && self.take_back(dir, name)) {
+                // The next command ends it.
+                return done;
+            }
+        }
+        let cleared = self.clear();
+        done.and(cleared)
+    }
+
+    fn put(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
+        // What is named later must be whole on the disk before.
+        sync::disk(&dir.proc_path(SELF))?;
+        let look = || sys("look at", path);
+        let new = self.dir.child(NEW).and_then(|new| new.stat_at(name)).map_err(look())?;
+        let old = super::walk::stat(dir, name).map_err(look())?;
+        let whited = match aufs_whiteout(format, name)? {
+            Some(whiteout) => dir.stat_at(&whiteout).is_ok(),
+            None => false,
+        };
+        if !whited && old.is_none_or(|old| old.kind != Kind::Dir && new.kind != Kind::Dir) {
+            let moved = self.dir.child(NEW).and_then(|from| from.rename(name, dir, name));
+            return moved.and_then(|()| dir.sync()).map_err(sys("put in place", path));
+        }
+        self.begin(PUT, path)?;
+        self.exchange(format, dir, name, path)?;
+        self.end()
+    }
+
+    /// After a failure: what was moved away is put back where it was, and the journal ends. False where it cannot be.
+    fn take_back(&self, dir: &Dir, name: &CStr) -> bool {
+        let there = dir.stat_at(name).is_ok() || gone(self.dir.rename(OLD, dir, name)).is_ok();
+        there && self.end().is_ok()
+    }
+
+    /// Can be cut and begun again anywhere.
+    fn exchange(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
+        let failed = || sys("put in place", path);
+        let new = match self.dir.child(NEW) {
+            Err(Errno::ENOENT) => None,
+            opened => Some(opened.map_err(failed())?),
+        };
+        if let Some(new) = new.filter(|new| new.stat_at(name).is_ok()) {
+            gone(dir.rename(name, &self.dir, OLD)).map_err(failed())?;
+            new.rename(name, dir, name).map_err(failed())?;
+        }
+        if let Some(whiteout) = aufs_whiteout(format, name)? {
+            gone(dir.unlink(&whiteout)).map_err(failed())?;
+        }
+        dir.sync().map_err(failed())
+    }
+
+    /// Removes what the store has by a name, so that the base's shows again. `path` is its path in the store.
+    pub(super) fn uncover(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
+        let failed = || sys("remove", path);
+        if format == Format::MiniFo && recorded(dir, name).map_err(failed())? {
+            let there = super::walk::stat(dir, name).map_err(failed())?;
+            if there.is_some_and(|there| there.kind == Kind::Dir) {
+                self.begin(DROP, path)?;
+                if let Err(err) = self.drop_recorded(dir, name, path) {
+                    // Otherwise the next command ends it.
+                    if recorded(dir, name) == Ok(true) {
+                        self.take_back(dir, name);
+                    }
+                    return Err(err);
+                }
+                self.end()?;
+            } else {
+                // A file hides the base's without the record, too.
+                self.unrecord(dir, name, path)?;
+                self.take_out(dir, name).and_then(|()| dir.sync()).map_err(failed())?;
+            }
+        } else {
+            // Beside a whiteout of aufs's it is hidden, and goes first.
+            self.take_out(dir, name).map_err(failed())?;
+            if let Some(whiteout) = aufs_whiteout(format, name)? {
+                gone(dir.unlink(&whiteout)).map_err(failed())?;
+            }
+            dir.sync().map_err(failed())?;
+        }
+        self.clear()
+    }
+
+    fn drop_recorded(&self, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
+        self.take_out(dir, name).map_err(sys("remove", path))?;
+        self.unrecord(dir, name, path)
+    }
+
+    fn unrecord(&self, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
+        let rewritten = gone(self.dir.unlink(RECORDS)).and_then(|()| {
+            records::rewrite(dir, self, &mut |line| records::gone(line) != Some(name.to_bytes()))
+        });
+        rewritten.and_then(|_| dir.sync()).map_err(sys("rewrite the records beside", path))
+    }
+
+    /// Removes a name in one step: a directory is moved away first.
+    fn take_out(&self, dir: &Dir, name: &CStr) -> nix::Result<()> {
+        match super::walk::stat(dir, name)? {
+            None => Ok(()),
+            Some(stat) if stat.kind == Kind::Dir => dir.rename(name, &self.dir, OLD),
+            Some(_) => gone(dir.unlink(name)),
+        }
+    }
+}
+
+/// Does mini_fo have a record of the name?
+fn recorded(dir: &Dir, name: &CStr) -> nix::Result<bool> {
+    match records::read(dir) {
+        Err(Errno::ENOENT) => Ok(false),
+        read => Ok(read?.gone.iter().any(|gone| gone.as_c_str() == name)),
+    }
+}
+
+/// The name of aufs's whiteout of a name, which fuse-overlayfs obeys, too.
+fn aufs_whiteout(format: Format, name: &CStr) -> Result<Option<CString>> {
+    if !matches!(format, Format::Aufs | Format::FuseOverlayfs) {
+        return Ok(None);
+    }
+    let mut whiteout = WH.to_vec();
+    whiteout.extend_from_slice(name.to_bytes());
+    c_name(&whiteout).map(Some)
+}
+
+/// What is not there is as good as removed.
+fn gone(removed: nix::Result<()>) -> nix::Result<()> {
+    match removed {
+        Err(Errno::ENOENT) => Ok(()),
+        done => done,
+    }
+}
+
+/// The directory that a path in the store lies in, and its last name.
+fn place(store: &Dir, path: &[u8]) -> Result<(Dir, CString)> {
+    let mut dir = store.again().map_err(sys("open", path))?;
+    let mut parts = path.split(|b| *b == b'/').peekable();
+    while let Some(part) = parts.next() {
+        let part = c_name(part)?;
+        if parts.peek().is_none() {
+            return Ok((dir, part));
+        }
+        dir = dir.child(&part).map_err(sys("open the directory above", path))?;
+    }
+    Err(sys("open", path)(Errno::ENOENT))
+}
