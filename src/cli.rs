@@ -46,6 +46,9 @@ pub enum Command {
     Apply(Apply),
     Convert(Convert),
     Diff(Diff),
+    Restore(Restore),
+    Compact(Compact),
+    Check(Check),
     Hook(Hook),
     Version(Version),
 }
@@ -316,6 +319,72 @@ pub struct Diff {
     /// the upper folder or the tree, a bare directory
     #[argh(option)]
     pub store: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Give back the base's version of paths.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "restore")]
+pub struct Restore {
+    /// the sliver, and paths in it; of bare directories, the paths alone
+    #[argh(positional)]
+    pub words: Vec<String>,
+    /// overlay, overlay-userxattr, overlayfs, mini_fo, aufs, snapshot or tree: of bare directories
+    #[argh(option)]
+    pub format: Option<Format>,
+    /// the base's tree, a bare directory
+    #[argh(option)]
+    pub base: Option<PathBuf>,
+    /// the upper folder or the tree, a bare directory
+    #[argh(option)]
+    pub store: Option<PathBuf>,
+    /// print what would be done, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Drop from a store what the base has again.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "compact")]
+pub struct Compact {
+    /// the sliver
+    #[argh(positional)]
+    pub words: Vec<String>,
+    /// overlay, overlay-userxattr, overlayfs, mini_fo, aufs, snapshot or tree: of bare directories
+    #[argh(option)]
+    pub format: Option<Format>,
+    /// the base's tree, a bare directory
+    #[argh(option)]
+    pub base: Option<PathBuf>,
+    /// the upper folder or the tree, a bare directory
+    #[argh(option)]
+    pub store: Option<PathBuf>,
+    /// drop what differs in nothing but its time, too
+    #[argh(switch)]
+    pub ignore_times: bool,
+    /// print what would be done, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Look for what a crash left, and for what is damaged.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "check")]
+pub struct Check {
+    /// the slivers (default: all)
+    #[argh(positional)]
+    pub names: Vec<Name>,
+    /// put right what can be without losing anything
+    #[argh(switch)]
+    pub repair: bool,
     /// print JSON
     #[argh(switch)]
     pub json: bool,

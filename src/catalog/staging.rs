@@ -96,6 +96,14 @@ pub fn retire(root: &Root, name: &Name) -> Result<()> {
 
 /// Removes what nobody is at work on: bases that were retired, and imports that were interrupted.
 pub fn sweep(root: &Root) -> Result<()> {
+    each_left(root, &mut |path| {
+        log::info!("removing {}, which no base is any more, or never was", path.display());
+        tree::remove_path(path)
+    })
+}
+
+/// Hands over each folder that nobody is at work on.
+pub fn each_left(root: &Root, work: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
     let bases = root.bases();
     for entry in fs::read_dir(&bases).at("list", &bases)? {
         let entry = entry.at("list", &bases)?;
@@ -105,8 +113,7 @@ pub fn sweep(root: &Root) -> Result<()> {
             let path = entry.path();
             // Held while the tree goes, so that two sweepers do not meet in it.
             if let Some(_lock) = lock(&path)? {
-                log::info!("removing {}, which no base is any more, or never was", path.display());
-                tree::remove_path(&path)?;
+                work(&path)?;
             }
         }
     }

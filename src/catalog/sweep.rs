@@ -95,6 +95,22 @@ pub fn new(root: &Root, name: &Name) -> Result<()> {
     clear(&[new_store(root, name)])
 }
 
+/// The names of which there may be such folders, sorted.
+pub fn names(root: &Root) -> Result<Vec<Name>> {
+    let mut names = Vec::new();
+    for dir in [root.stores(), root.path().to_owned()] {
+        for entry in fs::read_dir(&dir).at("list", &dir)? {
+            let file = entry.at("list", &dir)?.file_name();
+            let hidden =
+                file.to_str().and_then(|file| file.strip_prefix(".new.").or(file.strip_prefix(".rm.")));
+            names.extend(hidden.and_then(|name| Name::parse(name).ok()));
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
 fn clear(dirs: &[PathBuf]) -> Result<()> {
     dirs.iter().filter(|dir| dir.exists()).try_for_each(|dir| tree::remove_path(dir))
 }

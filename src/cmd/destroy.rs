@@ -2,15 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::alive::{Views, refuse_alive};
-use crate::backend::probe;
 use crate::catalog::sliver::FILE;
 use crate::catalog::{Mounted, Root, Sliver, record, sweep};
 use crate::cli;
-use crate::cmd::{create, print_plan};
+use crate::cmd::{create, offline, print_plan};
 use crate::error::{Class, Error, Result};
 use crate::kind::{Kind, Union};
-use crate::lxc::Sockets;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, seed};
@@ -38,15 +35,7 @@ pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
         Mounted::forget(root, name)?;
         return lock.remove();
     }
-    if Sockets::read()?.running(root, name) {
-        return Err(Error::in_use(format!("the container `{name}` is running"))
-            .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
-    }
-    if let Some(backend) = store {
-        // A kernel that no longer offers the backend cannot hold a view of it either, but for what mountinfo shows.
-        let features = probe::features(root, backend).unwrap_or_default();
-        refuse_alive(root, name, backend, features, &Views::settled(root, name)?)?;
-    }
+    offline::refuse(root, name, store)?;
     refuse_mounts_in(&[root.store(name), root.container(name), sweep::new_store(root, name)])?;
     statfs::refuse_read_only(&root.stores())?;
     let (hide, mut remove) = steps(root, name, store.is_some(), container);

@@ -58,7 +58,7 @@ pub fn run(ctx: &mut Ctx, args: &cli::Diff) -> Result<()> {
 }
 
 /// A path of the view as the walk writes it.
-fn inside(path: &str) -> Result<Vec<u8>> {
+pub fn inside(path: &str) -> Result<Vec<u8>> {
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") {
         return Err(Error::usage(format!("`{}` leads out of the sliver", escape(path.as_bytes()))));

@@ -2,6 +2,8 @@
 
 mod apply;
 pub mod base;
+mod check;
+mod compact;
 mod convert;
 mod create;
 mod dedupe;
@@ -11,7 +13,9 @@ mod hook;
 mod layers;
 mod list;
 mod mount;
+mod offline;
 mod probe;
+mod restore;
 mod show;
 mod umount;
 
@@ -52,6 +56,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Dedupe(args) => dedupe::run(&ctx.root()?, &args),
         Command::Apply(args) => apply::run(&mut ctx, &args),
         Command::Convert(args) => convert::run(&mut ctx, &args),
+        Command::Check(args) => check::run(&mut ctx, &args),
+        Command::Compact(args) => compact::run(&mut ctx, &args),
+        Command::Restore(args) => restore::run(&mut ctx, &args),
         Command::Diff(args) => diff::run(&mut ctx, &args),
         Command::Hook(args) => hook::run(&mut ctx, &args),
         Command::Version(_) => out::line(concat!("sliverfs ", env!("CARGO_PKG_VERSION"))),

@@ -3,7 +3,7 @@
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, sweep};
 use crate::cli;
-use crate::cmd::{Ctx, chosen, convert, for_each, print_plan};
+use crate::cmd::{Ctx, chosen, convert, for_each, offline, print_plan};
 use crate::error::{Class, Result};
 use crate::mount::plan::Step;
 use crate::name::Name;
@@ -44,6 +44,10 @@ pub fn mount_as_it_is(root: &Root, name: &Name, dry_run: bool) -> Result<Vec<Ste
     let _image = view::hold_image(root, &sliver, &base)?;
     let steps = view::plan_up(root, &sliver, &base)?;
     if !dry_run {
+        if !steps.is_empty() {
+            // What a command that was cut began must not be seen half done.
+            offline::settle(root, &sliver)?;
+        }
         view::up(root, &sliver, &steps)?;
         // The view came up: what was kept from before a conversion has done its duty.
         if let Err(err) = sweep::drop_kept(root, name) {

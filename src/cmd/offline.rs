@@ -1,0 +1,87 @@
+//! A sliver that is changed while it is mounted nowhere.
+
+use crate::alive::{Views, refuse_alive};
+use crate::backend::probe;
+use crate::catalog::lock::Lock;
+use crate::catalog::{Root, Sliver};
+use crate::cmd::Ctx;
+use crate::cmd::layers::Layers;
+use crate::error::{Error, Result};
+use crate::kind::Kind;
+use crate::layer::{Format, Scratch};
+use crate::lxc::Sockets;
+use crate::name::Name;
+use crate::tree::{self, Dir};
+
+/// Refuses a sliver whose container runs, or whose store is alive anywhere.
+pub fn refuse(root: &Root, name: &Name, backend: Option<Kind>) -> Result<()> {
+    if Sockets::read()?.running(root, name) {
+        return Err(Error::in_use(format!("the container `{name}` is running"))
+            .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
+    }
+    if let Some(backend) = backend {
+        // A kernel that no longer offers the backend cannot hold a view of it either, but for what mountinfo shows.
+        let features = probe::features(root, backend).unwrap_or_default();
+        refuse_alive(root, name, backend, features, &Views::settled(root, name)?)?;
+    }
+    Ok(())
+}
+
+/// A sliver that nobody can mount while this lasts.
+pub struct Held {
+    _lock: Lock,
+    folder: Dir,
+    /// Its store's format.
+    pub format: Format,
+}
+
+impl Held {
+    /// Holds a sliver, whose store may be an image.
+    pub fn take(root: &Root, name: &Name) -> Result<(Self, Sliver)> {
+        let lock = root.lock_sliver(name)?;
+        let sliver = Sliver::load(root, name)?;
+        refuse(root, name, Some(sliver.backend))?;
+        let folder = tree::open(&root.store(name))?;
+        Ok((Self { _lock: lock, folder, format: Format::of(sliver.backend) }, sliver))
+    }
+}
+
+/// Holds the sliver that is named; none where bare directories are.
+pub fn hold(ctx: &mut Ctx, layers: &Layers<'_>) -> Result<Option<Held>> {
+    let (None, Some(name)) = (layers.format, layers.words.first()) else { return Ok(None) };
+    let name = Name::parse(name)?;
+    let (held, sliver) = Held::take(&ctx.root()?, &name)?;
+    if sliver.backend.grows_image() {
+        return Err(Error::unsupported(format!(
+            "the store of `{name}` is an image, which is changed in its view alone"
+        ))
+        .way_out("mount it, and copy what is wanted back from the base"));
+    }
+    Ok(Some(held))
+}
+
+/// Where the store is changed from, cleared of what a crash left unless this is only a dry run.
+pub fn scratch(held: Option<&Held>, format: Format, store: &Dir, dry_run: bool) -> Result<Scratch> {
+    let scratch = match held {
+        // Next to a subvolume is another file system.
+        Some(held) if !format.whole() => Scratch::beside(tree::again(&held.folder)?),
+        _ => Scratch::inside(store)?,
+    };
+    if !dry_run {
+        scratch.settle(format, store)?;
+    }
+    Ok(scratch)
+}
+
+/// Ends what a command that was cut began in the store of a sliver that is mounted nowhere. Its lock is held.
+pub fn settle(root: &Root, sliver: &Sliver) -> Result<()> {
+    if sliver.backend.grows_image() {
+        return Ok(());
+    }
+    let format = Format::of(sliver.backend);
+    let folder = root.store(&sliver.name);
+    let store = tree::open(&folder.join(if format.whole() { "tree" } else { "upper" }))?;
+    let scratch =
+        if format.whole() { Scratch::inside(&store)? } else { Scratch::beside(tree::open(&folder)?) };
+    scratch.settle(format, &store)
+}

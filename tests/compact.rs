@@ -1,0 +1,385 @@
+//! `compact`: what the base has again is dropped, and the view stays as it is, whatever happens on the way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+#[path = "layer/recorded.rs"]
+mod recorded;
+#[path = "layer/shown.rs"]
+mod shown;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::node::{Node, run};
+use common::require;
+use common::scripts::{Overlay, PLAIN, Random, base, edits, own_namespace};
+use common::strace;
+use common::tree::{Temp, assert_same};
+use recorded::Recording;
+use sliverfs::layer::{Aspects, Compact, Compacted, Format, Scratch};
+use sliverfs::tree;
+
+const UNIONS: [Format; 4] = [Format::Overlay, Format::Overlayfs, Format::MiniFo, Format::Aufs];
+const SCRIPTS: u64 = 60;
+
+fn sh(script: &str, args: &[&Path]) {
+    run(Command::new("sh").arg("-ec").arg(script).arg("sh").args(args));
+}
+
+/// Compacts bare directories by the library; and no dry run says anything else before, or anything after.
+fn compact(format: Format, store: &Path, base: &Path) -> Compacted {
+    let once = |dry_run| {
+        let dir = tree::open(store).unwrap();
+        let scratch = Scratch::inside(&dir).unwrap();
+        let (mut tell, mut compared) = (|_: &str, _: &[u8]| Ok(()), |_| ());
+        let compact = Compact::new(format, &scratch, Aspects::NONE, dry_run, &mut tell, &mut compared);
+        compact.run(dir, &tree::open(base).unwrap()).unwrap()
+    };
+    let planned = once(true);
+    let done = once(false);
+    if format != Format::MiniFo {
+        assert_eq!(serde_json::to_string(&planned).unwrap(), serde_json::to_string(&done).unwrap());
+    }
+    let again = once(false);
+    let dropped = again.files + again.directories + again.whiteouts + again.marks + again.garbage;
+    assert_eq!(dropped, 0, "{again:?}");
+    done
+}
+
+/// Compacts, and looks whether the view is what it was.
+fn keeps_view(format: Format, store: &Path, base: &Path, what: &str) -> Compacted {
+    let before = shown::exact(format, store, base);
+    let done = compact(format, store, base);
+    assert_same(&shown::exact(format, store, base), &before, what);
+    done
+}
+
+fn script(temp: &Path, lower: &Path, seed: u64) -> u64 {
+    let here = temp.join(seed.to_string());
+    let (plain, store) = (here.join("plain"), here.join("upper"));
+    fs::create_dir_all(&store).unwrap();
+    run(Command::new("cp").arg("-a").arg(lower).arg(&plain));
+    edits(&here, lower, &plain, &store, seed);
+    {
+        // Some of it becomes again what it was, or is removed and made anew from the base.
+        let view = Overlay::mount(&here, lower, &store, PLAIN);
+        let mut random = Random(seed);
+        for path in ["f", "a/f", "a/b", "a", "d/e/x", "d", "d/a", "empty", "l", "a/l", "d/p"] {
+            if random.below(3) == 0 {
+                let script =
+                    r#"rm -rf "$2/$3"; mkdir -p "$2/${3%/*}" 2>/dev/null && cp -a "$1/$3" "$2/$3" || true"#;
+                sh(script, &[lower, &view.0, Path::new(path)]);
+            }
+        }
+    }
+    // Whiteouts of nothing.
+    sh(
+        "cd $1; mknod nothing c 0 0; for d in */; do [ ! -d \"$d\" ] || [ -L \"${d%/}\" ] || mknod \"$d/nothing\" c 0 0; done",
+        &[&store],
+    );
+    let mut dropped = 0;
+    for to in UNIONS.into_iter().chain([Format::FuseOverlayfs]) {
+        let new = here.join(to.name());
+        shown::convert(Format::Overlay, &store, lower, to, &new).unwrap();
+        if to == Format::MiniFo {
+            sh("cd $1; printf 'D nothing\\nD nothing\\n' >> META_dAfFgHE39ktF3HD2sr", &[&new]);
+        }
+        let done = keeps_view(to, &new, lower, &format!("seed {seed}: {}", to.name()));
+        dropped += done.files + done.directories;
+        assert!(to != Format::MiniFo || done.whiteouts > 0);
+        assert_eq!(done.unclear, 0);
+        // What fuse-overlayfs cannot copy up must stay in its store.
+        assert!(to != Format::FuseOverlayfs || !store.join("d/null").exists() || new.join("d/null").exists());
+    }
+    let view = Overlay::mount(&here, lower, &store, PLAIN);
+    let before = shown::exact(Format::Tree, &view.0, lower);
+    drop(view);
+    let done = keeps_view(Format::Overlay, &store, lower, &format!("seed {seed}"));
+    assert!(done.whiteouts > 0);
+    let view = Overlay::mount(&here, lower, &store, PLAIN);
+    assert_same(&shown::exact(Format::Tree, &view.0, lower), &before, &format!("seed {seed}: mounted"));
+    drop(view);
+    fs::remove_dir_all(&here).unwrap();
+    dropped + done.files + done.directories
+}
+
+#[test]
+fn a_store_of_random_edits_shows_the_same() {
+    if !require("root", common::root()) {
+        return;
+    }
+    own_namespace();
+    let temp = Temp::quick();
+    let lower = temp.join("base");
+    base(&lower);
+    let dropped = match std::env::var("SLIVERFS_SEED") {
+        Ok(seed) => script(&temp.0, &lower, seed.parse().unwrap()),
+        Err(_) => (1..=SCRIPTS).map(|seed| script(&temp.0, &lower, seed)).sum(),
+    };
+    assert!(dropped > 0);
+}
+
+#[test]
+fn recorded_stores_show_the_same() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for format in UNIONS {
+        let recording = Recording::of(format);
+        let temp = Temp::new();
+        let base = temp.join("base");
+        recorded::base(&base);
+        for name in recording.scenarios() {
+            let store = temp.join(name);
+            fs::create_dir(&store).unwrap();
+            recording.build(name, &store);
+            keeps_view(format, &store, &base, &format!("{} {name}", format.name()));
+        }
+    }
+}
+
+/// A base without hard links, all of which a store has again.
+fn copied(temp: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
+    let (lower, store) = (temp.join("base"), temp.join("store"));
+    base(&lower);
+    run(Command::new("cp").arg("-a").arg(&lower).arg(&store));
+    (lower, store)
+}
+
+#[test]
+fn a_copy_of_the_whole_base_is_dropped() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for format in UNIONS {
+        let temp = Temp::new();
+        let (lower, store) = copied(&temp.0);
+        // And nothing of the base's is hidden by what says so.
+        match format {
+            Format::Aufs => sh(
+                "cd $1; for d in a a/b d; do : > $d/.wh..wh..opq; done; : > .wh.nothing; mkdir .wh..wh.tmp.1; \
+                 : > .wh..wh.tmp.1/x; touch -r $2/a a; touch -r $2/a/b a/b; touch -r $2/d d; touch -r $2 .",
+                &[&store, &lower],
+            ),
+            Format::MiniFo => sh(
+                "cd $1; printf 'D a\\nD d\\nD f\\nD l\\nD nothing\\n' > META_dAfFgHE39ktF3HD2sr; touch -r $2 .",
+                &[&store, &lower],
+            ),
+            _ => {
+                sh("cd $1; for d in a a/b d; do setfattr -n trusted.overlay.opaque -v y $d; done", &[&store])
+            }
+        }
+        let done = keeps_view(format, &store, &lower, format.name());
+        let left: Vec<_> = fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{}: {left:?}", format.name());
+        assert_eq!((done.files, done.directories), (11, 6), "{}", format.name());
+        assert_eq!(done.marks, if format == Format::MiniFo { 2 } else { 3 }, "{}", format.name());
+        assert!(done.bytes > 0);
+    }
+}
+
+#[test]
+fn what_differs_in_anything_stays() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let temp = Temp::new();
+    let (lower, store) = copied(&temp.0);
+    sh(
+        "cd $1; echo other > a/f; touch -h -d @1500000000 a/f; chmod 640 a/b/f; chown 9 a/b/c/f; setfattr -n trusted.x -v 1 f; \
+         touch -h -d @1500000001 d/a; ln -sfn g l; touch -h -d @1500000000 l; setfattr -n security.x -v 1 d/b; \
+         chown -h 3 a/l; rm d/p; mkfifo d/p; chmod 700 empty; setfattr -n trusted.overlay.opaque -v y d/e; rm d/e/x",
+        &[&store],
+    );
+    let done = keeps_view(Format::Overlay, &store, &lower, "what differs");
+    assert_eq!((done.files, done.directories, done.marks), (1, 0, 0), "{done:?}");
+    // The opaque mark hides what the store lacks.
+    assert!(store.join("d/e").exists());
+    assert!(!store.join("d/null").exists());
+}
+
+#[test]
+fn names_of_one_file_are_dropped_together_or_not_at_all() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let temp = Temp::new();
+    let (lower, store) = (temp.join("base"), temp.join("store"));
+    sh(
+        "mkdir $1; cd $1; echo 1 > a; ln a b; echo 2 > c; echo 3 > d; echo 3 > e; touch -d @1500000000 *",
+        &[&lower],
+    );
+    // Both names; a name that was broken off; two files that are one now.
+    sh("mkdir $2; cp -a $1/a $1/b $2; cp -a $1/c $1/d $2; ln $2/d $2/e; ln $2/c $2/c2", &[&lower, &store]);
+    let done = keeps_view(Format::Overlay, &store, &lower, "links");
+    assert_eq!((done.files, done.linked), (0, 5));
+    sh("rm $1/b $1/c2 $1/e", &[&store]);
+    // `a` alone would become one file with the base's `b` again.
+    let done = keeps_view(Format::Overlay, &store, &lower, "no links any more");
+    assert_eq!((done.files, done.linked), (2, 1));
+}
+
+fn bare(format: &str, base: &Path, store: &Path, more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
+    command.args(["compact", "--format", format, "--base"]).arg(base).arg("--store").arg(store).args(more);
+    command.output().unwrap()
+}
+
+#[test]
+fn the_command_line() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let temp = Temp::new();
+    let (lower, store) = copied(&temp.0);
+    sh(
+        "cd $1; touch a/f; echo other > f; mkdir new; mknod new/gone c 0 0; touch -d @1500000000 a",
+        &[&store],
+    );
+    let before = shown::exact(Format::Overlay, &store, &lower);
+    let output = bare("overlay", &lower, &store, &["--dry-run"]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "d/a: as in the base: dropped",
+        "new/gone: a whiteout of nothing: dropped",
+        "9 files, 5 directories, 1 whiteouts",
+    ] {
+        assert!(printed.contains(line), "{printed}");
+    }
+    assert!(store.join("d/a").exists());
+    let output = bare("overlay", &lower, &store, &["--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["files"], 9);
+    assert_eq!(json["directories"], 5);
+    assert_eq!(json["format"], "overlay");
+    assert_same(&shown::exact(Format::Overlay, &store, &lower), &before, "the view");
+    let output = bare("overlay", &lower, &store, &["--json", "--ignore-times"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&json["files"], &json["directories"]), (&1.into(), &1.into()), "{json}");
+    assert_eq!(bare("tree", &lower, &store, &[]).status.code(), Some(3));
+    assert_eq!(bare("overlay", &lower, &store, &["x"]).status.code(), Some(2));
+    assert_eq!(
+        Command::new(env!("CARGO_BIN_EXE_sliverfs"))
+            .args(["compact", "--format", "aufs"])
+            .output()
+            .unwrap()
+            .status
+            .code(),
+        Some(2)
+    );
+}
+
+/// A full disk is when an operator compacts.
+#[test]
+fn a_full_disk_is_emptied_and_a_store_in_use_is_left_alone() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 24);
+    node.ok(&["create", "a", "--base", "b", "--backend", "overlay"]);
+    node.ok(&["mount", "a"]);
+    let view = node.view("a");
+    let tree = node.lxcpath.join(".base/b/tree");
+    sh(
+        "cd $1; cp -a --remove-destination $2/var/big var/big; touch -d @1500000000 var; echo mine > mine; cat /dev/zero > full 2>/dev/null || :; sync",
+        &[&view, &tree],
+    );
+    assert!(node.fails(4, &["compact", "a"]).contains("is mounted at"), "while it is mounted");
+    node.ok(&["umount", "a"]);
+    let store = node.store("a").join("upper");
+    let before = shown::exact(Format::Overlay, &store, &tree);
+    let json = node.json(&["compact", "a", "--json"]);
+    assert_eq!((&json["files"], &json["directories"]), (&1.into(), &1.into()), "{json}");
+    assert!(json["bytes"].as_u64().unwrap() >= 300_000, "{json}");
+    assert_same(&shown::exact(Format::Overlay, &store, &tree), &before, "the view");
+    node.ok(&["mount", "a"]);
+    assert_eq!(fs::read_to_string(view.join("mine")).unwrap(), "mine\n");
+    node.ok(&["umount", "a"]);
+
+    // mini_fo's records need a block of their own until the new ones are in place.
+    let (lower, full) = (node.dir().join("lower"), node.lxcpath.join("mini"));
+    base(&lower);
+    sh(
+        "rm $3/full; mkdir $2; cd $2; printf 'D nothing\\nD f\\n' > META_dAfFgHE39ktF3HD2sr; cp -a $1/a .; cat /dev/zero > full 2>/dev/null || :; touch -r $1 .; \
+         n=0; sync; while echo x > $3/fill.$n && sync -f $3; do n=$((n+1)); done 2>/dev/null",
+        &[&lower, &full, &store],
+    );
+    let before = shown::exact(Format::MiniFo, &full, &lower);
+    let output = bare("mini_fo", &lower, &full, &["--json"]);
+    let first: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_same(&shown::exact(Format::MiniFo, &full, &lower), &before, "the view");
+    assert_eq!(first["stuck"], 1, "{first}");
+    let output = bare("mini_fo", &lower, &full, &["--json"]);
+    let then: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&then["stuck"], &then["whiteouts"]), (&0.into(), &1.into()), "{then}");
+    assert_same(&shown::exact(Format::MiniFo, &full, &lower), &before, "the view");
+}
+
+#[test]
+fn a_tree_of_its_own_has_nothing_to_drop() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 24);
+    node.ok(&["create", "a", "--base", "b", "--backend", "copy"]);
+    assert!(node.fails(3, &["compact", "a"]).contains("dedupe"));
+}
+
+/// Killed anywhere, the view is what it was; and the next run ends in the same place.
+#[test]
+fn killed_at_every_step() {
+    if !require("root", common::root()) || !require("strace", strace::works()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 32);
+    for format in [Format::Overlay, Format::MiniFo, Format::Aufs] {
+        let temp = Temp::quick();
+        let (lower, master, store) = (temp.join("base"), temp.join("master"), temp.join("store"));
+        base(&lower);
+        sh(
+            "mkdir $2; cd $2; cp -a $1/d $1/f .; echo mine > mine; mkdir -p a; echo > a/mine; touch -r $1 .",
+            &[&lower, &master],
+        );
+        match format {
+            Format::Aufs => sh(
+                ": > $1/.wh.nothing; : > $1/.wh.empty; : > $1/d/.wh..wh..opq; touch -r $2/d $1/d",
+                &[&master, &lower],
+            ),
+            Format::MiniFo => {
+                sh("printf 'D f\\nD nothing\\nD d\\nD l\\n' > $1/META_dAfFgHE39ktF3HD2sr", &[&master])
+            }
+            _ => sh(
+                "mknod $1/nothing c 0 0; mknod $1/empty c 0 0; setfattr -n trusted.overlay.opaque -v y $1/d",
+                &[&master],
+            ),
+        }
+        let fresh = || sh("rm -rf $2; cp -a $1 $2", &[&master, &store]);
+        fresh();
+        let before = shown::whole(format, &store, &lower);
+        let (base, path) = (lower.to_str().unwrap(), store.to_str().unwrap());
+        let args = ["compact", "--format", format.name(), "--base", base, "--store", path];
+        let points = strace::points(&node, &args);
+        let names =
+            |dir: &Path| run(Command::new("sh").arg("-ec").arg("cd $1; find . | sort").arg("sh").arg(dir));
+        let end = names(&store);
+        assert!(points.len() > 10, "{points:?}");
+        for point in points {
+            fresh();
+            strace::kill(&node, &point, &args);
+            // mini_fo's new records lie in the store until they are in place.
+            let seen: Vec<_> = shown::whole(format, &store, &lower)
+                .lines()
+                .filter(|line| !line.starts_with("Put .sliverfs-records "))
+                .map(str::to_owned)
+                .collect();
+            assert_same(&seen.join("\n"), &before, &format!("{}: killed at {point:?}", format.name()));
+            run(&mut node.command(&args));
+            assert_same(&shown::whole(format, &store, &lower), &before, &format!("{point:?}, and again"));
+            // A directory whose time a kill kept from being set back is not as the base's any more.
+            if end.contains("\n./d\n") == store.join("d").exists() {
+                assert_eq!(names(&store), end, "{}: {point:?}", format.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! `restore`: the base's version of a path comes back, all of it or nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+#[path = "layer/shown.rs"]
+mod shown;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::node::{Node, run};
+use common::require;
+use common::scripts::{base, edits, own_namespace};
+use common::strace;
+use common::tree::{Temp, assert_same};
+use sliverfs::layer::Format;
+
+const UNIONS: [Format; 4] = [Format::Overlay, Format::Overlayfs, Format::MiniFo, Format::Aufs];
+const SCRIPTS: u64 = 25;
+const META: &str = "META_dAfFgHE39ktF3HD2sr";
+
+fn sh(script: &str, args: &[&Path]) {
+    run(Command::new("sh").arg("-ec").arg(script).arg("sh").args(args));
+}
+
+fn bare(format: Format, base: &Path, store: &Path, paths: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
+    command.args(["restore", "--format", format.name(), "--base"]).arg(base).arg("--store").arg(store);
+    command.args(paths).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// The lines of a view at a path and below it, and all others but for the folders above.
+fn parts(lines: &str, path: &str) -> (Vec<String>, Vec<String>) {
+    // Change, name, letter, mode, owner; and a name may hold blanks.
+    let name = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let letter = (2..words.len() - 2).find(|at| words[*at].len() == 1 && words[at + 2].contains(':'));
+        words[1..letter.unwrap()].join(" ")
+    };
+    let below = |line: &str| name(line) == path || name(line).starts_with(&format!("{path}/"));
+    let above = |line: &str| name(line).is_empty() || format!("{path}/").starts_with(&(name(line) + "/"));
+    // What a line says of other names of the same file is no part of either.
+    let plain = |line: &str| line.split(" with ").next().unwrap().replacen("Opaque ", "Meta ", 1);
+    let (inside, outside): (Vec<_>, Vec<_>) = lines.lines().partition(|line| below(line));
+    (
+        inside.into_iter().map(plain).collect(),
+        outside.into_iter().filter(|line| !above(line)).map(plain).collect(),
+    )
+}
+
+/// Restores every path of the base in turn, in a copy of the store: there it is the base's, and elsewhere nothing changed.
+fn everywhere(format: Format, temp: &Path, lower: &Path, store: &Path, what: &str) {
+    let wanted = shown::exact(Format::Tree, lower, lower);
+    let before = shown::exact(format, store, lower);
+    let copy = temp.join("copy");
+    for path in [
+        "f", "a/f", "a/b/f", "a/b/c", "a/b", "a", "d/e/x", "d/e", "d", "d/a", "empty", "l", "a/l", "d/p",
+        "d/null",
+    ] {
+        run(Command::new("cp").arg("-a").arg(store).arg(&copy));
+        let output = bare(format, lower, &copy, &[path]);
+        let told = said(&output);
+        let what = format!("{what}: {}: {path}: {told}", format.name());
+        // A file stands where the base has a folder.
+        if told.contains("is no directory in the view") {
+            assert_eq!(output.status.code(), Some(1), "{what}");
+            assert_same(&shown::exact(format, &copy, lower), &before, &what);
+        } else {
+            assert!(output.status.success(), "{what}");
+            let (after, whole) = (shown::exact(format, &copy, lower), shown::whole(format, &copy, lower));
+            assert_same(&parts(&after, path).0.join("\n"), &parts(&wanted, path).0.join("\n"), &what);
+            // Deleted folders above are there again, with nothing else in them.
+            let other = |lines: &str| parts(lines, path).1.join("\n");
+            assert_same(&other(&after), &other(&before), &what);
+            let again = bare(format, lower, &copy, &[path]);
+            assert!(again.status.success(), "{what}");
+            assert_same(&shown::whole(format, &copy, lower), &whole, &what);
+        }
+        for name in [".sliverfs-new", ".sliverfs-old", ".sliverfs-journal", ".sliverfs-records"] {
+            assert!(!copy.join(name).exists(), "{what}: {name}");
+        }
+        run(Command::new("rm").arg("-rf").arg(&copy));
+    }
+}
+
+#[test]
+fn every_path_of_stores_of_random_edits() {
+    if !require("root", common::root()) {
+        return;
+    }
+    own_namespace();
+    let temp = Temp::quick();
+    let lower = temp.join("base");
+    base(&lower);
+    for seed in 1..=SCRIPTS {
+        let here = temp.join(&seed.to_string());
+        let (plain, store) = (here.join("plain"), here.join("upper"));
+        fs::create_dir_all(&store).unwrap();
+        run(Command::new("cp").arg("-a").arg(&lower).arg(&plain));
+        edits(&here, &lower, &plain, &store, seed);
+        // Each script in one format, and each fifth as it was written.
+        let formats = [
+            Format::Overlay,
+            Format::Overlayfs,
+            Format::MiniFo,
+            Format::Aufs,
+            Format::FuseOverlayfs,
+            Format::Tree,
+        ];
+        let format = formats[usize::try_from(seed).unwrap() % formats.len()];
+        let new = here.join("new");
+        shown::convert(Format::Overlay, &store, &lower, format, &new).unwrap();
+        everywhere(format, &here, &lower, &new, &format!("seed {seed}"));
+        fs::remove_dir_all(&here).unwrap();
+    }
+}
+
+/// Deleted, replaced, below a deleted folder, below an opaque one, in each format's own words.
+fn cases(format: Format, store: &Path) {
+    let script = match format {
+        Format::Aufs => ": > .wh.f; : > .wh.d; : > a/.wh..wh..opq; echo mine > a/b; echo new > a/new",
+        Format::Overlayfs => {
+            "for f in f d; do ln -s '(overlay-whiteout)' $f; setfattr -h -n trusted.overlay.whiteout -v y $f; done; \
+             setfattr -n trusted.overlay.opaque -v y a; echo mine > a/b; echo new > a/new"
+        }
+        Format::MiniFo => {
+            "printf 'D f\\nD d\\nD a\\nD other\\n' > META_dAfFgHE39ktF3HD2sr; echo mine > a/b; echo new > a/new"
+        }
+        _ => {
+            "mknod f c 0 0; mknod d c 0 0; setfattr -n trusted.overlay.opaque -v y a; echo mine > a/b; echo new > a/new"
+        }
+    };
+    sh(&format!("mkdir -p $1/a; cd $1; {script}"), &[store]);
+}
+
+#[test]
+fn each_way_back() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for format in UNIONS {
+        let temp = Temp::new();
+        let (lower, store) = (temp.join("base"), temp.join("store"));
+        base(&lower);
+        cases(format, &store);
+        everywhere(format, &temp.0, &lower, &store, "by hand");
+        let output = bare(format, &lower, &store, &["--json", "/f", "./d//e/", "a/b/c", "a/f", "empty"]);
+        // `a/b` is a file now.
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("a/b is no directory in the view"), "{}", said(&output));
+        let output = bare(format, &lower, &store, &["--json", "/f", "./d//e/", "a/b", "a/f", "empty"]);
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let rows: Vec<_> = rows
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| (row["path"].as_str().unwrap(), row["done"].as_str().unwrap()))
+            .collect();
+        assert_eq!(
+            rows[2..],
+            [("a/b", "copied"), ("a/f", "copied"), ("empty", "already")],
+            "{}",
+            format.name()
+        );
+        let view = shown::exact(format, &store, &lower);
+        for line in ["Put d/e/x ", "Put a/new ", "Put a/b/c/f ", "Put f "] {
+            assert!(view.contains(line), "{}: {line}: {view}", format.name());
+        }
+        // The rest of the deleted and of the opaque folder stays away.
+        for line in ["Put d/a ", "Put a/l "] {
+            assert!(!view.contains(line), "{}: {line}: {view}", format.name());
+        }
+        for (paths, code) in
+            [(&["nosuch"][..], 2), (&["../x"], 2), (&["/"], 2), (&[], 2), (&["l/x"], 2), (&["f/x"], 2)]
+        {
+            assert_eq!(bare(format, &lower, &store, paths).status.code(), Some(code), "{paths:?}");
+        }
+        if format == Format::MiniFo {
+            assert_eq!(fs::read_to_string(store.join(META)).unwrap(), "D d\nD a\nD other\n");
+        }
+    }
+}
+
+/// What overlay took a moved file for must not come back under two names.
+#[test]
+fn a_file_that_was_moved_is_not_the_one_that_comes_back() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 32);
+    node.ok(&["create", "a", "--base", "b", "--backend", "overlay"]);
+    node.ok(&["mount", "a"]);
+    let view = node.view("a");
+    sh("cd $1; mv etc/b.txt moved; echo more >> moved", &[&view]);
+    assert!(node.fails(4, &["restore", "a", "etc/b.txt"]).contains("is mounted at"));
+    node.ok(&["umount", "a"]);
+    node.ok(&["restore", "a", "etc/b.txt", "--dry-run"]);
+    assert_eq!(node.ok(&["restore", "a", "etc/b.txt"]), "etc/b.txt: the base's again\n");
+    node.ok(&["mount", "a"]);
+    assert_eq!(fs::read_to_string(view.join("etc/b.txt")).unwrap(), "two\n");
+    assert_eq!(fs::read_to_string(view.join("moved")).unwrap(), "two\nmore\n");
+    node.ok(&["umount", "a"]);
+}
+
+#[test]
+fn a_tree_gets_a_copy_and_the_rest_stays() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("btrfs", 128);
+    for kind in ["btrfs-snapshot", "reflink", "copy"] {
+        node.ok(&["create", "a", "--base", "b", "--backend", kind]);
+        node.ok(&["mount", "a"]);
+        let view = node.view("a");
+        sh("cd $1; rm -r etc; echo x > var/big; rm -r var/deep; echo mine > mine", &[&view]);
+        node.ok(&["umount", "a"]);
+        node.ok(&["restore", "a", "etc/dir", "var/big", "var/deep/er/x"]);
+        node.ok(&["mount", "a"]);
+        let tree = node.lxcpath.join(".base/b/tree");
+        for path in ["etc/dir/c.txt", "var/big", "var/deep/er/x", "mine"] {
+            let from = if path == "mine" { view.join(path) } else { tree.join(path) };
+            assert_eq!(fs::read(view.join(path)).unwrap(), fs::read(from).unwrap(), "{kind}: {path}");
+        }
+        assert!(!view.join("etc/a.txt").exists() && !view.join("var/deep/y").exists());
+        let names: Vec<_> = fs::read_dir(&view).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(!names.iter().any(|name| name.to_str().unwrap().starts_with(".sliverfs")), "{names:?}");
+        node.ok(&["umount", "a"]);
+        node.ok(&["destroy", "a"]);
+    }
+}
+
+/// A full disk: what is only uncovered needs none of it, and what must be copied leaves the old state.
+#[test]
+fn no_space_leaves_the_old_state() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 24);
+    node.ok(&["create", "a", "--base", "b", "--backend", "overlay"]);
+    node.ok(&["mount", "a"]);
+    sh(
+        "cd $1; rm etc/b.txt; rm -r var; mkdir var; echo mine > etc/dir/mine; cat /dev/zero > full 2>/dev/null || :; sync",
+        &[&node.view("a")],
+    );
+    node.ok(&["umount", "a"]);
+    let (store, tree) = (node.store("a").join("upper"), node.lxcpath.join(".base/b/tree"));
+    let before = shown::exact(Format::Overlay, &store, &tree);
+    let said = node.fails(1, &["restore", "a", "var/big"]);
+    assert!(said.contains("No space left on device"), "{said}");
+    assert_same(&shown::exact(Format::Overlay, &store, &tree), &before, "the view");
+    node.ok(&["check", "a"]);
+    assert_eq!(node.ok(&["restore", "a", "etc/b.txt", "etc/dir"]).lines().count(), 2);
+    node.ok(&["check", "a"]);
+    let view = shown::exact(Format::Overlay, &store, &tree);
+    assert!(view.contains("Put etc/b.txt ") && !view.contains("etc/dir/mine"), "{view}");
+    // A folder that was opaque as a whole comes back, too.
+    node.ok(&["restore", "a", "var"]);
+    assert!(shown::exact(Format::Overlay, &store, &tree).contains("Put var/deep/er/x "));
+}
+
+/// Links where the base has folders, FIFOs and devices where it has files: nothing is followed, opened or waited for.
+#[test]
+fn nothing_leads_out_of_the_store() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for format in [Format::Overlay, Format::MiniFo, Format::Aufs, Format::Tree] {
+        let temp = Temp::new();
+        let (lower, store, outside) = (temp.join("base"), temp.join("store"), temp.join("outside"));
+        base(&lower);
+        sh(
+            "mkdir -p $1 $2/b $2/e; echo kept > $2/f; echo kept > $2/b/f; echo kept > $2/e/x; cd $1; ln -s $2 a; ln -s $2 d; mkfifo f; mknod empty c 1 3",
+            &[&store, &outside],
+        );
+        for path in ["a/f", "a/b/f", "d/e/x"] {
+            let output = bare(format, &lower, &store, &[path]);
+            assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        }
+        let output = bare(format, &lower, &store, &["a", "d", "f", "empty"]);
+        assert!(output.status.success(), "{}: {}", format.name(), said(&output));
+        for path in ["f", "b/f", "e/x"] {
+            assert_eq!(fs::read_to_string(outside.join(path)).unwrap(), "kept\n");
+        }
+        let wanted = shown::whole(Format::Tree, &lower, &lower);
+        let below = |lines: &str, path: &str| parts(lines, path).0;
+        for path in ["a", "d", "f", "empty"] {
+            assert_eq!(
+                below(&shown::whole(format, &store, &lower), path),
+                below(&wanted, path),
+                "{}",
+                format.name()
+            );
+        }
+    }
+}
+
+/// Can the call fail for want of space?
+fn wants_space(call: &str) -> bool {
+    let calls =
+        ["mkdir", "write", "fsync", "syncfs", "rename", "setxattr", "ftruncate", "symlink", "mknod", "link"];
+    calls.iter().any(|name| call.contains(name)) && !call.contains("unlink")
+}
+
+/// Killed anywhere, or without space at any step: after `check --repair` the path is as it was, or the base's; and the same command ends it.
+#[test]
+fn killed_at_every_step() {
+    if !require("root", common::root()) || !require("strace", strace::works()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 32);
+    let tree = node.lxcpath.join(".base/b/tree");
+    node.ok(&["create", "a", "--base", "b", "--backend", "overlay"]);
+    node.ok(&["mount", "a"]);
+    sh(
+        "cd $1; rm -r var; rm -r etc; mkdir etc; echo mine > etc/mine; echo file > etc/dir; echo x > empty/x",
+        &[&node.view("a")],
+    );
+    node.ok(&["umount", "a"]);
+    let (store, master) = (node.store("a"), node.dir().join("master"));
+    run(Command::new("cp").arg("-a").arg(&store).arg(&master));
+    let fresh = || sh("rm -rf $2; cp -a $1 $2", &[&master, &store]);
+    let seen = || shown::whole(Format::Overlay, &store.join("upper"), &tree);
+    let old = seen();
+    // A copy below a deleted folder, a folder in place of a file, a folder that is taken away.
+    for path in ["var/deep/er", "etc/dir", "empty"] {
+        let args = ["restore", "a", path];
+        let points = strace::points(&node, &args);
+        let new = seen();
+        assert_ne!(old, new);
+        assert!(points.len() > 10, "{points:?}");
+        for (call, number, _) in points.iter().filter(|(call, ..)| wants_space(call)) {
+            fresh();
+            let inject = format!("inject={call}:error=ENOSPC:when={number}");
+            let failed = strace::command(&node, &["-f", "-e", &inject], &args).status().unwrap();
+            let left = node.run(&["check", "a"]);
+            let after = seen();
+            assert!(after == old || after == new, "{path}: no space at {call} {number}: {after}");
+            assert!(!failed.success() || after == new, "{path}: no space at {call} {number}");
+            assert!(left.status.success() || after == new, "{path}: {call} {number}: {}", said(&left));
+            node.ok(&args);
+            assert_same(&seen(), &new, &format!("{path}: no space at {call} {number}"));
+        }
+        for point in points {
+            fresh();
+            strace::kill(&node, &point, &args);
+            let output = node.run(&["check", "a", "--repair"]);
+            assert!(output.status.success(), "{path}: {point:?}: {}", said(&output));
+            let after = seen();
+            assert!(after == old || after == new, "{path}: {point:?}: {after}");
+            node.ok(&["check", "a"]);
+            node.ok(&args);
+            assert_same(&seen(), &new, &format!("{path}: {point:?}"));
+        }
+        fresh();
+    }
+}
+
+/// As above for mini_fo, whose records are rewritten, for aufs, and for a whole tree: bare directories, settled by the next run.
+#[test]
+fn killed_at_every_step_in_bare_directories() {
+    if !require("root", common::root()) || !require("strace", strace::works()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 32);
+    for (format, paths) in
+        [(Format::MiniFo, &["a", "d/e"][..]), (Format::Aufs, &["d/e"]), (Format::Tree, &["a"])]
+    {
+        let temp = Temp::quick();
+        let (lower, master, store) = (temp.join("base"), temp.join("master"), temp.join("store"));
+        base(&lower);
+        cases(format, &master);
+        let fresh = || sh("rm -rf $2; cp -a $1 $2", &[&master, &store]);
+        let seen = || shown::whole(format, &store, &lower);
+        for path in paths {
+            let (lower, store) = (lower.to_str().unwrap(), store.to_str().unwrap());
+            let args = ["restore", "--format", format.name(), "--base", lower, "--store", store, path];
+            // Nothing to do, but to settle what was begun.
+            let settle = ["restore", "--format", format.name(), "--base", lower, "--store", store, "empty"];
+            fresh();
+            let old = seen();
+            let points = strace::points(&node, &args);
+            let new = seen();
+            for (call, number, _) in points.iter().filter(|(call, ..)| wants_space(call)) {
+                fresh();
+                let inject = format!("inject={call}:error=ENOSPC:when={number}");
+                let _failed = strace::command(&node, &["-f", "-e", &inject], &args).status().unwrap();
+                // A disk that fails at the very end leaves what the next run clears.
+                let after = seen();
+                let after: Vec<&str> = after.lines().filter(|line| !line.contains(" .sliverfs-")).collect();
+                let after = after.join("\n");
+                assert!(after == old || after == new, "{}: {path}: {call} {number}: {after}", format.name());
+                node.ok(&args);
+                assert_same(&seen(), &new, &format!("{}: {path}: {call} {number}", format.name()));
+            }
+            for point in points {
+                fresh();
+                strace::kill(&node, &point, &args);
+                if format != Format::Tree {
+                    node.ok(&settle);
+                    let after = seen();
+                    assert!(after == old || after == new, "{}: {path}: {point:?}: {after}", format.name());
+                }
+                node.ok(&args);
+                assert_same(&seen(), &new, &format!("{}: {path}: {point:?}", format.name()));
+            }
+        }
+    }
+}
