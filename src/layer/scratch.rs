@@ -1,13 +1,14 @@
 //! Where a store is changed from: what is being made, what is being thrown away, and a journal where two steps belong together.
 
 use std::ffi::{CStr, CString};
-use std::io::{Read, Write};
+use std::io::Write;
 
 use nix::errno::Errno;
 
 use super::decode::WH;
 use super::{Format, records};
 use crate::error::Result;
+use crate::sys::file::read_all;
 use crate::sys::sync;
 use crate::tree::{self, Dir, Kind, SELF, Time, c_name, sys};
 
@@ -98,11 +99,8 @@ impl Scratch {
         if stat.kind != Kind::File {
             return Ok(None);
         }
-        let mut text = Vec::new();
-        let file = self.dir.open_file(JOURNAL, &stat)?;
-        file.take(stat.size)
-            .read_to_end(&mut text)
-            .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO)))?;
+        let most = usize::try_from(stat.size).unwrap_or(usize::MAX);
+        let text = read_all(self.dir.open_file(JOURNAL, &stat)?, most)?;
         Ok(match text.as_slice() {
             [what @ (PUT | DROP), b' ', path @ .., b'\n'] => Some((*what, path.to_vec())),
             _ => None,
