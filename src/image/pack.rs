@@ -46,8 +46,9 @@ const SQUASHFS: Choices = Choices {
         &["-comp", "lzo"],
         &["-comp", "lz4"],
     ],
-    // OpenWrt's own block: 3 % smaller than the default of 128 KiB, and no more memory than its root file system takes.
-    always: &["-b", "262144"],
+    // The kernel keeps the pages of a whole block for each smaller file in it that is read (seen on 6.18): blocks of 256 KiB,
+    // which OpenWrt takes, make an image 3 % smaller and take twice the page cache.
+    always: &["-b", "131072"],
 };
 
 const EROFS: Choices = Choices {

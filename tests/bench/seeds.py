@@ -150,29 +150,17 @@ def lacking(way, works):
 def add_bases(disk, node, tar, missing):
     """Bytes on the disk of each base. Images only on ext4: they are the same elsewhere."""
     taken = {}
-    for form in ["plain"] + (["squashfs", ways.SMALL_BLOCKS, "erofs", "btrfs"] if disk.kind == "ext4" else []):
-        source, options = tar, [] if form == "plain" else ["--pack", form]
+    for form in ["plain"] + (["squashfs", "erofs", "btrfs"] if disk.kind == "ext4" else []):
+        options = [] if form == "plain" else ["--pack", form]
         try:
-            if form == ways.SMALL_BLOCKS:
-                source, options = small_blocks(node), []
             before = disk.used()
-            node.ok("base", "add", form, source, *options)
+            node.ok("base", "add", form, tar, *options)
             taken[form] = disk.used() - before
         except (Failed, OSError) as err:
             if form == "plain":
                 raise
             missing.append(("a base packed as " + form, str(err).strip().splitlines()[-1]))
-        if source != tar:
-            os.unlink(source)
     return taken
-
-
-def small_blocks(node):
-    """A squashfs with the program's own options, but blocks of 128 KiB."""
-    image = os.path.join(node.disk, "blocks.squashfs")
-    tree = os.path.join(node.lxcpath, ".base", "plain", "tree")
-    command(["mksquashfs", tree, image, "-comp", "zstd", "-b", "131072", "-quiet", "-no-progress"])
-    return image
 
 
 def create(disk, rows, missing):

@@ -111,7 +111,7 @@ TEXT = """## How it is measured
   twice where they are kept twice; on zfs-fuse by `zpool list`, in its three digits.
 - A sliver's disk is counted after its first mount. "The last" is the one whose number stands in brackets: full copies share nothing
   on ext4 and take long on zfs-fuse, so fewer are made.
-- Squashfs is packed as `base add --pack squashfs` does, and once more by mksquashfs with blocks of 128 KiB; erofs as `--pack erofs` does,
+- Squashfs is packed as `base add --pack squashfs` does (zstd, blocks of 128 KiB), erofs as `--pack erofs` does,
   which takes zstd where erofs-utils has it (1.8), else lz4hc.
 - The slivers of all ways on a disk are made in turn, once in this order and once in the other, with the disk at rest before each;
   times are of whole processes, medians of %(slivers)d (snapshots: %(snapshots)d; full copies: %(copies)d, 2 on zfs-fuse); a ratio is of medians of one run.
@@ -128,7 +128,7 @@ TEXT = """## How it is measured
 ## What may be concluded
 - Compare ways of one disk with each other. Between disks, times depend on their file systems and on the machine's own disk.
 - squashfs keeps pages for the whole block of a file that is smaller (seen on Linux 6.18): many small files take more page cache than
-  they have bytes, and blocks of 128 KiB half as much as those of 256. It is taken once for all slivers, and given back when memory is short.
+  they have bytes; blocks of 256 KiB took twice as much. It is taken once for all slivers, and given back when memory is short.
 - Where a view costs page cache for each sliver, ten containers that use the same programs hold them in memory ten times; on a
   small node that matters more than the disk.
 - A union's first write to a file costs its whole size, in time and in disk; the ways that share extents pay by block.

@@ -90,8 +90,6 @@ printf 'lxc.rootfs.path = dir:%s\\nlxc.uts.name = original\\n' "$root/original/r
 LXC_COPY = 'rmdir "$at"; exec lxc-copy -P "$root" -n original -N "$name" -s -B overlay'
 
 
-# The base of a squashfs that takes less page cache than what the program packs.
-SMALL_BLOCKS = "small-blocks"
 # The two that are held against each other more often.
 SNAPSHOT, SNAPSHOT_BY_HAND = "btrfs-snapshot", "`btrfs subvolume snapshot`"
 SNAPSHOT_SYNCED = SNAPSHOT_BY_HAND + ", same fsyncs"
@@ -106,7 +104,6 @@ def on(disk, node):
             Hand(node, "`mount -t overlay`", 'mkdir "$at/upper" "$at/work" "$at/view"', OVERLAY),
             Hand(node, "`lxc-copy -s`, overlay", LXC_COPY, view=None, ready=ORIGINAL, program="lxc-copy"),
             Ours(node, "overlay on squashfs", "squashfs", "overlay"),
-            Ours(node, "overlay on squashfs of 128 KiB blocks", SMALL_BLOCKS, "overlay"),
             Ours(node, "overlay on erofs", "erofs", "overlay"),
             Ours(node, "btrfs-seed", "btrfs", "btrfs-seed"),
             Ours(node, "fuse-overlayfs", "plain", "fuse-overlayfs"),
