@@ -55,6 +55,12 @@ impl Aspects {
         Self(self.0 & !other.0)
     }
 
+    /// Those that are in both.
+    #[must_use]
+    pub const fn both(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Are there none?
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -9,8 +9,10 @@ mod compare;
 mod covered;
 mod decode;
 mod format;
+mod judge;
 mod look;
 mod mend;
+mod merge;
 mod origins;
 mod records;
 mod restore;
@@ -23,6 +25,7 @@ pub use compact::{Compact, Compacted};
 pub use compare::{Aspects, Comparer};
 pub use format::Format;
 pub use mend::mend;
+pub use merge::{Action, Outcome, Prefer, merge};
 pub use restore::{Restored, restore};
 pub use rewrite::{Survey, Target, rewrite, survey};
 pub use scratch::Scratch;
@@ -139,4 +142,8 @@ pub struct Entry<'a> {
     pub from: Option<&'a [u8]>,
     /// How `node` differs from `base`, where that had to be found out to see the change at all.
     pub differs: Option<Aspects>,
+    /// Where the attributes lie, if not in `node`, and whether that is in the store.
+    pub attrs: Option<(Side<'a>, bool)>,
+    /// The store's directory that the walk is in.
+    pub folder: &'a Dir,
 }

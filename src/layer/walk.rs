@@ -384,6 +384,8 @@ impl Changes {
             base: if self.show == Show::Changes { moved.or(base) } else { base },
             from: seen.origin.as_ref().map(|origin| origin.from.as_slice()).filter(|from| !from.is_empty()),
             differs: seen.differs,
+            attrs: None,
+            folder: self.store.here(),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{Aspects, Change, Comparer, Entry, Format, Side, Step, compare, recor
 use crate::error::{Error, Result};
 use crate::sys::xattr;
 use crate::tree::attr::{self, Attr};
-use crate::tree::{self, BLOCK, Chain, Dir, Kind, Links, Meta, SELF, copy_content, shown, sys};
+use crate::tree::{self, BLOCK, Chain, Content, Dir, Kind, Links, Meta, SELF, copy_content, shown, sys};
 
 /// The longest name that aufs takes: its whiteout must fit.
 const AUFS_NAME_MAX: usize = 242;
@@ -29,7 +29,8 @@ pub struct Writer<'a> {
     /// mini_fo's records of the directories on the way down.
     records: Vec<Vec<u8>>,
     /// Directories of a whole tree on the way down that are as in the base: made when something in them is written.
-    unmade: Vec<CString>,
+    /// True where something else may be there already that is none.
+    unmade: Vec<(CString, bool)>,
     comparer: Comparer,
     buffer: Vec<u8>,
     progress: &'a mut dyn FnMut(u64),
@@ -78,11 +79,11 @@ impl<'a> Writer<'a> {
             return self.begin().map_err(sys("begin the store at", b"."));
         }
         if self.is_unmade(entry)? {
-            self.unmade.push(entry.name.to_owned());
+            self.lazily(entry.name, false);
             return Ok(());
         }
         if entry.change != Change::Delete || entry.base.is_some() {
-            self.make_way(entry)?;
+            self.make_way(entry.path)?;
         }
         if self.to == Format::MiniFo && recorded(entry) {
             if let Some(records) = self.records.last_mut() {
@@ -106,14 +107,35 @@ impl<'a> Writer<'a> {
         self.comparer.differences(entry).map(Aspects::is_empty)
     }
 
+    /// The directory by this name is made when something is written in it. Where the base has something else there, it is `blocked`.
+    pub fn lazily(&mut self, name: &CStr, blocked: bool) {
+        self.unmade.push((name.to_owned(), blocked));
+    }
+
+    /// Copies a folder of a base to a name that neither the store nor the base has.
+    pub fn copy_folder(&mut self, from: Side<'_>, name: &CStr, path: &[u8]) -> Result<()> {
+        self.make_way(path)?;
+        let here = self.here.here();
+        here.make_dir(name).map_err(sys("make the directory", path))?;
+        let to = here.child(name).map_err(sys("open the new", path))?;
+        let from = from.dir.child(from.name).map_err(sys("open the base's version of", path))?;
+        tree::copy(from, path, &to, (0, 0), Content::Written, self.progress).map(drop)
+    }
+
     /// Makes the directories down to the one that the entry lies in.
-    fn make_way(&mut self, entry: &Entry<'_>) -> Result<()> {
-        for name in std::mem::take(&mut self.unmade) {
+    fn make_way(&mut self, path: &[u8]) -> Result<()> {
+        for (name, blocked) in std::mem::take(&mut self.unmade) {
+            if blocked && self.filled() {
+                tree::remove(self.here.here(), &name, &shown(path))?;
+            }
+            if let Some(records) = self.records.last_mut().filter(|_| blocked && self.to == Format::MiniFo) {
+                records::push_gone(records, &name);
+            }
             match self.here.here().make_dir(&name) {
                 Err(Errno::EEXIST) if self.filled() => {}
-                made => made.map_err(sys("make the directories of", entry.path))?,
+                made => made.map_err(sys("make the directories of", path))?,
             }
-            self.go_in(&name, entry.path)?;
+            self.go_in(&name, path)?;
         }
         Ok(())
     }
@@ -207,8 +229,9 @@ impl<'a> Writer<'a> {
     /// Gives the new entry what the old one carries.
     fn meta(&self, entry: &Entry<'_>, node: Side<'_>) -> Result<()> {
         let (stat, path) = (node.stat, entry.path);
-        let source = if entry.stored { self.from } else { Format::Tree };
-        let mut attrs = compare::attrs(node, source).map_err(sys("read the attributes of", path))?;
+        let (side, stored) = entry.attrs.unwrap_or((node, entry.stored));
+        let mut attrs = compare::attrs(side, if stored { self.from } else { Format::Tree })
+            .map_err(sys("read the attributes of", path))?;
         for (attr, _) in attrs.iter_mut().filter(|(attr, _)| self.to.owns(attr.to_bytes())) {
             match self.to.hidden(attr.to_bytes()) {
                 Some(hidden) => *attr = hidden,

@@ -1,0 +1,166 @@
+//! Old base, new base and sliver: of one name, who changed what.
+
+use super::{Aspects, Comparer, Entry, Format, Side};
+use crate::error::Result;
+use crate::tree::{Kind, Stat, sys};
+
+/// What both sides can change, and only one version of it stays. A time alone is nobody's change.
+pub(super) const META: Aspects = Aspects::MODE.and(Aspects::OWNER).and(Aspects::ATTRS);
+const CORE: Aspects = META.and(Aspects::CONTENT).and(Aspects::TYPE);
+
+/// What becomes of an entry that is no merged directory.
+pub(super) enum Verdict {
+    Keep,
+    Take,
+    /// Which aspects are the sliver's, and which the new base's.
+    Merge(Aspects, Aspects),
+    Conflict(&'static str),
+}
+
+/// Compares the three.
+pub(super) struct Judge {
+    from: Format,
+    own: Comparer,
+    plain: Comparer,
+}
+
+impl Judge {
+    /// Of a store in the given format.
+    pub(super) fn new(from: Format) -> Self {
+        Self { from, own: Comparer::new(from), plain: Comparer::new(Format::Tree) }
+    }
+
+    /// What the sliver changed of it, what the new base did, and what of both differs.
+    pub(super) fn sides(
+        &mut self,
+        entry: &Entry<'_>,
+        new: Option<Side<'_>>,
+    ) -> Result<(Aspects, Aspects, Aspects)> {
+        let (Some(node), Some(new)) = (entry.node, new) else {
+            return Ok((CORE, Aspects::NONE, Aspects::NONE));
+        };
+        let Some(old) = entry.base.filter(|old| old.stat.kind == node.stat.kind) else {
+            let apart = self.apart(entry, node, new).map_err(sys("compare", entry.path))?;
+            return Ok((CORE, CORE, apart.both(META)));
+        };
+        let mine = self.mine(entry)?;
+        let theirs = self.theirs(old, new).map_err(sys("compare", entry.path))?;
+        let both = mine.both(theirs).both(CORE);
+        let clash = if both.is_empty() {
+            both
+        } else {
+            self.apart(entry, node, new).map_err(sys("compare", entry.path))?.both(both)
+        };
+        Ok((mine, theirs, clash))
+    }
+
+    /// What the sliver changed, but for what its driver changes by itself.
+    pub(super) fn mine(&mut self, entry: &Entry<'_>) -> Result<Aspects> {
+        Ok(self.own.differences(entry)?.without(self.from.loses()).without(Aspects::LINKS))
+    }
+
+    /// What the new base changed. Of two directories that is what they are, not what is in them.
+    fn theirs(&mut self, old: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
+        Ok(self.plain.sides(new, new, old)?.without(Aspects::LINKS))
+    }
+
+    /// How the sliver's version differs from the new base's.
+    fn apart(&mut self, entry: &Entry<'_>, node: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
+        // Two trees that were not made of one another share no inodes, whatever their numbers are.
+        let comparer = if self.from.whole() { &mut self.plain } else { &mut self.own };
+        Ok(comparer.sides(node, entry.data.unwrap_or(node), new)?.without(Aspects::LINKS))
+    }
+
+    pub(super) fn verdict(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>) -> nix::Result<Verdict> {
+        let both = "changed here and in the new base";
+        let (node, new) = match (entry.node, entry.base, new) {
+            // A whiteout that hides nothing any more is corruption to mini_fo.
+            (None, None, _) | (None, _, None) => return Ok(Verdict::Take),
+            (None, Some(old), Some(new)) => {
+                return Ok(if self.went_on(old, new)? {
+                    Verdict::Conflict("deleted here, changed in the new base")
+                } else {
+                    Verdict::Keep
+                });
+            }
+            (Some(node), _, Some(new)) => (node, new),
+            (Some(_), None, None) => return Ok(Verdict::Keep),
+            (Some(node), Some(old), None) => {
+                if node.stat.kind == Kind::Dir || old.stat.kind == Kind::Dir {
+                    return Ok(Verdict::Keep);
+                }
+                let mine = self.own.sides(node, entry.data.unwrap_or(node), old)?.without(self.from.loses());
+                return Ok(if mine.has(CORE) || linked(node.stat, old.stat) {
+                    Verdict::Conflict("changed here, gone from the new base")
+                } else {
+                    Verdict::Take
+                });
+            }
+        };
+        let Some(old) = entry.base else {
+            let same = self.apart(entry, node, new)?.both(CORE).is_empty();
+            return Ok(if same { Verdict::Take } else { Verdict::Conflict("new here and in the new base") });
+        };
+        let went_on = self.went_on(old, new)?;
+        if node.stat.kind == Kind::Dir {
+            // Deleted and made anew: it hides what the new base has, too.
+            return Ok(if went_on { Verdict::Conflict(both) } else { Verdict::Keep });
+        }
+        let mine = self.own.sides(node, entry.data.unwrap_or(node), old)?;
+        let mine = mine.without(self.from.loses()).without(Aspects::LINKS);
+        let linked = linked(node.stat, old.stat);
+        if old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir {
+            return Ok(Verdict::Keep);
+        }
+        let theirs = self.theirs(old, new)?;
+        if !mine.has(CORE) && !linked {
+            return Ok(if !mine.has(Aspects::TIME) || theirs.has(Aspects::CONTENT.and(Aspects::TYPE)) {
+                Verdict::Take
+            } else if went_on {
+                Verdict::Merge(mine, theirs)
+            } else {
+                Verdict::Keep
+            });
+        }
+        if !went_on {
+            return Ok(Verdict::Keep);
+        }
+        let apart = self.apart(entry, node, new)?.both(CORE);
+        if apart.is_empty() && !linked {
+            return Ok(Verdict::Take);
+        }
+        let clash = mine.both(theirs).both(apart);
+        // One content for all names of a file, or for none.
+        Ok(if linked || mine.and(theirs).has(Aspects::TYPE) || !clash.is_empty() {
+            Verdict::Conflict(both)
+        } else {
+            Verdict::Merge(mine, theirs)
+        })
+    }
+
+    /// Has the new base something else than the old one? What is in a directory is looked at by itself, where the sliver has it.
+    fn went_on(&mut self, old: Side<'_>, new: Side<'_>) -> nix::Result<bool> {
+        let folders = old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir;
+        Ok(!folders && self.theirs(old, new)?.has(CORE))
+    }
+}
+
+/// Is there a directory?
+pub(super) fn is_dir(side: Option<Side<'_>>) -> bool {
+    side.is_some_and(|side| side.stat.kind == Kind::Dir)
+}
+
+/// Has the sliver given the file another name?
+fn linked(node: &Stat, old: &Stat) -> bool {
+    node.kind != Kind::Dir && node.links > 1 && node.links != old.links
+}
+
+/// Owner, mode and time: of each what one side changed.
+pub(super) fn merged(mine: Aspects, theirs: Aspects, ours: &Stat, new: &Stat) -> Stat {
+    let by = |aspect| if mine.has(aspect) { ours } else { new };
+    let (mode, owner) = (by(Aspects::MODE), by(Aspects::OWNER));
+    let content = mine.has(Aspects::CONTENT);
+    let time = content || mine.has(Aspects::TIME) && !theirs.has(Aspects::CONTENT);
+    let mtime = if time { ours.mtime } else { new.mtime };
+    Stat { mode: mode.mode, uid: owner.uid, gid: owner.gid, mtime, ..*ours }
+}

@@ -1,0 +1,393 @@
+//! A store over its old base, and the new base: three ways to one store over the new base.
+//!
+//! The walk goes through what the store holds; the new base is only looked at where the store has something, by open directories. A
+//! whole tree is compared with its old base, and its changes are made in a copy of the new one.
+
+use std::ffi::{CStr, CString};
+
+use super::judge::{Judge, META, Verdict, is_dir, merged};
+use super::walk::stat;
+use super::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Side, Step, Writer};
+use crate::error::{Error, Result};
+use crate::tree::{Chain, Dir, Kind, shown, sys};
+
+/// What is put in beside a name that both sides changed is called like it, and this.
+const BESIDE: &[u8] = b".base-new";
+
+/// As much of a long name stands before it: so it fits every format, with a number.
+const BESIDE_MAX: usize = 220;
+
+/// Whose version stays of what both sides changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefer {
+    /// The sliver's, and the new base's is put in beside it.
+    Both,
+    /// The sliver's.
+    Ours,
+    /// The new base's.
+    Theirs,
+}
+
+/// What becomes of a name that the store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It stays as the sliver has it.
+    Keep,
+    /// It comes from the new base.
+    Take,
+    /// The content of one side, and owner, mode or attributes of the other.
+    Merge,
+    /// Both sides changed it.
+    Conflict,
+}
+
+impl Action {
+    /// For a plan and for JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Take => "take",
+            Self::Merge => "merge",
+            Self::Conflict => "conflict",
+        }
+    }
+}
+
+/// A name and what becomes of it.
+pub struct Outcome<'a> {
+    /// The path in the view.
+    pub path: &'a [u8],
+    /// What becomes of it.
+    pub action: Action,
+    /// Of a conflict: what both sides did.
+    pub why: &'static str,
+    /// Of a conflict: the name that the new base's version gets in the same folder.
+    pub beside: Option<&'a CStr>,
+}
+
+/// Where the new store is written, and what is told the bytes of content.
+pub type Into<'a> = (&'a Dir, &'a mut dyn FnMut(u64));
+
+/// Makes the changes of a store over the base `old` to those of one over `new`, and tells what becomes of each. Without `into` that
+/// is all. What is written is not on the disk until the caller syncs it.
+pub fn merge(
+    from: Format,
+    store: Dir,
+    (old, new): (&Dir, &Dir),
+    into: Option<Into<'_>>,
+    prefer: Prefer,
+    tell: &mut dyn FnMut(&Outcome<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut merge = Merge {
+        writer: into.map(|(dir, progress)| Writer::new(from, from, dir, progress)).transpose()?,
+        judge: Judge::new(from),
+        prefer,
+        levels: Vec::new(),
+        tell,
+    };
+    let root = new.again().and_then(Chain::new);
+    let mut new = root.map_err(sys("look at the new base at", b"."))?;
+    let mut changes = Changes::new(from, store, old, Show::Flat)?;
+    while let Some(step) = changes.step()? {
+        match step {
+            Step::Entry(entry) => {
+                let open = merge.levels.last().is_none_or(|level| level.open);
+                let there = if open { stat(new.here(), entry.name) } else { Ok(None) };
+                let there = there.map_err(sys("look in the new base at", entry.path))?;
+                let side = there.as_ref().map(|stat| Side { dir: new.here(), name: entry.name, stat });
+                let Some(level) = merge.entry(&entry, side)? else { continue };
+                let open = "open in the new base";
+                if level.open && !entry.path.is_empty() {
+                    let child = new.here().child(entry.name).map_err(sys(open, entry.path))?;
+                    new.down(child).map_err(sys(open, entry.path))?;
+                }
+                merge.levels.push(level);
+                changes.enter()?;
+            }
+            Step::Leave(entry) => {
+                let Some(level) = merge.levels.pop() else { continue };
+                if level.open && !entry.path.is_empty() {
+                    new.up().map_err(sys("go back in the new base from", entry.path))?;
+                }
+                let open = merge.levels.last().is_none_or(|level| level.open);
+                let there = if open { stat(new.here(), entry.name) } else { Ok(None) };
+                let there = there.map_err(sys("look in the new base at", entry.path))?;
+                let side = there.as_ref().map(|stat| Side { dir: new.here(), name: entry.name, stat });
+                merge.leave(&entry, side, &level)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A directory that was entered.
+struct Level {
+    /// The new base has it, and it shows through.
+    open: bool,
+    /// It has been written, or would have been.
+    made: bool,
+    /// The new base has something else here.
+    blocked: bool,
+    /// What is below it is told, and not written: the new base's version stays.
+    quiet: bool,
+}
+
+struct Merge<'a, 'w> {
+    writer: Option<Writer<'w>>,
+    judge: Judge,
+    prefer: Prefer,
+    levels: Vec<Level>,
+    tell: &'a mut dyn FnMut(&Outcome<'_>) -> Result<()>,
+}
+
+impl<'w> Merge<'_, 'w> {
+    /// A level where the entry is a directory that is to be entered.
+    fn entry(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>) -> Result<Option<Level>> {
+        match entry.doubt {
+            None => {}
+            Some(Doubt::Garbage) => return Ok(None),
+            Some(doubt) => {
+                let path = shown(entry.path);
+                return Err(Error::damaged(format!("{} ({})", path.display(), doubt.words())).way_out(
+                    "the store is not what its driver writes: `sliverfs diff` shows it; settle these entries first",
+                ));
+            }
+        }
+        if entry.change == Change::Nothing {
+            return Ok(None);
+        }
+        let quiet = self.levels.last().is_some_and(|level| level.quiet);
+        let level = Level { open: false, made: true, blocked: false, quiet };
+        if entry.path.is_empty() {
+            self.write(entry, new, entry.change)?;
+            self.folder(entry, new)?;
+            return Ok(Some(Level { open: true, ..level }));
+        }
+        let folder = is_dir(entry.node);
+        // overlay marks each new directory as opaque, whatever lies below it.
+        if folder && (entry.change == Change::Meta || entry.base.is_none()) {
+            if is_dir(new) || new.is_none() && is_dir(entry.base) {
+                return self.merged(entry, new, level).map(Some);
+            }
+            if new.is_some() && is_dir(entry.base) {
+                let quiet = quiet || self.prefer == Prefer::Theirs;
+                self.lazily(entry, true, quiet);
+                return Ok(Some(Level { blocked: true, made: false, quiet, ..level }));
+            }
+        }
+        let verdict = self.judge.verdict(entry, new).map_err(sys("compare", entry.path))?;
+        let change = if entry.change == Change::Opaque && !is_dir(new) { Change::Meta } else { entry.change };
+        match verdict {
+            Verdict::Take => {
+                self.told(entry, Action::Take, "", None)?;
+                return Ok(None);
+            }
+            Verdict::Conflict(why) => {
+                self.conflict(entry, new, why)?;
+                if self.prefer == Prefer::Theirs {
+                    return Ok(None);
+                }
+                self.write(entry, new, change)?;
+            }
+            Verdict::Keep => {
+                self.told(entry, Action::Keep, "", None)?;
+                self.write(entry, new, change)?;
+            }
+            Verdict::Merge(mine, theirs) => {
+                self.told(entry, Action::Merge, "", None)?;
+                self.write_merged(entry, new, mine, theirs)?;
+            }
+        }
+        Ok(folder.then_some(level))
+    }
+
+    /// A directory that shows what the new base has in it, or what it had before the new base lost it. It is written where
+    /// something in it is, or where the sliver changed it itself.
+    fn merged(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>, level: Level) -> Result<Level> {
+        let open = new.is_some();
+        let (mine, changed) = if is_dir(entry.base) {
+            let mine = self.judge.mine(entry)?;
+            (mine, if open { !mine.is_empty() } else { mine.has(META) })
+        } else {
+            (Aspects::NONE, true)
+        };
+        if !changed {
+            self.lazily(entry, false, level.quiet);
+            return Ok(Level { open, made: false, ..level });
+        }
+        self.write(entry, new, Change::Meta)?;
+        match new {
+            Some(_) => {
+                if !self.folder(entry, new)? && (mine.has(META) || !is_dir(entry.base)) {
+                    self.told(entry, Action::Keep, "", None)?;
+                }
+            }
+            None => self.told(entry, Action::Conflict, "changed here, gone from the new base", None)?,
+        }
+        Ok(Level { open, ..level })
+    }
+
+    /// Tells where both sides changed a directory itself; is that so?
+    fn folder(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>) -> Result<bool> {
+        let clash = !self.judge.sides(entry, new)?.2.is_empty();
+        if clash {
+            self.told(
+                entry,
+                Action::Conflict,
+                "owner, mode or attributes changed here and in the new base",
+                None,
+            )?;
+        }
+        Ok(clash)
+    }
+
+    fn conflict(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>, why: &'static str) -> Result<()> {
+        let Some(new) = new.filter(|_| self.prefer == Prefer::Both) else {
+            return self.told(entry, Action::Conflict, why, None);
+        };
+        let name = free_name(entry.folder, new).map_err(sys("find a name beside", entry.path))?;
+        self.told(entry, Action::Conflict, why, Some(&name))?;
+        self.mark();
+        let Some(writer) = self.writer() else { return Ok(()) };
+        let above = entry.path.len().saturating_sub(entry.name.to_bytes().len());
+        let path = [entry.path.get(..above).unwrap_or_default(), name.to_bytes()].concat();
+        if new.stat.kind == Kind::Dir {
+            return writer.copy_folder(new, &name, &path);
+        }
+        writer.take(&Step::Entry(Entry {
+            change: Change::Put,
+            doubt: None,
+            name: &name,
+            path: &path,
+            node: Some(new),
+            stored: false,
+            data: None,
+            base: None,
+            from: None,
+            differs: None,
+            attrs: None,
+            folder: entry.folder,
+        }))
+    }
+
+    fn leave(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>, level: &Level) -> Result<()> {
+        if level.quiet {
+            if level.blocked && level.made {
+                return self.conflict(entry, new, NO_FOLDER);
+            }
+            return Ok(());
+        }
+        let both = new.filter(|_| level.open);
+        let (mine, mut theirs, clash) = self.judge.sides(entry, both)?;
+        if let (Some(node), Some(new)) = (entry.node, both) {
+            if self.prefer == Prefer::Theirs {
+                theirs = theirs.and(clash);
+            }
+            let ours = if self.prefer == Prefer::Theirs { mine.without(clash) } else { mine };
+            let stat = merged(ours, theirs, node.stat, new.stat);
+            let attrs = if ours.has(Aspects::ATTRS) { (node, entry.stored) } else { (new, false) };
+            let node = Side { stat: &stat, ..node };
+            if let Some(writer) = self.writer.as_mut() {
+                writer.take(&Step::Leave(Entry {
+                    node: Some(node),
+                    base: Some(new),
+                    attrs: Some(attrs),
+                    ..*entry
+                }))?;
+            }
+        } else if let Some(writer) = self.writer.as_mut() {
+            writer.take(&Step::Leave(Entry { base: new, ..*entry }))?;
+        }
+        if level.blocked && level.made {
+            return self.conflict(entry, new, NO_FOLDER);
+        }
+        Ok(())
+    }
+
+    /// The directories down to here are needed.
+    fn mark(&mut self) {
+        for level in self.levels.iter_mut().rev().take_while(|level| !level.made) {
+            level.made = true;
+        }
+    }
+
+    /// The writer; none in a plan, and where the new base's version stays.
+    fn writer(&mut self) -> Option<&mut Writer<'w>> {
+        let quiet = self.levels.last().is_some_and(|level| level.quiet);
+        self.writer.as_mut().filter(|_| !quiet)
+    }
+
+    fn write(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>, change: Change) -> Result<()> {
+        self.mark();
+        match self.writer() {
+            Some(writer) => writer.take(&Step::Entry(Entry { change, base: new, ..*entry })),
+            None => Ok(()),
+        }
+    }
+
+    fn write_merged(
+        &mut self,
+        entry: &Entry<'_>,
+        new: Option<Side<'_>>,
+        mine: Aspects,
+        theirs: Aspects,
+    ) -> Result<()> {
+        let (Some(ours), Some(base)) = (entry.node, new) else { return Ok(()) };
+        let from_ours = mine.has(Aspects::CONTENT);
+        let node = if from_ours { ours } else { base };
+        let mut stat = merged(mine, theirs, ours.stat, base.stat);
+        (stat.id, stat.size, stat.allocated) = (node.stat.id, node.stat.size, node.stat.allocated);
+        // Other names of the new base's file have not got this owner or mode.
+        stat.links = 1;
+        let merged = Entry {
+            node: Some(Side { stat: &stat, ..node }),
+            stored: from_ours && entry.stored,
+            data: if from_ours { entry.data.or(Some(ours)) } else { Some(base) },
+            attrs: Some(if mine.has(Aspects::ATTRS) { (ours, entry.stored) } else { (base, false) }),
+            ..*entry
+        };
+        self.write(&merged, new, Change::Put)
+    }
+
+    /// The directory is written when something in it is; `blocked` says that the new base has something else there.
+    fn lazily(&mut self, entry: &Entry<'_>, blocked: bool, quiet: bool) {
+        if let Some(writer) = self.writer.as_mut().filter(|_| !quiet) {
+            writer.lazily(entry.name, blocked);
+        }
+    }
+
+    fn told(
+        &mut self,
+        entry: &Entry<'_>,
+        action: Action,
+        why: &'static str,
+        beside: Option<&CStr>,
+    ) -> Result<()> {
+        let quiet = self.levels.last().is_some_and(|level| level.quiet);
+        let (action, why) = match action {
+            Action::Keep | Action::Merge if quiet => (Action::Conflict, NO_FOLDER),
+            _ => (action, why),
+        };
+        (self.tell)(&Outcome { path: entry.path, action, why, beside })
+    }
+}
+
+const NO_FOLDER: &str = "changed here, no folder any more in the new base";
+
+/// A name for the new base's version that neither the store nor the bases have in this folder.
+fn free_name(store: &Dir, new: Side<'_>) -> nix::Result<CString> {
+    let name = new.name.to_bytes();
+    let name = name.get(..BESIDE_MAX).unwrap_or(name);
+    let mut number = 0_u32;
+    loop {
+        let mut text = [name, BESIDE].concat();
+        if number > 0 {
+            text.extend_from_slice(format!(".{number}").as_bytes());
+        }
+        let text = CString::new(text).unwrap_or_default();
+        if stat(store, &text)?.is_none() && stat(new.dir, &text)?.is_none() {
+            return Ok(text);
+        }
+        number += 1;
+    }
+}
