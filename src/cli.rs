@@ -45,6 +45,7 @@ pub enum Command {
     Dedupe(Dedupe),
     Apply(Apply),
     Convert(Convert),
+    Rebase(Rebase),
     Diff(Diff),
     Restore(Restore),
     Compact(Compact),
@@ -296,6 +297,48 @@ pub struct Convert {
     #[argh(option)]
     pub out: Option<PathBuf>,
     /// print the steps, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Put a sliver onto another base, with all that it changed. The old store is kept until --commit or the next rebase.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "rebase")]
+pub struct Rebase {
+    /// the sliver, which is unmounted
+    #[argh(positional)]
+    pub name: Option<Name>,
+    /// the new base
+    #[argh(option)]
+    pub onto: Option<Name>,
+    /// all slivers of a base
+    #[argh(switch)]
+    pub all: bool,
+    /// with --all: the old base
+    #[argh(option)]
+    pub from: Option<Name>,
+    /// what both changed stays as the sliver has it (default: and the new base's version is put in as NAME.base-new)
+    #[argh(switch)]
+    pub ours: bool,
+    /// what both changed comes from the new base
+    #[argh(switch)]
+    pub theirs: bool,
+    /// fail where both changed something
+    #[argh(switch)]
+    pub fail: bool,
+    /// print what becomes of each change, change nothing
+    #[argh(switch)]
+    pub plan: bool,
+    /// bring the kept store back
+    #[argh(switch)]
+    pub undo: bool,
+    /// remove the kept store
+    #[argh(switch)]
+    pub commit: bool,
+    /// as --plan; with --undo and --commit, print the steps
     #[argh(switch)]
     pub dry_run: bool,
     /// print JSON

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::record;
 use super::root::Root;
-use super::sweep::{SWAPPED, swapped_store};
+use super::sweep::{SWAPPED, kept_store, swapped_store};
 use crate::error::{Class, Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::kind::Kind;
@@ -103,10 +103,15 @@ impl Sliver {
         names_in(&root.stores(), SWAPPED)
     }
 
-    /// Do any slivers use the base? A record that cannot be read counts as one that does.
+    /// Do any slivers use the base, or stores that are kept of them? A record that cannot be read counts as one that does.
     pub fn users(root: &Root, base: &Name) -> Result<Vec<Name>> {
         let mut users = Vec::new();
         for name in Self::names(root)? {
+            let kept = kept_store(root, &name).join(FILE);
+            if kept.exists() && record::read::<Self>(&kept).map_or(true, |kept| kept.base == *base) {
+                users.push(name);
+                continue;
+            }
             match Self::load(root, &name) {
                 Ok(sliver) if sliver.base == *base => users.push(name),
                 Ok(_) => {}

@@ -261,7 +261,7 @@ pub fn remove(root: &Root, args: &BaseRemove) -> Result<()> {
     if !users.is_empty() {
         let users = users.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
         return Err(Error::in_use(format!("the base `{name}` is used by {users}"))
-            .way_out("destroy these slivers first; one whose record is damaged counts, too"));
+            .way_out("destroy these slivers first, or rebase them, with --commit; one whose record is damaged counts, too"));
     }
     let mount_point = root.base_mount(name);
     let mounted = MountInfo::of_self()?.at(&mount_point).is_some();

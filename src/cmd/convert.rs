@@ -204,7 +204,7 @@ fn convert(
 }
 
 /// Converts only what is alive nowhere.
-fn refuse_busy(root: &Root, sliver: &Sliver) -> Result<()> {
+pub(super) fn refuse_busy(root: &Root, sliver: &Sliver) -> Result<()> {
     let name = &sliver.name;
     if Sockets::read()?.running(root, name) {
         return Err(Error::in_use(format!("the container `{name}` is running"))
@@ -215,8 +215,8 @@ fn refuse_busy(root: &Root, sliver: &Sliver) -> Result<()> {
     refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)
 }
 
-/// The record of the store that is kept from before the sliver was converted.
-fn kept(root: &Root, sliver: &Sliver) -> Result<Option<Sliver>> {
+/// The record of the store that is kept from before the sliver was converted, or rebased.
+pub(super) fn kept(root: &Root, sliver: &Sliver) -> Result<Option<Sliver>> {
     let store = sweep::kept_store(root, &sliver.name);
     if store.symlink_metadata().is_err() {
         return Ok(None);
@@ -227,7 +227,7 @@ fn kept(root: &Root, sliver: &Sliver) -> Result<Option<Sliver>> {
 }
 
 /// Removes a new store that came to nothing; where that fails, it is told, and the next conversion removes it.
-fn left_over(root: &Root, name: &Name, dry_run: bool) {
+pub(super) fn left_over(root: &Root, name: &Name, dry_run: bool) {
     if dry_run {
         return;
     }
@@ -347,8 +347,9 @@ fn look_at(from: Format, store: &Path, base: &Path, to: Format) -> Result<Looked
 fn undo(root: &Root, name: &Name, dry_run: bool) -> Result<Report> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
-    let Some(kept) = kept(root, &sliver)? else {
-        return Err(Error::usage(format!("there is no older store of `{name}`"))
+    // What a rebase kept has another base.
+    let Some(kept) = kept(root, &sliver)?.filter(|kept| kept.base == sliver.base) else {
+        return Err(Error::usage(format!("there is no store of `{name}` from before a conversion"))
             .way_out("it is kept from a conversion to the next mount only: convert it back"));
     };
     refuse_busy(root, &sliver)?;

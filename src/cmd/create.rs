@@ -121,7 +121,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
 
 /// The base that a store was made of must still be the one of its name: another process may have removed it meanwhile, and
 /// added another.
-fn same_base(made_of: &Base, now: &Base) -> Result<()> {
+pub(super) fn same_base(made_of: &Base, now: &Base) -> Result<()> {
     if (&made_of.digest, made_of.created) == (&now.digest, now.created) {
         return Ok(());
     }

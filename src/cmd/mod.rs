@@ -15,6 +15,7 @@ mod list;
 mod mount;
 mod offline;
 mod probe;
+mod rebase;
 mod restore;
 mod show;
 mod umount;
@@ -59,6 +60,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Check(args) => check::run(&mut ctx, &args),
         Command::Compact(args) => compact::run(&mut ctx, &args),
         Command::Restore(args) => restore::run(&mut ctx, &args),
+        Command::Rebase(args) => rebase::run(&mut ctx, &args),
         Command::Diff(args) => diff::run(&mut ctx, &args),
         Command::Hook(args) => hook::run(&mut ctx, &args),
         Command::Version(_) => out::line(concat!("sliverfs ", env!("CARGO_PKG_VERSION"))),

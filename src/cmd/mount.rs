@@ -49,8 +49,12 @@ pub fn mount_as_it_is(root: &Root, name: &Name, dry_run: bool) -> Result<Vec<Ste
             offline::settle(root, &sliver)?;
         }
         view::up(root, &sliver, &steps)?;
-        // The view came up: what was kept from before a conversion has done its duty.
-        if let Err(err) = sweep::drop_kept(root, name) {
+        // The view came up: what was kept from before a conversion has done its duty. What a rebase kept stays until its --commit.
+        let done = convert::kept(root, &sliver).and_then(|kept| match kept {
+            Some(kept) if kept.base != sliver.base => Ok(()),
+            _ => sweep::drop_kept(root, name),
+        });
+        if let Err(err) = done {
             log::warn!("{err}");
         }
     }

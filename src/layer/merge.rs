@@ -245,7 +245,7 @@ impl<'w> Merge<'_, 'w> {
         let Some(new) = new.filter(|_| self.prefer == Prefer::Both) else {
             return self.told(entry, Action::Conflict, why, None);
         };
-        let name = free_name(entry.folder, new).map_err(sys("find a name beside", entry.path))?;
+        let name = free_name(entry.here, new).map_err(sys("find a name beside", entry.path))?;
         self.told(entry, Action::Conflict, why, Some(&name))?;
         self.mark();
         let Some(writer) = self.writer() else { return Ok(()) };
@@ -261,12 +261,12 @@ impl<'w> Merge<'_, 'w> {
             path: &path,
             node: Some(new),
             stored: false,
+            here: entry.here,
             data: None,
             base: None,
             from: None,
             differs: None,
             attrs: None,
-            folder: entry.folder,
         }))
     }
 

@@ -144,6 +144,4 @@ pub struct Entry<'a> {
     pub differs: Option<Aspects>,
     /// Where the attributes lie, if not in `node`, and whether that is in the store.
     pub attrs: Option<(Side<'a>, bool)>,
-    /// The store's directory that the walk is in.
-    pub folder: &'a Dir,
 }

@@ -385,7 +385,6 @@ impl Changes {
             from: seen.origin.as_ref().map(|origin| origin.from.as_slice()).filter(|from| !from.is_empty()),
             differs: seen.differs,
             attrs: None,
-            folder: self.store.here(),
         }
     }
 }

@@ -1,0 +1,363 @@
+//! `sliverfs rebase`: a sliver's store for another base.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::backend::features::Features;
+use crate::backend::store::{Ground, layer};
+use crate::catalog::base::Base;
+use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::cli;
+use crate::cmd::convert::{kept, left_over, refuse_busy};
+use crate::cmd::{Ctx, create, for_each, print_plan};
+use crate::error::{Class, Error, Result};
+use crate::layer::{self, Action, Format, Outcome, Prefer};
+use crate::mount::mountinfo::MountInfo;
+use crate::mount::plan::Step;
+use crate::mount::{exec, private};
+use crate::name::Name;
+use crate::out::{self, Progress, escape};
+use crate::sys::statfs;
+use crate::tree;
+use crate::view;
+
+/// What was done, as `rebase --json` prints it: see docs/json.md.
+#[derive(Serialize)]
+struct Report {
+    name: Name,
+    from: Name,
+    onto: Name,
+    state: &'static str,
+    kept: u64,
+    taken: u64,
+    merged: u64,
+    conflicts: Vec<Line>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<Line>,
+    kept_store: Option<PathBuf>,
+}
+
+/// A name and what becomes of it.
+#[derive(Serialize)]
+struct Line {
+    path: String,
+    action: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    why: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beside: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<&'static str>,
+}
+
+/// Where package managers note what is installed: of two versions neither knows all packages of the view.
+const DATABASES: [(&[u8], &str); 7] = [
+    (b"var/lib/dpkg/status", "dpkg"),
+    (b"usr/lib/opkg/status", "opkg"),
+    (b"var/lib/opkg/status", "opkg"),
+    (b"var/opkg/status", "opkg"),
+    (b"opt/lib/opkg/status", "opkg"),
+    (b"lib/apk/db/installed", "apk"),
+    (b"usr/lib/apk/db/installed", "apk"),
+];
+
+impl Line {
+    fn of(outcome: &Outcome<'_>) -> Self {
+        let known = DATABASES.iter().find(|(path, _)| *path == outcome.path);
+        let conflict = outcome.action == Action::Conflict;
+        let path = if outcome.path.is_empty() { b"." } else { outcome.path };
+        Self {
+            path: escape(path),
+            action: outcome.action.name(),
+            why: outcome.why,
+            beside: outcome.beside.map(|name| escape(name.to_bytes())),
+            database: known.map(|(_, manager)| *manager).filter(|_| conflict),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{} {}", self.action, self.path);
+        if !self.why.is_empty() {
+            text = format!("{text}: {}", self.why);
+        }
+        if let Some(beside) = &self.beside {
+            text = format!("{text}; the new base's is put in as {beside}");
+        }
+        if let Some(manager) = self.database {
+            text = format!(
+                "{text}; it is the package database of {manager}: install the sliver's packages again after"
+            );
+        }
+        text
+    }
+}
+
+/// What the command line says besides which sliver.
+struct How {
+    prefer: Prefer,
+    fail: bool,
+    plan: bool,
+    json: bool,
+}
+
+/// Rebases the sliver that the command line names, or all of a base.
+pub fn run(ctx: &mut Ctx, args: &cli::Rebase) -> Result<()> {
+    let prefer = match (args.ours, args.theirs, args.fail) {
+        (false, false, _) => Prefer::Both,
+        (true, false, false) => Prefer::Ours,
+        (false, true, false) => Prefer::Theirs,
+        _ => return Err(Error::usage("take one of --ours, --theirs and --fail")),
+    };
+    let plan = args.plan || args.dry_run;
+    let how = How { prefer, fail: args.fail, plan, json: args.json };
+    let root = ctx.root()?;
+    match (&args.name, &args.onto, args.all, &args.from, args.undo, args.commit) {
+        (Some(name), Some(onto), false, None, false, false) => rebase(&root, name, onto, &how),
+        (None, Some(onto), true, Some(from), false, false) => {
+            let mut names = Sliver::names(&root)?;
+            // A record that cannot be read fails in its turn.
+            names.retain(|name| Sliver::load(&root, name).map_or(true, |sliver| sliver.base == *from));
+            if names.is_empty() {
+                log::info!("no sliver stands on `{from}`");
+            }
+            for_each(&names, |name| rebase(&root, name, onto, &how))
+        }
+        (Some(name), None, false, None, true, false) => undo(&root, name, plan),
+        (Some(name), None, false, None, false, true) => commit(&root, name, plan),
+        _ => Err(Error::usage("say what to rebase, and onto what").way_out(
+            "`SLIVER --onto BASE`, `--all --from BASE --onto BASE`, `SLIVER --undo` or `SLIVER --commit`",
+        )),
+    }
+}
+
+/// Rebases one sliver; one that stands on the base already is left as it is.
+fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
+    let _lock = root.lock_sliver(name)?;
+    let sliver = Sliver::load(root, name)?;
+    let new = Base::load(root, onto)?;
+    if sliver.base == *onto {
+        view::check_base(&sliver, &new)?;
+        if !how.plan {
+            sweep::new(root, name)?;
+        }
+        let report = Report::new(&sliver, onto, "unchanged");
+        return if how.json {
+            out::json(&report)
+        } else {
+            out::line(&format!("`{name}` stands on `{onto}` already"))
+        };
+    }
+    let old = Base::load(root, &sliver.base)?;
+    view::check_base(&sliver, &old)?;
+    if sliver.backend.grows_image() {
+        return Err(Error::unsupported(format!(
+            "the store of `{name}` grew from its seed, and cannot be put on another"
+        ))
+        .way_out(format!(
+            "convert it first: sliverfs convert {name} --to overlay (or what `sliverfs probe` lists)"
+        )));
+    }
+    create::check_kind(sliver.backend, &new, None)?;
+    let before = kept(root, &sliver)?;
+    if !how.plan {
+        if before.as_ref().is_some_and(|before| before.base == sliver.base) {
+            return Err(Error::failed(format!("`{name}` was converted, and not mounted since")).way_out(
+                format!("see whether it works: sliverfs mount {name}; or sliverfs convert {name} --undo"),
+            ));
+        }
+        refuse_busy(root, &sliver)?;
+        statfs::refuse_read_only(&root.stores())?;
+        sweep::new(root, name)?;
+        if before.is_none() {
+            // A new store that was never published would be in the way.
+            sweep::drop_kept(root, name)?;
+        }
+    }
+    let text = private::run(root.path(), || make(root, &sliver, (&old, &new), how))
+        .inspect_err(|_| left_over(root, name, how.plan))?;
+    if !how.plan {
+        publish(root, name, &new, before.is_some()).inspect_err(|_| left_over(root, name, false))?;
+        // What is noted of its last mount is none of the new store's.
+        Mounted::forget(root, name)?;
+        sweep::removed(root, name)?;
+    }
+    out::print(&String::from_utf8_lossy(&text))
+}
+
+impl Report {
+    fn new(sliver: &Sliver, onto: &Name, state: &'static str) -> Self {
+        Self {
+            name: sliver.name.clone(),
+            from: sliver.base.clone(),
+            onto: onto.clone(),
+            state,
+            kept: 0,
+            taken: 0,
+            merged: 0,
+            conflicts: Vec::new(),
+            changes: Vec::new(),
+            kept_store: None,
+        }
+    }
+
+    fn count(&mut self, outcome: &Outcome<'_>, plan: bool) {
+        match outcome.action {
+            Action::Keep => self.kept += 1,
+            Action::Take => self.taken += 1,
+            Action::Merge => self.merged += 1,
+            Action::Conflict => self.conflicts.push(Line::of(outcome)),
+        }
+        if plan {
+            self.changes.push(Line::of(outcome));
+        }
+    }
+
+    /// What is printed in the end.
+    fn text(&self, json: bool) -> Result<Vec<u8>> {
+        if json {
+            let mut text =
+                serde_json::to_vec(self).map_err(|err| Error::failed(format!("write JSON: {err}")))?;
+            text.push(b'\n');
+            return Ok(text);
+        }
+        let lines = if self.kept_store.is_none() { &self.changes } else { &self.conflicts };
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(&line.text());
+            text.push('\n');
+        }
+        let Self { name, from, onto, kept, taken, merged, conflicts, .. } = self;
+        let (verb, conflicts) =
+            (if self.kept_store.is_none() { "would go" } else { "went" }, conflicts.len());
+        text.push_str(&format!(
+            "`{name}` {verb} from `{from}` to `{onto}`: {kept} changes kept, {merged} merged, {taken} that the new base has or had the last word in, {conflicts} conflicts\n"
+        ));
+        if self.kept_store.is_some() {
+            text.push_str(&format!(
+                "the old store is kept: `sliverfs rebase {name} --undo` brings it back, `--commit` removes it\n"
+            ));
+        }
+        Ok(text.into_bytes())
+    }
+}
+
+/// In a private mount namespace: makes the new store beside the old one, or plans it. Returns what there is to print.
+fn make(root: &Root, sliver: &Sliver, (old, new): (&Base, &Base), how: &How) -> Result<Vec<u8>> {
+    let name = &sliver.name;
+    let stage = sweep::new_store(root, name);
+    let ground = |base| Ground { root, base, kind: sliver.backend, features: Features::default() };
+    let (before, after) = (ground(old), ground(new));
+    exec::run(&before.image(&MountInfo::of_self()?))?;
+    exec::run(&after.image(&MountInfo::of_self()?))?;
+    if !how.plan {
+        let mut steps = vec![Step::CreateDir(stage.clone())];
+        steps.extend(after.make(&stage, None, &stage));
+        exec::run(&steps)?;
+    }
+    let folder = layer(sliver.backend);
+    let store = tree::open(&root.store(name).join(folder))?;
+    let bases = (&tree::open(&before.tree())?, &tree::open(&after.tree())?);
+    let mut report = Report::new(sliver, &new.name, if how.plan { "planned" } else { "rebased" });
+    let mut tell = |outcome: &Outcome<'_>| {
+        report.count(outcome, how.plan);
+        Ok(())
+    };
+    let format = Format::of(sliver.backend);
+    if how.plan {
+        layer::merge(format, store, bases, None, how.prefer, &mut tell)?;
+    } else {
+        let progress = Progress::new("rebasing", None);
+        let into = tree::open(&stage.join(folder))?;
+        let mut count = |bytes| progress.add(bytes);
+        layer::merge(format, store, bases, Some((&into, &mut count)), how.prefer, &mut tell)?;
+    }
+    if how.fail && !report.conflicts.is_empty() {
+        let paths: Vec<String> = report.conflicts.iter().map(Line::text).collect();
+        return Err(Error::failed(format!("`{name}` is left on `{}`: {}", old.name, paths.join("\n")))
+            .way_out("--ours, --theirs, or none of them, which keeps both versions"));
+    }
+    if !how.plan {
+        let record = Sliver {
+            base: new.name.clone(),
+            digest: new.digest.clone(),
+            converted: sliver.converted.saturating_add(1),
+            ..sliver.clone()
+        };
+        exec::run(&[
+            Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?),
+            Step::SyncDisk(stage),
+        ])?;
+        report.kept_store = Some(sweep::kept_store(root, name));
+    }
+    report.text(how.json)
+}
+
+/// Puts the new store in the old one's place, which is kept instead of one from an earlier rebase.
+fn publish(root: &Root, name: &Name, new: &Base, kept: bool) -> Result<()> {
+    let (stage, old, store) = (sweep::new_store(root, name), sweep::kept_store(root, name), root.store(name));
+    let mut steps = Vec::new();
+    if kept {
+        sweep::removed(root, name)?;
+        steps.push(Step::Rename(old.clone(), sweep::removed_store(root, name)));
+    }
+    steps.push(Step::Rename(stage, old.clone()));
+    steps.push(Step::Exchange(old, store, sweep::swapped_store(root, name)));
+    let _catalog = root.lock_catalog()?;
+    // Another process may have removed the base meanwhile, and added another of its name.
+    create::same_base(new, &Base::load(root, &new.name)?)?;
+    exec::run(&steps)
+}
+
+/// The store from before the rebase.
+fn kept_by_rebase(root: &Root, sliver: &Sliver) -> Result<Sliver> {
+    let name = &sliver.name;
+    match kept(root, sliver)? {
+        Some(kept) if kept.base != sliver.base => Ok(kept),
+        _ => Err(Error::new(Class::Usage, format!("there is no store of `{name}` from before a rebase"))
+            .way_out("it is kept from a rebase to its --commit or the next one only")),
+    }
+}
+
+/// Brings the store back that was kept.
+fn undo(root: &Root, name: &Name, plan: bool) -> Result<()> {
+    let _lock = root.lock_sliver(name)?;
+    let sliver = Sliver::load(root, name)?;
+    if !plan && kept(root, &sliver)?.is_none() && sweep::kept_store(root, name).exists() {
+        // Cut after the stores changed places, or before a rebase had done that: this is the old one.
+        sweep::drop_kept(root, name)?;
+        return out::line(&format!("`{name}` stands on `{}` already, as before it was rebased", sliver.base));
+    }
+    let kept = kept_by_rebase(root, &sliver)?;
+    view::check_base(&kept, &Base::load(root, &kept.base)?)?;
+    refuse_busy(root, &sliver)?;
+    let (old, removed) = (sweep::kept_store(root, name), sweep::removed_store(root, name));
+    let back = [Step::Exchange(old.clone(), root.store(name), sweep::swapped_store(root, name))];
+    if plan {
+        print_plan(&back)?;
+        return print_plan(&[Step::Rename(old, removed.clone()), Step::RemoveTree(removed)]);
+    }
+    {
+        let _catalog = root.lock_catalog()?;
+        exec::run(&back)?;
+    }
+    Mounted::forget(root, name)?;
+    sweep::drop_kept(root, name)?;
+    out::line(&format!("`{name}` stands on `{}` again, as before it was rebased", kept.base))
+}
+
+/// Removes the store that was kept.
+fn commit(root: &Root, name: &Name, plan: bool) -> Result<()> {
+    let _lock = root.lock_sliver(name)?;
+    let sliver = Sliver::load(root, name)?;
+    if !plan {
+        // What a commit that was cut left.
+        sweep::removed(root, name)?;
+    }
+    let kept = kept_by_rebase(root, &sliver)?;
+    if plan {
+        return print_plan(&[Step::RemoveTree(sweep::kept_store(root, name))]);
+    }
+    sweep::drop_kept(root, name)?;
+    out::line(&format!("`{name}` stays on `{}`; its store for `{}` is removed", sliver.base, kept.base))
+}
