@@ -3,6 +3,7 @@
 mod gzip;
 mod header;
 mod input;
+mod layer;
 mod pax;
 mod place;
 mod reader;
@@ -10,10 +11,14 @@ mod sparse;
 mod stream;
 mod tool;
 mod unpack;
+mod write;
 
 pub use input::{Content, is_stdin, open};
+pub use layer::{Taken, unpack_layer};
+pub use place::is_unnamed;
 pub use stream::{Fault, Stream};
 pub use unpack::{Policy, unpack};
+pub use write::{Head, Tar};
 
 use std::path::Path;
 use std::rc::Rc;

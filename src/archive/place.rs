@@ -6,10 +6,19 @@ use nix::errno::Errno;
 
 use super::{Policy, refuse};
 use crate::error::Result;
-use crate::tree::{Chain, Dir, Kind, SELF, Time, c_name, sys};
+use crate::tree::{Chain, Dir, Kind, SELF, Stat, Time, c_name, sys};
 
 /// How many symbolic links one path may lead through, as in the kernel (MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
+
+/// Owner and group of a folder that a layer holds something in without naming it, until the base tells what it is. A layer that gives
+/// this by itself, with the mode 0 and the time 0, gets the base's folder, too.
+pub(super) const UNNAMED: u32 = u32::MAX - 1;
+
+/// Does the layer that was unpacked not name the folder?
+pub fn is_unnamed(stat: &Stat) -> bool {
+    (stat.uid, stat.gid, stat.mode) == (UNNAMED, UNNAMED, 0) && stat.mtime == Time::default()
+}
 
 /// Takes a path from an archive apart. `./` in front and doubled slashes mean nothing; an empty list is the root.
 ///
@@ -36,18 +45,18 @@ pub fn components(path: &[u8], entry: &[u8], role: &str) -> Result<Vec<CString>>
 /// Finds the folder `parts` below `root`; `create` makes what is missing, for root only to write, with the time 0.
 pub fn folder(root: &Dir, policy: Policy, parts: &[CString], create: bool, entry: &[u8]) -> Result<Dir> {
     match policy {
-        Policy::NewTree => plain(root, parts, create, entry),
+        Policy::NewTree | Policy::Layer => plain(root, policy, parts, create, entry),
         Policy::Beneath => beneath(root, parts, create, entry),
     }
 }
 
 /// Down through directories only: a link is refused, whoever made it.
-fn plain(root: &Dir, parts: &[CString], create: bool, entry: &[u8]) -> Result<Dir> {
+fn plain(root: &Dir, policy: Policy, parts: &[CString], create: bool, entry: &[u8]) -> Result<Dir> {
     let mut here = root.again().map_err(sys("open", entry))?;
     for part in parts {
         here = match here.child(part) {
             Ok(child) => child,
-            Err(Errno::ENOENT) if create => make(&here, part, entry)?,
+            Err(Errno::ENOENT) if create => make(&here, part, policy, entry)?,
             Err(errno) => return Err(blocked(&here, part, errno, entry)),
         };
     }
@@ -86,7 +95,7 @@ fn beneath(root: &Dir, parts: &[CString], create: bool, entry: &[u8]) -> Result<
                 chain.down(child).map_err(open())?;
             }
             Err(Errno::ENOENT) if create => {
-                let child = make(here, &part, entry)?;
+                let child = make(here, &part, Policy::Beneath, entry)?;
                 chain.down(child).map_err(open())?;
             }
             Ok(_) => return Err(blocked(here, &part, Errno::ENOTDIR, entry)),
@@ -98,12 +107,13 @@ fn beneath(root: &Dir, parts: &[CString], create: bool, entry: &[u8]) -> Result<
 
 /// A folder that the archive puts something into without naming it: for everybody to read, with no time of its own, so that
 /// the same archive makes the same tree.
-fn make(here: &Dir, name: &CString, entry: &[u8]) -> Result<Dir> {
+fn make(here: &Dir, name: &CString, policy: Policy, entry: &[u8]) -> Result<Dir> {
     let failed = || sys("make the folder of", entry);
     let before = here.stat().map_err(failed())?.mtime;
     here.make_dir(name).map_err(failed())?;
-    here.chown(name, 0, 0).map_err(failed())?;
-    here.chmod(name, 0o755).map_err(failed())?;
+    let (owner, mode) = if policy == Policy::Layer { (UNNAMED, 0) } else { (0, 0o755) };
+    here.chown(name, owner, owner).map_err(failed())?;
+    here.chmod(name, mode).map_err(failed())?;
     here.set_mtime(name, Time::default()).map_err(failed())?;
     here.set_mtime(SELF, before).map_err(failed())?;
     here.child(name).map_err(failed())

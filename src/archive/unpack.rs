@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 
 use nix::errno::Errno;
 
-use super::place::{components, folder};
+use super::place::{UNNAMED, components, folder};
 use super::reader::{Member, Reader, What};
 use super::refuse;
 use super::sparse::Map;
@@ -20,6 +20,8 @@ use crate::tree::{Dir, Ids, Kind, Meta, SELF, Time, shown, sys};
 pub enum Policy {
     /// Into a fresh folder, which becomes a base. No path may lead through a link at all.
     NewTree,
+    /// As [`Policy::NewTree`]; folders that are not named, the root among them, are marked as such ([`super::is_unnamed`]).
+    Layer,
     /// Into a tree that lives: links in the folders of a path are resolved beneath its root, and what is there is replaced.
     Beneath,
 }
@@ -31,11 +33,7 @@ pub enum Policy {
 /// numbers that cannot be; a stream that ends early. Of two entries with one path the later one stays, as with tar; but
 /// nothing replaces a directory, and a directory replaces nothing in a new tree.
 pub fn unpack(from: &mut dyn Stream, root: &Dir, policy: Policy) -> Result<u64> {
-    let mut to = Unpack { root, policy, folder: None, named: Ids::default(), buffer: vec![0; 1 << 16] };
-    if policy == Policy::NewTree {
-        // The archive may not name the root; then it is like a folder that is made on the way.
-        Meta { mode: 0o755, ..Meta::default() }.apply(root, SELF, Kind::Dir, b"")?;
-    }
+    let mut to = Unpack::new(root, policy)?;
     let mut reader = Reader::new(from);
     let mut entries = 0;
     while let Some(member) = reader.member()? {
@@ -60,7 +58,7 @@ struct Folder {
     inherits: bool,
 }
 
-struct Unpack<'a> {
+pub(super) struct Unpack<'a> {
     root: &'a Dir,
     policy: Policy,
     folder: Option<Folder>,
@@ -69,8 +67,22 @@ struct Unpack<'a> {
     buffer: Vec<u8>,
 }
 
-impl Unpack<'_> {
-    fn member(&mut self, member: &Member, reader: &mut Reader<'_>) -> Result<()> {
+impl<'a> Unpack<'a> {
+    pub(super) fn new(root: &'a Dir, policy: Policy) -> Result<Self> {
+        // The archive may not name the root; then it is like a folder that is made on the way.
+        let meta = match policy {
+            Policy::NewTree => Some(Meta { mode: 0o755, ..Meta::default() }),
+            Policy::Layer => Some(Meta { uid: UNNAMED, gid: UNNAMED, ..Meta::default() }),
+            Policy::Beneath => None,
+        };
+        if let Some(meta) = meta {
+            meta.apply(root, SELF, Kind::Dir, b"")?;
+        }
+        Ok(Self { root, policy, folder: None, named: Ids::default(), buffer: vec![0; 1 << 16] })
+    }
+
+    /// Makes an entry, and takes its data from the reader.
+    pub(super) fn member(&mut self, member: &Member, reader: &mut Reader<'_>) -> Result<()> {
         let path = &member.path;
         let parts = components(path, path, "has a path that")?;
         let Some((name, parents)) = parts.split_last() else {
@@ -114,11 +126,11 @@ impl Unpack<'_> {
     /// The archive's own root: a new tree takes its attributes, a living one keeps its own.
     fn root_entry(&mut self, member: &Member) -> Result<()> {
         match (&member.what, self.policy) {
-            (What::Dir, Policy::NewTree) => {
+            (What::Dir, Policy::Beneath) => Ok(()),
+            (What::Dir, _) => {
                 self.leave()?;
                 member.meta.apply(self.root, SELF, Kind::Dir, &member.path)
             }
-            (What::Dir, Policy::Beneath) => Ok(()),
             _ => Err(refuse(&member.path, "is the root, and no directory")),
         }
     }
@@ -128,7 +140,7 @@ impl Unpack<'_> {
         let Some(into) = &self.folder else { return Ok(()) };
         match into.dir.stat_at(name) {
             Ok(stat) if stat.kind == Kind::Dir => {}
-            Ok(_) if self.policy == Policy::NewTree => {
+            Ok(_) if self.policy != Policy::Beneath => {
                 return Err(refuse(path, "is a directory in the place of something else"));
             }
             Ok(stat) => {
@@ -204,9 +216,9 @@ impl Unpack<'_> {
 
     /// Lets go of the current folder. What was put into it changed its time: that is set back to what the archive said.
     /// In a living tree a folder that the archive does not name keeps the time of its change.
-    fn leave(&mut self) -> Result<()> {
+    pub(super) fn leave(&mut self) -> Result<()> {
         if let Some(folder) = self.folder.take() {
-            if self.policy == Policy::NewTree || self.named.has(folder.id) {
+            if self.policy != Policy::Beneath || self.named.has(folder.id) {
                 let path = folder.path.iter().map(|part| part.to_bytes()).collect::<Vec<_>>().join(&b'/');
                 folder.dir.set_mtime(SELF, folder.before).map_err(sys("set the time of", &path))?;
             }

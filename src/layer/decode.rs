@@ -9,13 +9,13 @@ use crate::sys::xattr;
 use crate::tree::{Dir, Kind, attr};
 
 /// aufs: a whiteout is this and the name.
-pub(super) const WH: &[u8] = b".wh.";
+pub(crate) const WH: &[u8] = b".wh.";
 /// aufs: this in a directory makes it opaque.
-pub(super) const OPAQUE: &CStr = c".wh..wh..opq";
+pub(crate) const OPAQUE: &CStr = c".wh..wh..opq";
 /// aufs: what all whiteouts are links of, in the root.
 pub(super) const WHITEOUT: &CStr = c".wh..wh.aufs";
 /// overlayfs: where a whiteout points. The kernel does not look at it.
-pub(super) const TARGET: &[u8] = b"(overlay-whiteout)";
+pub(crate) const TARGET: &[u8] = b"(overlay-whiteout)";
 
 /// The longest record of a move: two names of the kernel's longest kind.
 const MOVE_MAX: usize = 4096 + 256;

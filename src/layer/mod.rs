@@ -2,7 +2,8 @@
 //!
 //! [`Changes`] reads a store beside its base, directory by directory, as a stream of [`Entry`]s in the order of the names;
 //! [`Writer`] makes a store, or a tree, of such a stream. None of them follows a link or opens a device, and their memory
-//! grows with the depth and the widest directory only. An archive is another end for the same stream.
+//! grows with the depth and the widest directory only. [`Layer`] makes an
+//! OCI layer of it.
 
 mod compact;
 mod compare;
@@ -18,17 +19,20 @@ mod records;
 mod restore;
 mod rewrite;
 mod scratch;
+mod tar;
 mod walk;
 mod write;
 
 pub use compact::{Compact, Compacted};
 pub use compare::{Aspects, Comparer};
+pub(crate) use decode::{OPAQUE, TARGET, WH};
 pub use format::Format;
 pub use mend::mend;
 pub use merge::{Action, Outcome, Prefer, merge};
 pub use restore::{Restored, restore};
 pub use rewrite::{Survey, Target, rewrite, survey};
 pub use scratch::Scratch;
+pub use tar::Layer;
 pub use walk::{Changes, Show, Step, beside};
 pub use write::{Writer, cannot};
 

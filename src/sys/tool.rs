@@ -47,6 +47,15 @@ pub fn start(program: &str, args: &[&OsStr], streams: [Stream; 3]) -> nix::Resul
     spawn(program, args, streams, &|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL))
 }
 
+/// As [`start`], for a program that reads from us and writes to a file of ours.
+pub fn start_into(program: &str, args: &[&OsStr], to: &File) -> nix::Result<Child> {
+    spawn(program, args, [Stream::Pipe, Stream::Null, Stream::Ours], &|| {
+        // SAFETY: plain descriptors; dup2(2) leaves the copy open across exec.
+        Errno::result(unsafe { libc::dup2(to.as_raw_fd(), 1) })?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+    })
+}
+
 /// As [`start`], but the child does `before` instead of tying itself to this process; where that fails, it is not started.
 pub(super) fn spawn(
     program: &str,

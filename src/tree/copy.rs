@@ -160,19 +160,23 @@ impl Links {
         Ok(Self { root: root.again()?, seen: Ids::default(), first: Vec::new() })
     }
 
-    /// Gives the file that was made for the source `stat` the name `name` in `here`, too. False where none was made yet: `path`,
-    /// relative to the root, is noted as its first name.
-    pub(crate) fn again(&mut self, stat: &Stat, here: &Dir, name: &CStr, path: &[u8]) -> nix::Result<bool> {
+    /// The first name of a file that was seen before. None where it was not, or has no other: `path` is noted as its first name.
+    pub(crate) fn first(&mut self, stat: &Stat, path: &[u8]) -> Option<&[u8]> {
         if stat.links <= 1 {
-            return Ok(false);
+            return None;
         }
         let Some(number) = self.seen.note(stat.id, self.first.len() as u64) else {
             self.first.push(path.to_vec());
-            return Ok(false);
+            return None;
         };
-        let first = usize::try_from(number).ok().and_then(|number| self.first.get(number));
-        let first = first.ok_or(Errno::ENOENT)?;
+        usize::try_from(number).ok().and_then(|number| self.first.get(number)).map(Vec::as_slice)
+    }
+
+    /// Gives the file that was made for the source `stat` the name `name` in `here`, too. False where none was made yet: `path`,
+    /// relative to the root, is noted as its first name.
+    pub(crate) fn again(&mut self, stat: &Stat, here: &Dir, name: &CStr, path: &[u8]) -> nix::Result<bool> {
         let mut dir = self.root.again()?;
+        let Some(first) = self.first(stat, path) else { return Ok(false) };
         let mut parts = first.split(|b| *b == b'/').peekable();
         while let Some(part) = parts.next() {
             let part = c_name(part).map_err(|_| Errno::EINVAL)?;

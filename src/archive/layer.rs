@@ -1,0 +1,172 @@
+//! Unpacks a layer: an OCI image layer, or the dump of an overlayfs store.
+//!
+//! What comes out is a store of aufs's: OCI has its whiteouts from there. Its folders that the layer does not name are marked
+//! ([`super::is_unnamed`]).
+
+use std::ffi::{CStr, CString};
+
+use nix::errno::Errno;
+
+use super::place::{components, is_unnamed};
+use super::reader::{Member, Reader, What};
+use super::refuse;
+use super::stream::Stream;
+use super::unpack::{Policy, Unpack};
+use crate::error::Result;
+use crate::layer::{OPAQUE, TARGET, WH};
+use crate::tree::{Dir, Kind, Meta, SELF, Step, Walk, c_name, sys};
+
+/// What was unpacked.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// Its entries.
+    pub entries: u64,
+    /// It was a dump of an overlayfs store: links to `(overlay-whiteout)` were taken as whiteouts.
+    pub dump: bool,
+}
+
+/// Unpacks a layer into an empty folder, by the rules of [`super::unpack`] and more: whiteouts are empty regular files; the root is
+/// not opaque; no folder has a whiteout's name. `dump` says whether it is a dump of an overlayfs store; where that is not known,
+/// the first whiteout tells.
+pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Result<Taken> {
+    let mut to = Unpack::new(root, Policy::Layer)?;
+    let mut reader = Reader::new(from);
+    let (mut kind, mut entries) = (dump, 0);
+    while let Some(member) = reader.member()? {
+        entries += 1;
+        let path = &member.path;
+        let parts = components(path, path, "has a path that")?;
+        let Some((name, parents)) = parts.split_last() else {
+            to.member(&member, &mut reader)?;
+            continue;
+        };
+        // aufs's own, in layers that were made on it: they mean nothing to others.
+        let first = parts.first().map(|part| part.to_bytes()).unwrap_or_default();
+        if first.starts_with(b".wh..wh.") && first != OPAQUE.to_bytes() {
+            continue;
+        }
+        let is_mark = |name: &CString| name.to_bytes().starts_with(WH);
+        if parents.iter().any(is_mark) {
+            return Err(refuse(path, "lies in a folder with the name of a whiteout"));
+        }
+        if is_mark(name) {
+            if kind == Some(true) {
+                return Err(refuse(path, "has the name of an OCI whiteout, in a dump of overlayfs"));
+            }
+            kind = Some(false);
+            if !matches!(member.what, What::File(0, _)) {
+                return Err(refuse(path, "has the name of a whiteout, and is no empty file"));
+            }
+            if name.as_c_str() == OPAQUE && parents.is_empty() {
+                return Err(refuse(path, "hides the whole base, which then is none"));
+            }
+            if name.to_bytes().starts_with(b".wh..wh.") && name.as_c_str() != OPAQUE || name.to_bytes() == WH
+            {
+                return Err(refuse(path, "is a whiteout of no name"));
+            }
+        }
+        if matches!(&member.what, What::Link(target) if target == TARGET) && dump != Some(false) {
+            if kind == Some(false) {
+                return Err(refuse(path, "is a whiteout of overlayfs, beside others of OCI")
+                    .way_out("say which they are: --format oci, or --format overlayfs"));
+            }
+            kind = Some(true);
+            let mut mark: Vec<u8> =
+                parents.iter().flat_map(|part| [part.to_bytes(), b"/"].concat()).collect();
+            mark.extend_from_slice(WH);
+            mark.extend_from_slice(name.to_bytes());
+            let mark = Member { path: mark, what: What::File(0, None), meta: Meta::default() };
+            to.member(&mark, &mut reader)?;
+            continue;
+        }
+        to.member(&member, &mut reader)?;
+    }
+    to.leave()?;
+    let dump = kind == Some(true);
+    if dump {
+        // A dump of a whole disk has it, and no sliver made it.
+        let before = root.stat().map_err(sys("look at", b"."))?.mtime;
+        if root.remove_dir(c"lost+found").is_ok() {
+            root.set_mtime(SELF, before).map_err(sys("set the time of", b"."))?;
+        }
+    }
+    settle(root)?;
+    Ok(Taken { entries, dump })
+}
+
+/// A whiteout in a layer hides what lies below the layer, and never the layer's own: where both have a name, a folder is made opaque
+/// in place of the whiteout, and what is none needs no whiteout. A folder that is only there since something in it is deleted, and
+/// is deleted itself, goes.
+fn settle(root: &Dir) -> Result<()> {
+    let mut walk = Walk::new(root.again().map_err(sys("open", b"."))?, b"")?;
+    // Of each folder on the way down: does nothing of the base show in it?
+    let mut hidden = Vec::new();
+    while let Some(step) = walk.step()? {
+        match step {
+            Step::Entry(entry) if entry.stat.kind == Kind::Dir => {
+                let here = stands(entry.dir, &mark_of(entry.name)?) || stands_in(entry.dir, entry.name);
+                hidden.push(here || hidden.last().copied().unwrap_or(false));
+                walk.enter()?;
+            }
+            Step::Entry(entry) => {
+                let whited = entry.name.to_bytes().strip_prefix(WH).map(c_name).transpose()?;
+                let other = whited.as_deref().and_then(|name| entry.dir.stat_at(name).ok());
+                if other.is_some_and(|stat| stat.kind != Kind::Dir) {
+                    drop_mark(entry.dir, entry.name).map_err(sys("settle", entry.path))?;
+                }
+            }
+            Step::Leave { dir, name, path } => {
+                hidden.pop();
+                let above = hidden.last().copied().unwrap_or(false);
+                left(dir, name, above).map_err(sys("settle", path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Settles a folder whose inside is settled.
+fn left(dir: &Dir, name: &CStr, above: bool) -> nix::Result<()> {
+    let mark = mark_of(name).map_err(|_| Errno::EINVAL)?;
+    let whited = stands(dir, &mark);
+    if !whited && !above {
+        return Ok(());
+    }
+    let before = dir.stat()?.mtime;
+    let inside = dir.child(name)?;
+    let names = inside.names()?;
+    if is_unnamed(&dir.stat_at(name)?) && names.iter().all(|name| name.to_bytes().starts_with(WH)) {
+        names.iter().try_for_each(|name| inside.unlink(name))?;
+        dir.remove_dir(name)?;
+        return dir.set_mtime(SELF, before);
+    }
+    if whited {
+        let inner = inside.stat()?.mtime;
+        match inside.create_file(OPAQUE) {
+            Err(Errno::EEXIST) => {}
+            made => made.map(drop)?,
+        }
+        inside.set_mtime(SELF, inner)?;
+        drop_mark(dir, &mark)?;
+    }
+    Ok(())
+}
+
+fn mark_of(name: &CStr) -> Result<CString> {
+    c_name(&[WH, name.to_bytes()].concat())
+}
+
+fn stands(dir: &Dir, name: &CStr) -> bool {
+    dir.stat_at(name).is_ok()
+}
+
+/// Is the folder marked as opaque?
+fn stands_in(dir: &Dir, name: &CStr) -> bool {
+    dir.child(name).is_ok_and(|child| stands(&child, OPAQUE))
+}
+
+fn drop_mark(dir: &Dir, name: &CStr) -> nix::Result<()> {
+    let before = dir.stat()?.mtime;
+    dir.unlink(name)?;
+    dir.set_mtime(SELF, before)
+}

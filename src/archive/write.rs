@@ -1,0 +1,234 @@
+//! Writes a tar, byte for byte the same for the same entries: POSIX ustar, with pax records for what its header cannot say.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::header::BLOCK;
+use crate::error::{Context, Result};
+use crate::out::Progress;
+use crate::tree::{Meta, Time, hex};
+
+/// So many bytes are written at once.
+const AT_ONCE: usize = 64 << 10;
+/// The largest numbers of a header's fields of 8 and of 12 bytes.
+const MAX_SHORT: u64 = 0o777_7777;
+const MAX_LONG: u64 = 0o777_7777_7777;
+
+/// An entry's header.
+pub struct Head<'a> {
+    /// Relative to the root; a directory's ends with `/`.
+    pub path: &'a [u8],
+    /// The type flag of tar(5).
+    pub flag: u8,
+    /// What a link points to; empty for all others.
+    pub link: &'a [u8],
+    /// Bytes of the body.
+    pub size: u64,
+    /// Of a device, else 0:0.
+    pub device: (u64, u64),
+    /// Owner, mode, time, attributes.
+    pub meta: &'a Meta,
+}
+
+/// A tar that is being written.
+pub struct Tar {
+    to: File,
+    name: PathBuf,
+    buffer: Vec<u8>,
+    hash: Sha256,
+    size: u64,
+    progress: Progress,
+}
+
+impl Tar {
+    /// Begins one that goes to a file or a pipe; `name` is for messages.
+    pub fn new(to: File, name: &Path) -> Self {
+        Self {
+            to,
+            name: name.to_owned(),
+            buffer: Vec::with_capacity(AT_ONCE * 2),
+            hash: Sha256::new(),
+            size: 0,
+            progress: Progress::new("exporting", None),
+        }
+    }
+
+    /// Writes an entry's headers. As many bytes of [`Tar::data`] as its size must follow, and then [`Tar::pad`].
+    pub fn head(&mut self, head: &Head<'_>) -> Result<()> {
+        let records = records(head);
+        if !records.is_empty() {
+            let meta = Meta { mode: 0o644, ..Meta::default() };
+            let size = records.len() as u64;
+            let pax = Head { path: b"PaxHeader", flag: b'x', link: b"", size, device: (0, 0), meta: &meta };
+            self.data(&block(&pax))?;
+            self.data(&records)?;
+            self.pad()?;
+        }
+        self.data(&block(head))
+    }
+
+    /// Writes a part of the current body.
+    pub fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        self.size = self.size.saturating_add(bytes.len() as u64);
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= AT_ONCE { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes zeros: the hole of a body.
+    pub fn zeros(&mut self, mut length: u64) -> Result<()> {
+        let zeros = [0; 4096];
+        while length > 0 {
+            let part = zeros.get(..usize::try_from(length).unwrap_or(zeros.len()).min(zeros.len()));
+            let part = part.unwrap_or_default();
+            self.data(part)?;
+            length = length.saturating_sub(part.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Fills the last block up.
+    pub fn pad(&mut self) -> Result<()> {
+        let block = BLOCK as u64;
+        self.zeros(self.size.next_multiple_of(block).saturating_sub(self.size))
+    }
+
+    /// Writes the end. Returns the SHA-256 of all bytes, as OCI writes it, and their number.
+    pub fn finish(mut self) -> Result<(String, u64)> {
+        self.zeros(BLOCK as u64 * 2)?;
+        self.flush()?;
+        Ok((format!("sha256:{}", hex(&self.hash.finalize())), self.size))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.hash.update(&self.buffer);
+        self.to.write_all(&self.buffer).at("write to", &self.name)?;
+        self.progress.add(self.buffer.len() as u64);
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// The pax records of what does not fit into the header.
+fn records(head: &Head<'_>) -> Vec<u8> {
+    let (mut text, meta) = (Vec::new(), head.meta);
+    if head.path.len() > 100 {
+        record(&mut text, b"path", head.path);
+    }
+    if head.link.len() > 100 {
+        record(&mut text, b"linkpath", head.link);
+    }
+    for (key, value, max) in [
+        (&b"size"[..], head.size, MAX_LONG),
+        (b"uid", u64::from(meta.uid), MAX_SHORT),
+        (b"gid", u64::from(meta.gid), MAX_SHORT),
+    ] {
+        if value > max {
+            record(&mut text, key, value.to_string().as_bytes());
+        }
+    }
+    if meta.mtime.nanos != 0 || seconds(meta.mtime).is_none() {
+        record(&mut text, b"mtime", time(meta.mtime).as_bytes());
+    }
+    for (name, value) in &meta.attrs {
+        record(&mut text, &[b"SCHILY.xattr.", name.to_bytes()].concat(), value);
+    }
+    text
+}
+
+/// `LENGTH KEY=VALUE\n`; the length counts its own digits.
+fn record(text: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = (rest + 1).to_string();
+    while length.len() + rest != length.parse().unwrap_or(0) {
+        length = (rest + length.len()).to_string();
+    }
+    for part in [length.as_bytes(), b" ", key, b"=", value, b"\n"] {
+        text.extend_from_slice(part);
+    }
+}
+
+/// `-SECONDS.FRACTION`: the fraction counts away from 1970.
+fn time(time: Time) -> String {
+    let (sign, seconds, nanos) = match (time.seconds, time.nanos) {
+        (seconds @ 0.., nanos) => ("", seconds.unsigned_abs(), nanos),
+        (seconds, 0) => ("-", seconds.unsigned_abs(), 0),
+        (seconds, nanos) => ("-", seconds.saturating_add(1).unsigned_abs(), 1_000_000_000 - nanos),
+    };
+    format!("{sign}{seconds}.{nanos:09}")
+}
+
+/// The seconds, where the header can say them.
+fn seconds(time: Time) -> Option<u64> {
+    u64::try_from(time.seconds).ok().filter(|seconds| *seconds <= MAX_LONG)
+}
+
+/// A header block, laid out as tar(5) says. What does not fit stands in the records, too, and is cut off or 0 here.
+fn block(head: &Head<'_>) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let meta = head.meta;
+    set(&mut block, 0, 100, head.path);
+    for (at, value) in [
+        (100, u64::from(meta.mode)),
+        (108, u64::from(meta.uid)),
+        (116, u64::from(meta.gid)),
+        (329, head.device.0),
+        (337, head.device.1),
+    ] {
+        let value = if value > MAX_SHORT { 0 } else { value };
+        set(&mut block, at, 8, format!("{value:07o}").as_bytes());
+    }
+    for (at, value) in [(124, head.size), (136, seconds(meta.mtime).unwrap_or(0))] {
+        let value = if value > MAX_LONG { 0 } else { value };
+        set(&mut block, at, 12, format!("{value:011o}").as_bytes());
+    }
+    set(&mut block, 156, 1, &[head.flag]);
+    set(&mut block, 157, 100, head.link);
+    set(&mut block, 257, 8, b"ustar\x0000");
+    // The checksum's own field counts as blanks.
+    set(&mut block, 148, 8, b"        ");
+    let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+    set(&mut block, 148, 8, format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+fn set(block: &mut [u8; BLOCK], at: usize, length: usize, bytes: &[u8]) {
+    let bytes = bytes.get(..length).unwrap_or(bytes);
+    if let Some(field) = block.get_mut(at..at + bytes.len()) {
+        field.copy_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn records_that_count_themselves() {
+        for (length, wanted) in [(1, "6 k="), (4, "9 k="), (5, "11 k="), (93, "99 k="), (94, "101 k=")] {
+            let mut text = Vec::new();
+            record(&mut text, b"k", &vec![b'v'; length]);
+            assert!(text.starts_with(wanted.as_bytes()), "{length}");
+            let count: usize = wanted.split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(text.len(), count);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_a_record() {
+        let of = |meta: &Meta, size| {
+            let head = Head { path: b"a", flag: b'0', link: b"", size, device: (0, 0), meta };
+            String::from_utf8(records(&head)).unwrap()
+        };
+        let at = |seconds, nanos| Meta { mtime: Time { seconds, nanos }, ..Meta::default() };
+        assert_eq!(of(&at(5, 0), MAX_LONG), "");
+        assert_eq!(of(&at(5, 0), 8 << 30), "19 size=8589934592\n");
+        assert_eq!(of(&at(5, 1), 0), "21 mtime=5.000000001\n");
+        assert_eq!(of(&at(-1, 750_000_000), 0), "22 mtime=-0.250000000\n");
+        assert_eq!(of(&at(-2, 0), 0), "22 mtime=-2.000000000\n");
+        assert_eq!(of(&Meta { uid: 2_097_152, ..Meta::default() }, 0), "15 uid=2097152\n");
+    }
+}
