@@ -50,6 +50,8 @@ pub enum Command {
     Restore(Restore),
     Compact(Compact),
     Check(Check),
+    Export(Export),
+    Import(Import),
     Hook(Hook),
     Version(Version),
 }
@@ -431,6 +433,54 @@ pub struct Check {
     /// print JSON
     #[argh(switch)]
     pub json: bool,
+}
+
+/// Write what a sliver changed as an OCI image layer (a tar).
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "export")]
+pub struct Export {
+    /// the sliver; none for bare directories
+    #[argh(positional)]
+    pub words: Vec<String>,
+    /// the file, or `-` for standard output (default)
+    #[argh(option, short = 'o')]
+    pub output: Option<PathBuf>,
+    /// compress it with the program gzip, as where the file's name ends in .gz or .tgz
+    #[argh(switch)]
+    pub gzip: bool,
+    /// how the store of bare directories is written: as for `diff`
+    #[argh(option)]
+    pub format: Option<Format>,
+    /// the base's tree, a bare directory
+    #[argh(option)]
+    pub base: Option<PathBuf>,
+    /// the upper folder or the tree, a bare directory
+    #[argh(option)]
+    pub store: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Fill a sliver's store with what an OCI image layer, or the dump of an overlayfs store, holds.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "import")]
+pub struct Import {
+    /// the sliver
+    #[argh(positional)]
+    pub name: Name,
+    /// a tar (plain, gzip, xz, zstd, bzip2), or `-` for standard input
+    #[argh(positional)]
+    pub source: PathBuf,
+    /// oci or overlayfs (a dump: links to `(overlay-whiteout)` are whiteouts); default: the first whiteout tells
+    #[argh(option)]
+    pub format: Option<String>,
+    /// give up what the store holds
+    #[argh(switch)]
+    pub replace: bool,
+    /// print the steps, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
 }
 
 /// What LXC calls when a container starts, stops or is destroyed.

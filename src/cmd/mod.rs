@@ -9,7 +9,9 @@ mod create;
 mod dedupe;
 mod destroy;
 mod diff;
+mod export;
 mod hook;
+mod import;
 mod layers;
 mod list;
 mod mount;
@@ -62,6 +64,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Restore(args) => restore::run(&mut ctx, &args),
         Command::Rebase(args) => rebase::run(&mut ctx, &args),
         Command::Diff(args) => diff::run(&mut ctx, &args),
+        Command::Export(args) => export::run(&mut ctx, &args),
+        Command::Import(args) => import::run(&ctx.root()?, &args),
         Command::Hook(args) => hook::run(&mut ctx, &args),
         Command::Version(_) => out::line(concat!("sliverfs ", env!("CARGO_PKG_VERSION"))),
     }

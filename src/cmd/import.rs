@@ -1,0 +1,267 @@
+//! `sliverfs import`: a store filled with what a layer holds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+use crate::alive::{Views, refuse_alive};
+use crate::archive::{self, Content, is_stdin, is_unnamed, unpack_layer};
+use crate::backend::probe;
+use crate::backend::store::{Ground, layer};
+use crate::catalog::base::Base;
+use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::cli;
+use crate::cmd::print_plan;
+use crate::error::{Context, Error, Result};
+use crate::kind::Kind as Backend;
+use crate::layer::{Aspects, Change, Changes, Comparer, Entry, Format, Show, Side, Step as Seen, Writer};
+use crate::lxc::Sockets;
+use crate::mount::mountinfo::MountInfo;
+use crate::mount::plan::Step;
+use crate::mount::{exec, private};
+use crate::out::{Progress, escape};
+use crate::sys::statfs;
+use crate::tree::{self, Kind, Stat, Time, shown};
+use crate::view;
+
+/// Makes a store of the layer beside the sliver's own, and puts it in its place at once.
+pub fn run(root: &Root, args: &cli::Import) -> Result<()> {
+    let name = &args.name;
+    let dump = match args.format.as_deref() {
+        None => None,
+        Some("oci") => Some(false),
+        Some("overlayfs") => Some(true),
+        Some(other) => {
+            return Err(Error::usage(format!("`{}` is no format of a layer", escape(other.as_bytes())))
+                .way_out("take oci or overlayfs"));
+        }
+    };
+    let _lock = root.lock_sliver(name)?;
+    let sliver = Sliver::load(root, name)?;
+    let base = Base::load(root, &sliver.base)?;
+    view::check_base(&sliver, &base)?;
+    if Sockets::read()?.running(root, name) {
+        return Err(Error::in_use(format!("the container `{name}` is running"))
+            .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
+    }
+    // A kernel that does not offer the backend needs none of its options here.
+    let features = probe::features(root, sliver.backend).unwrap_or_default();
+    refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)?;
+    statfs::refuse_read_only(&root.stores())?;
+    if !is_stdin(&args.source) {
+        fs::metadata(&args.source).at("look at", &args.source)?;
+    }
+    let import = Import {
+        root,
+        sliver: &sliver,
+        ground: Ground { root, base: &base, kind: sliver.backend, features },
+        stage: sweep::new_store(root, name),
+        target: root.run().join("mounted"),
+    };
+    if !args.dry_run {
+        sweep::new(root, name)?;
+        view::free_seed(root, sliver.backend, &base.name)?;
+    }
+    private::run(root.path(), || {
+        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", root.path())?;
+        exec::run(&import.ground.image(&MountInfo::of_self()?))?;
+        if !args.replace {
+            import.refuse_changes()?;
+        }
+        if !args.dry_run {
+            import.stage(&args.source, dump)?;
+        }
+        Ok(Vec::new())
+    })
+    .inspect_err(|_| {
+        if let Err(err) = if args.dry_run { Ok(()) } else { sweep::new(root, name) } {
+            log::warn!("{err}");
+        }
+    })?;
+    if args.dry_run {
+        return import.plan(&args.source);
+    }
+    {
+        let _catalog = root.lock_catalog()?;
+        exec::run(&[import.publish()])?;
+    }
+    Mounted::forget(root, name)?;
+    // The old store is there now, and so may be one from before a conversion.
+    sweep::drop_kept(root, name)
+}
+
+struct Import<'a> {
+    root: &'a Root,
+    sliver: &'a Sliver,
+    ground: Ground<'a>,
+    /// The folder of the new store.
+    stage: PathBuf,
+    /// In the private mount namespace a free mount point.
+    target: PathBuf,
+}
+
+impl Import<'_> {
+    /// The upper folder or the tree in a store's folder.
+    fn inner(&self, store: &Path) -> PathBuf {
+        match self.sliver.backend {
+            backend if backend.grows_image() => self.target.clone(),
+            backend => store.join(layer(backend)),
+        }
+    }
+
+    /// What makes the new store without the layer.
+    fn make(&self) -> Result<Vec<Step>> {
+        let mut steps = vec![Step::CreateDir(self.stage.clone())];
+        steps.extend(self.ground.make(&self.stage, self.sliver.limit(self.root), &self.target));
+        if self.sliver.backend.grows_image() {
+            steps.extend(self.ground.mount(&format!(".new.{}", self.sliver.name), &self.target)?);
+        }
+        Ok(steps)
+    }
+
+    /// What puts the new store in the place of the old one.
+    fn publish(&self) -> Step {
+        let name = &self.sliver.name;
+        let by = sweep::swapped_store(self.root, name);
+        Step::Exchange(self.stage.clone(), self.root.store(name), by)
+    }
+
+    fn plan(&self, source: &Path) -> Result<()> {
+        let mut steps = self.make()?;
+        steps.push(Step::Unpack(source.to_owned(), self.inner(&self.stage)));
+        if self.sliver.backend.grows_image() {
+            steps.push(Step::Unmount(self.target.clone()));
+        }
+        steps.push(Step::SyncDisk(self.stage.clone()));
+        steps.push(self.publish());
+        steps.push(Step::RemoveTree(self.stage.clone()));
+        print_plan(&steps)
+    }
+
+    /// Refuses a store that holds something.
+    fn refuse_changes(&self) -> Result<()> {
+        let name = &self.sliver.name;
+        let way_out = "--replace gives up what it holds; `sliverfs export` keeps it";
+        if self.sliver.backend.grows_image() {
+            return Err(Error::usage(format!("the store of `{name}` is an image, and may hold something"))
+                .way_out(way_out));
+        }
+        let format = Format::of(self.sliver.backend);
+        let store = tree::open(&self.inner(&self.root.store(name)))?;
+        let mut changes = Changes::new(format, store, &tree::open(&self.ground.tree())?, Show::Changes)?;
+        let mut comparer = Comparer::new(format);
+        while let Some(step) = changes.step()? {
+            let Seen::Entry(entry) = step else { continue };
+            let folder = entry.node.is_some_and(|node| node.stat.kind == Kind::Dir);
+            let same = entry.doubt.is_none()
+                && entry.change != Change::Opaque
+                && entry.node.is_some() == entry.base.is_some()
+                && entry.node.is_some()
+                && comparer.differences(&entry)?.without(if folder { Aspects::TIME } else { Aspects::NONE })
+                    == Aspects::NONE;
+            if !same {
+                return Err(Error::usage(format!(
+                    "the sliver `{name}` has changes already: {} is one",
+                    shown(if entry.path.is_empty() { b"." } else { entry.path }).display()
+                ))
+                .way_out(way_out));
+            }
+            changes.enter()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the new store, all of it durable.
+    fn stage(&self, source: &Path, dump: Option<bool>) -> Result<()> {
+        let unpacked = self.stage.join("layer");
+        let mut steps = self.make()?;
+        steps.push(Step::CreateDir(unpacked.clone()));
+        exec::run(&steps)?;
+        unpack(source, &unpacked, dump)?;
+        // A seed has no other tree than what grew from it.
+        let seed = self.sliver.backend.grows_image();
+        let inner = self.inner(&self.stage);
+        let lower = if seed { inner.clone() } else { self.ground.tree() };
+        apply(&unpacked, &lower, self.sliver.backend, &inner)?;
+        if seed {
+            exec::unmount(&self.target)?;
+        }
+        exec::run(&[
+            Step::RemoveTree(unpacked),
+            Step::WriteFile(self.stage.join(sliver::FILE), record::to_text(&self.stage, self.sliver)?),
+            Step::SyncDisk(self.stage.clone()),
+        ])
+    }
+}
+
+fn unpack(source: &Path, layer: &Path, dump: Option<bool>) -> Result<()> {
+    let size = fs::metadata(source).ok().filter(fs::Metadata::is_file).map(|meta| meta.len());
+    let progress = Rc::new(Progress::new("unpacking", size));
+    let Content::Tar(mut stream) = archive::open(source, &progress)? else {
+        return Err(Error::usage(format!("{} is an image and not a layer", source.display()))
+            .way_out("give a tar: an OCI image layer, or the dump of an overlayfs store"));
+    };
+    let taken = unpack_layer(&mut *stream, &tree::open(layer)?, dump)?;
+    if taken.dump {
+        log::info!("it is the dump of an overlayfs store: links to `(overlay-whiteout)` are whiteouts");
+    }
+    Ok(())
+}
+
+/// Writes the layer that was unpacked into a new store.
+fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> {
+    let progress = Progress::new("writing", None);
+    let mut each = |bytes| progress.add(bytes);
+    let (base, new) = (tree::open(base)?, tree::open(new)?);
+    let mut writer = Writer::new(Format::Aufs, Format::of(backend), &new, &mut each)?;
+    let mut changes = Changes::new(Format::Aufs, tree::open(layer)?, &base, Show::Flat)?;
+    // Of the folders on the way down, as the base had them: in a seed what is written changes them.
+    let mut times = Vec::new();
+    while let Some(step) = changes.step()? {
+        let (entry, enter) = match step {
+            Seen::Entry(entry) => (entry, true),
+            Seen::Leave(entry) => (entry, false),
+        };
+        if let Some(doubt) = entry.doubt {
+            return Err(Error::failed(format!(
+                "the layer is refused: its entry `{}` is {}",
+                shown(entry.path).display(),
+                doubt.words()
+            )));
+        }
+        let folder = matches!(entry.change, Change::Meta | Change::Opaque);
+        let now = entry.base.map(|base| base.stat.mtime);
+        let time = if folder && !enter { times.pop().flatten() } else { now };
+        if folder && enter {
+            times.push(now);
+        }
+        let stat = unnamed(&entry, time);
+        let entry = named(entry, stat.as_ref());
+        writer.take(&if enter { Seen::Entry(entry) } else { Seen::Leave(entry) })?;
+        if enter {
+            changes.enter()?;
+        }
+    }
+    Ok(())
+}
+
+/// A folder that the layer does not name is the base's, with the time that it had there, or a plain one where the base has none.
+fn unnamed(entry: &Entry<'_>, time: Option<Time>) -> Option<Stat> {
+    let stat = entry.node.map(|node| node.stat).filter(|stat| stat.kind == Kind::Dir && is_unnamed(stat))?;
+    Some(match entry.base.filter(|base| base.stat.kind == Kind::Dir) {
+        Some(base) => Stat { mtime: time.unwrap_or(base.stat.mtime), ..*base.stat },
+        None => Stat { mode: 0o755, uid: 0, gid: 0, ..*stat },
+    })
+}
+
+/// The entry with what [`unnamed`] found.
+fn named<'a>(entry: Entry<'a>, stat: Option<&'a Stat>) -> Entry<'a> {
+    let (Some(node), Some(stat)) = (entry.node, stat) else { return entry };
+    match entry.base.filter(|base| base.stat.kind == Kind::Dir) {
+        Some(base) => Entry { node: Some(Side { stat, ..base }), stored: false, ..entry },
+        None => Entry { node: Some(Side { stat, ..node }), ..entry },
+    }
+}
