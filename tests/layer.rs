@@ -110,6 +110,16 @@ fn scenario(format: Format, name: &str) {
     assert_eq!(odd, doubts(format, name));
 
     let changes = shown::changes(format, &store, &base).join("\n");
+    let new = temp.join("layer");
+    match (shown::layer(format, &store, &base, &new), name) {
+        (Err(said), "metaname") => assert!(said.contains(" cannot be in a layer: "), "{said}"),
+        (Err(said), _) => assert!(!odd.is_empty() && said.contains("is not what"), "{said}"),
+        (Ok(()), _) => {
+            assert_eq!(odd, []);
+            assert_same(&shown::changes(Format::Aufs, &new, &base).join("\n"), &changes, "as a layer");
+            assert_same(&shown::view(Format::Aufs, &new, &base).join("\n"), &found, "as a layer");
+        }
+    }
     for to in Format::ALL {
         let new = temp.join(to.name());
         let done = shown::convert(format, &store, &base, to, &new);

@@ -16,15 +16,14 @@ use common::scripts::{Overlay, PLAIN, base, edits, own_namespace};
 use common::tree::{Temp, assert_same};
 use sliverfs::layer::Format;
 
-use sliverfs::archive::Content;
 const SCRIPTS: u64 = 250;
+/// As many of them are exported and imported, too.
+const LAYERS: u64 = 40;
 
 fn script(temp: &Path, lower: &Path, seed: u64) {
     let here = temp.join(seed.to_string());
     let (plain, store) = (here.join("plain"), here.join("upper"));
     fs::create_dir_all(&store).unwrap();
-/// As many of them are exported and imported, too.
-const LAYERS: u64 = 40;
     run(Command::new("cp").arg("-a").arg(lower).arg(&plain));
     let done = edits(&here, lower, &plain, &store, seed);
     let wanted = shown::whole(Format::Tree, &plain, lower);
@@ -36,6 +35,10 @@ const LAYERS: u64 = 40;
     run(Command::new("cp").arg("-a").arg(lower).arg(&applied));
     shown::apply(Format::Overlay, &store, lower, &applied).unwrap();
     same(Format::Tree, &applied, "made in a copy of the base");
+    if seed <= LAYERS {
+        shown::layer(Format::Overlay, &store, lower, &here.join("layer")).unwrap();
+        same(Format::Aufs, &here.join("layer"), "out of an OCI layer");
+    }
     let mut from = (Format::Overlay, store);
     // Each from the one before it, and so the last one has been all of them.
     for to in
@@ -52,6 +55,13 @@ const LAYERS: u64 = 40;
     same(Format::Tree, &view.0, "the converted store, mounted");
     drop(view);
     fs::remove_dir_all(&here).unwrap();
+}
+
+/// Mounts that end with the thread.
+fn own_namespace() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::path::Path;
 
+use sliverfs::archive::{self, Content, Tar};
 use sliverfs::hash::fnv64a;
-use sliverfs::layer::{Change, Changes, Entry, Format, Show, Side, Step, Writer};
+use sliverfs::layer::{Change, Changes, Entry, Format, Layer, Show, Side, Step, Writer};
 use sliverfs::tree::{self, Kind, attr};
 
 /// Walks through all of it, into every directory.
@@ -152,6 +153,27 @@ pub fn convert(from: Format, store: &Path, base: &Path, to: Format, new: &Path) 
     let show = if to.whole() { Show::View } else { Show::Flat };
     std::fs::create_dir(new).unwrap();
     write(from, store, base, show, to, new)
+}
+
+/// Writes the changes of a store as an OCI layer, and unpacks that into a new folder: a store of aufs's.
+pub fn layer(format: Format, store: &Path, base: &Path, new: &Path) -> Result<(), String> {
+    let file = new.with_extension("tar");
+    let (root, base) = (tree::open(store).unwrap(), tree::open(base).unwrap());
+    let tar = Tar::new(std::fs::File::create(&file).unwrap(), &file);
+    let mut layer = Layer::new(format, &root, tar).unwrap();
+    let mut changes = Changes::new(format, root, &base, Show::Flat).unwrap();
+    while let Some(step) = changes.step().map_err(|err| err.to_string())? {
+        if let Step::Entry(entry) = step {
+            layer.take(&entry).map_err(|err| err.to_string())?;
+            changes.enter().map_err(|err| err.to_string())?;
+        }
+    }
+    layer.finish().unwrap();
+    let progress = std::rc::Rc::new(sliverfs::out::Progress::new("unpacking", None));
+    let Ok(Content::Tar(mut tar)) = archive::open(&file, &progress) else { panic!("no tar") };
+    std::fs::create_dir(new).unwrap();
+    archive::unpack_layer(&mut *tar, &tree::open(new).unwrap(), None).map_err(|err| err.to_string())?;
+    Ok(())
 }
 
 /// Makes the changes of a store in a copy of the base.
