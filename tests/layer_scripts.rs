@@ -57,13 +57,6 @@ fn script(temp: &Path, lower: &Path, seed: u64) {
     fs::remove_dir_all(&here).unwrap();
 }
 
-/// Mounts that end with the thread.
-fn own_namespace() {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-}
-
 #[test]
 fn a_store_is_read_as_the_tree_that_the_same_edits_make() {
     if !require("root", common::root()) {
@@ -192,10 +185,6 @@ fn a_store_of_fuse_overlayfs() {
     if !require("fuse-overlayfs", common::tree::installed("fuse-overlayfs").and(common::root())) {
         return;
     }
-    if seed <= LAYERS {
-        layer(&here, &store, lower);
-        same(Format::Aufs, &here.join("layer"), "out of an OCI layer");
-    }
     own_namespace();
     let temp = Temp::new();
     let (lower, store) = (temp.join("base"), temp.join("upper"));
@@ -212,25 +201,6 @@ fn a_store_of_fuse_overlayfs() {
     let wanted = shown::whole(Format::Tree, &view.0, &lower);
     assert_same(&shown::whole(Format::FuseOverlayfs, &store, &lower), &wanted, "while it is served");
     drop(view);
-}
-
-/// The store as an OCI layer, and that unpacked: in it whiteouts are aufs's.
-fn layer(here: &Path, store: &Path, lower: &Path) {
-    let tar = Command::new(env!("CARGO_BIN_EXE_sliverfs"))
-        .args(["--config", "/dev/null", "export", "--format", "overlay", "--base"])
-        .arg(lower)
-        .arg("--store")
-        .arg(store)
-        .output()
-        .unwrap();
-    assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
-    fs::create_dir(here.join("layer")).unwrap();
-    let into = sliverfs::tree::open(&here.join("layer")).unwrap();
-    let file = here.join("layer.tar");
-    fs::write(&file, tar.stdout).unwrap();
-    let progress = std::rc::Rc::new(sliverfs::out::Progress::new("unpacking", None));
-    let Ok(Content::Tar(mut tar)) = sliverfs::archive::open(&file, &progress) else { panic!("no tar") };
-    sliverfs::archive::unpack_layer(&mut *tar, &into, None).unwrap();
     shown::walk(Format::FuseOverlayfs, &store, &lower, sliverfs::layer::Show::Changes, |entry| {
         assert_eq!(entry.doubt, None, "{}", shown::escape(entry.path));
     });
