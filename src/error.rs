@@ -114,7 +114,8 @@ impl Error {
 /// The C library's words for an errno. nix has a table of its own, which would be a second one in the binary.
 pub fn meaning(errno: Errno) -> String {
     let text = io::Error::from(errno).to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
+    // What stands in brackets behind it is its number.
+    text.rsplit_once('(').map_or(&*text, |(words, _)| words.trim_end()).to_owned()
 }
 
 /// What helps against an errno wherever it comes up.

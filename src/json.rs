@@ -3,6 +3,8 @@
 //! serde_json writes them; its reader weighs 28 KiB of the compressed MIPS binary, with the code that serde's derive makes for each
 //! record and the floating point that no record has. This one takes objects, arrays, texts, whole numbers and truth values.
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 /// A value.
@@ -26,6 +28,17 @@ pub enum Json {
 pub trait FromJson: Sized {
     /// Takes it from a value. The error names the key that is missing or wrong.
     fn from_json(json: &Json) -> Result<Self>;
+}
+
+/// Writes a document. Nothing of ours that is written down can fail but a path that is no text; serde_json's reasons would bring
+/// all of its texts along.
+pub fn write(document: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(document).map_err(|_| unwritten())
+}
+
+#[cold]
+fn unwritten() -> Error {
+    Error::failed("write JSON: it would hold what is no text")
 }
 
 /// How deep arrays and objects may lie in one another; ours need four.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::size::Size;
 use crate::sys::file::say;
 
@@ -20,14 +20,21 @@ pub fn line(text: &str) -> Result<()> {
 
 /// Prints a document as JSON on one line.
 pub fn json(document: &impl Serialize) -> Result<()> {
-    // Nothing that is written down here can fail; the reason would bring serde_json's texts along.
-    let text = serde_json::to_string(document).map_err(|_| Error::failed("write JSON"))?;
-    line(&text)
+    json_line(crate::json::write(document)?)
+}
+
+fn json_line(mut text: Vec<u8>) -> Result<()> {
+    text.push(b'\n');
+    print_bytes(&text)
 }
 
 /// Prints a text as it is.
 pub fn print(text: &str) -> Result<()> {
-    match say(1, text.as_bytes()) {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(text: &[u8]) -> Result<()> {
+    match say(1, text) {
         Err(Errno::EPIPE) => Ok(()),
         done => done.at("write to", Path::new("standard output")),
     }

@@ -15,7 +15,7 @@ use crate::tree;
 
 /// Reads the mounts of the namespace that the file `path` stands for (Linux 3.8), by a child that goes in.
 pub fn mountinfo(path: &Path) -> Result<MountInfo> {
-    let text = child::answer(|| {
+    let text = child::answer(&mut || {
         // Opened before: in there may be another /proc, or none.
         let proc = tree::open(Path::new("/proc"))?;
         let namespace = File::open(path).at("open the mount namespace", path)?;

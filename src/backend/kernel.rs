@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 
 use super::trial::{DiskName, Edit, Kernel, lists};
 use crate::catalog::root::create_dir;
@@ -17,6 +17,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::options::Options;
 use crate::mount::plan::MountCall;
 use crate::sys::file;
+use crate::sys::mountpoint::mount;
 use crate::sys::tool::{self, Stream};
 use crate::sys::xattr;
 
@@ -139,7 +140,13 @@ pub fn load_module(fstype: &str) {
 
 /// Tries a mount that cannot succeed, since its layers do not exist; the mount point is never reached.
 pub fn ask(fstype: &str, options: &Options) -> nix::Result<()> {
-    mount(Some("sliverfs:ask"), Path::new("/proc"), Some(fstype), MsFlags::empty(), Some(options.as_str()))
+    mount(
+        Some(Path::new("sliverfs:ask")),
+        Path::new("/proc"),
+        Some(fstype),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
 }
 
 /// Does the kernel offer a file system? Its module is loaded where it must be.

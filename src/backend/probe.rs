@@ -20,7 +20,7 @@ use crate::catalog::root::create_dir;
 use crate::catalog::{Root, record};
 use crate::error::{Context, Error, Result};
 use crate::hash::fnv64a;
-use crate::json::{FromJson, Json};
+use crate::json::{self, FromJson, Json};
 use crate::kind::{Choice, Kind};
 use crate::mount::disk;
 use crate::mount::mountinfo::MountInfo;
@@ -234,7 +234,7 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
     let answer = private::run(root.path(), || {
         // What kept the trial from being made at all may pass.
         let verdict = trial().unwrap_or_else(|err| Verdict::untried(kind, not_made(&path, &err)));
-        serde_json::to_vec(&verdict).map_err(|err| Error::failed(format!("write the verdict as JSON: {err}")))
+        json::write(&verdict)
     });
     sweep(&stores)?;
     match answer {

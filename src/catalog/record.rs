@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
-use crate::json::{FromJson, Json};
+use crate::json::{self, FromJson, Json};
 use crate::sys::file;
 use crate::sys::sync;
 
@@ -77,8 +77,7 @@ fn write_synced<T: Serialize>(path: &Path, record: &T) -> Result<()> {
 
 /// A record's text; `path` names it in errors.
 pub fn to_text<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(record)
-        .map_err(|err| Error::failed(format!("write {} as JSON: {err}", path.display())))?;
+    let mut text = json::write(record).map_err(|err| Error::failed(format!("{}: {err}", path.display())))?;
     text.push(b'\n');
     Ok(text)
 }

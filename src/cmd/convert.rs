@@ -14,7 +14,7 @@ use crate::cli;
 use crate::cmd::{Ctx, create, print_plan};
 use crate::config::AUTO;
 use crate::error::{Class, Context, Error, Result};
-use crate::json::Json;
+use crate::json::{self, Json};
 use crate::kind::{Choice, Kind};
 use crate::layer::{self, Format, Survey, Target};
 use crate::lxc::Sockets;
@@ -171,7 +171,7 @@ fn convert(
         if !dry_run {
             exec::run(&plan.make)?;
         }
-        serde_json::to_vec(&looked).map_err(|err| Error::failed(format!("write JSON: {err}")))
+        json::write(&looked)
     })
     .and_then(|text| Looked::parse(&text))
     .inspect_err(|_| left_over(root, name, dry_run))?;

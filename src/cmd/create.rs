@@ -291,7 +291,10 @@ pub fn is_ours(root: &Root, name: &Name) -> Result<bool> {
     let container = root.container(name);
     let config = container.join(lxc::CONFIG);
     match file::text(&config) {
-        Ok(text) => Ok(text.contains(&format!(" hook pre-start {name}\n"))),
+        Ok(text) => {
+            let hook = format!(" hook pre-start {name}\n");
+            Ok(text.split_inclusive('\n').any(|line| line.ends_with(&hook)))
+        }
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => match fs::read_dir(&container) {
             Ok(mut entries) => Ok(entries.all(|entry| {
                 entry.is_ok_and(|entry| entry.file_name() == "rootfs" || entry.file_name() == NEW_CONFIG)

@@ -8,6 +8,7 @@ use crate::cli;
 use crate::cmd::Ctx;
 use crate::cmd::layers::Layers;
 use crate::error::{Error, Result};
+use crate::json::write as to_json;
 use crate::layer::{Aspects, Change, Changes, Comparer, Doubt, Entry, Format, Show, Step, beside};
 use crate::out::{self, escape};
 use crate::size::Size;
@@ -90,10 +91,8 @@ fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Resul
                 unclear += 1;
             }
             if json {
-                let row =
-                    serde_json::to_string(&row).map_err(|err| Error::failed(format!("write JSON: {err}")))?;
                 text.push_str(comma);
-                text.push_str(&row);
+                text.push_str(&String::from_utf8_lossy(&to_json(&row)?));
                 comma = ",";
             } else {
                 line(&mut text, &row, entry.doubt);

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
@@ -14,6 +14,7 @@ use super::pack::absent;
 use crate::error::{Context, Error, Result};
 use crate::mount::{exec, private, seed};
 use crate::out::Progress;
+use crate::sys::mountpoint::mount;
 use crate::sys::tool::{self, Stream};
 use crate::sys::{file, loopdev, sync};
 use crate::tree::{self, Content, Summary};

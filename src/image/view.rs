@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::Superblock;
 use crate::catalog::base::Form;
-use crate::error::{Context, Error, Result};
-use crate::json::{FromJson, Json};
+use crate::error::{Context, Result};
+use crate::json::{self, FromJson, Json};
 use crate::mount::{exec, image, private, seed};
 use crate::out::Progress;
 use crate::sys::xattr;
@@ -38,7 +38,7 @@ pub fn look(file: &Path, form: Form, folder: &Path, attrs: bool, total: Option<u
         image::mount_read_only(form.name(), file, folder)?;
         let seen = sum_up(folder, block.attrs, attrs, total);
         exec::unmount(folder)?;
-        serde_json::to_vec(&seen?).map_err(|err| Error::failed(format!("pass the digest on: {err}")))
+        json::write(&seen?)
     })?;
     let seen = Json::parse(&answer)?;
     Ok(Seen { summary: Summary::from_json(seen.get("summary"))?, hidden: seen.is_true("hidden") })

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 
 use super::plan::{MountCall, Rewrite, Step};
 use super::{fuse, image, seed};
@@ -16,6 +16,7 @@ use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::layer;
 use crate::out::Progress;
+use crate::sys::mountpoint::mount;
 use crate::sys::{btrfs, exchange, mountpoint, sync};
 use crate::tree::{self, SELF, Time};
 
@@ -73,7 +74,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         Step::CopyAttributes(from, to) => copy_attributes(from, to)?,
         Step::Unpack(archive, view) => archive::unpack_beneath(archive, view)?,
         Step::Bind(from, to) => {
-            mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).at("bind to", to)?;
+            mount(Some(from), to, None, MsFlags::MS_BIND, None).at("bind to", to)?;
             undo.push(Undo::Unmount(to.clone()));
         }
         Step::Snapshot(from, to) => {
@@ -157,7 +158,7 @@ pub fn mount_union(call: &MountCall) -> Result<()> {
     let here = fs::File::open(".").at("open", Path::new("."))?;
     nix::unistd::chdir(&call.from).at("change into", &call.from)?;
     let done = mount(
-        Some(call.source.as_str()),
+        Some(Path::new(&call.source)),
         &call.target,
         Some(call.fstype),
         MsFlags::MS_NOATIME,

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 
 use super::disk;
 use super::exec::unmount;
@@ -22,6 +22,7 @@ use super::mountinfo::MountInfo;
 use super::options::Options;
 use crate::error::{Context, Error, Result};
 use crate::shell::{path, quote};
+use crate::sys::mountpoint::mount;
 use crate::sys::tool::Child;
 use crate::sys::{daemon, file};
 
@@ -88,7 +89,7 @@ pub fn serve(call: &Call) -> Result<Child> {
     })?;
     let options = format!("fd={},{KERNEL}", device.as_raw_fd());
     mount(
-        Some(call.source.as_str()),
+        Some(Path::new(&call.source)),
         &call.target,
         Some(FSTYPE),
         MsFlags::MS_NOATIME,

@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 
 use crate::error::{Error, Result};
 use crate::sys::loopdev;
+use crate::sys::mountpoint::mount;
 
 /// Mounts an image through a loop device that the kernel frees with the mount.
 pub fn mount_read_only(fstype: &str, image: &Path, target: &Path) -> Result<()> {
     let device = loopdev::bind(image, false)?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
-    mount(Some(&device.path), target, Some(fstype), flags, None::<&str>).map_err(|errno| {
+    mount(Some(&device.path), target, Some(fstype), flags, None).map_err(|errno| {
         let err = Error::sys(&format!("mount the {fstype} image {} on", image.display()), target, errno);
         match errno {
             nix::errno::Errno::ENODEV => err.way_out(format!("this kernel has no {fstype}: load its module")),

@@ -2,20 +2,26 @@
 
 use std::path::Path;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::mountinfo::{Mount, MountInfo};
 use crate::error::{Context, Result};
+use crate::sys::mountpoint::mount;
 use crate::sys::{child, loopdev};
 
 /// Runs `work` in a child with a private mount namespace, and returns its answer. `keep` is the folder to work on.
 pub fn run(keep: &Path, work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
-    child::answer(|| {
+    let mut work = Some(work);
+    run_once(keep, &mut || work.take().map_or(Ok(Vec::new()), |work| work()))
+}
+
+/// Not generic: each piece of work would have it of its own.
+fn run_once(keep: &Path, work: &mut dyn FnMut() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    child::answer(&mut || {
         let slash = Path::new("/");
         unshare(CloneFlags::CLONE_NEWNS).at("make a mount namespace from", slash)?;
-        mount(None::<&str>, slash, None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-            .at("make private", slash)?;
+        mount(None, slash, None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None).at("make private", slash)?;
         let_go_of_views(keep);
         work()
     })

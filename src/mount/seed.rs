@@ -11,13 +11,14 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount as mount_at};
+use nix::mount::MsFlags;
 
 use super::exec;
 use crate::error::{Class, Context, Error, Result, meaning};
 use crate::image::Superblock;
 use crate::size::Size;
 use crate::sys::loopdev::{self, Loop};
+use crate::sys::mountpoint::mount as mount_at;
 use crate::sys::{btrfs, file, pause, statfs, sync};
 use crate::tree;
 
@@ -96,7 +97,7 @@ fn whole(seed: &Path) -> Result<Superblock> {
 fn add(above: &Loop, target: &Path) -> Result<()> {
     let dir = tree::open(target)?;
     btrfs::add_device(&dir, &above.path).at("add a writable device to the seed on", target)?;
-    mount_at(None::<&str>, target, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_NOATIME, None::<&str>)
+    mount_at(None, target, None, MsFlags::MS_REMOUNT | MsFlags::MS_NOATIME, None)
         .at("make writable", target)
         .map_err(|err| err.way_out("the kernel's log (dmesg) may say more"))
 }
@@ -143,7 +144,7 @@ pub fn mount(seed: &Path, store: &Path, target: &Path) -> Result<()> {
 
 fn try_mount(below: &Loop, device: &Loop, target: &Path, flags: MsFlags) -> nix::Result<()> {
     btrfs::scan(&below.path)?;
-    mount_at(Some(&device.path), target, Some(FSTYPE), flags | MsFlags::MS_NOATIME, None::<&str>)
+    mount_at(Some(&device.path), target, Some(FSTYPE), flags | MsFlags::MS_NOATIME, None)
 }
 
 /// Is it our device that the kernel took for the seed? Another image may have the same superblock, be it a copy, and be made known

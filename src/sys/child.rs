@@ -16,7 +16,7 @@ use crate::error::{Class, Context, Error, Result};
 ///
 /// Whatever the child opened or mounted in a namespace of its own ends with it. Fails when the child cannot be made or dies
 /// before it answered.
-pub fn answer(work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+pub fn answer(work: &mut dyn FnMut() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
     let this = Path::new("a child process");
     let (from, to) = pipe().at("open a pipe to", this)?;
     // SAFETY: this program has one thread, so the child may allocate and lock as if it had been started anew.

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::mount::MsFlags;
 use nix::sys::stat::makedev;
 
 /// The attribute of a folder on which something is mounted (include/uapi/linux/stat.h).
@@ -24,6 +25,17 @@ pub struct Seen {
     pub inode: u64,
     /// It is a folder.
     pub dir: bool,
+}
+
+/// Calls mount(2). nix's is generic over four kinds of path: each mix of them would be there on its own.
+pub fn mount(
+    source: Option<&Path>,
+    target: &Path,
+    fstype: Option<&str>,
+    flags: MsFlags,
+    options: Option<&str>,
+) -> nix::Result<()> {
+    nix::mount::mount(source, target, fstype, flags, options)
 }
 
 /// Is something mounted on a folder? None where the kernel does not tell: before 5.8, or where the path cannot be looked at.
