@@ -1,11 +1,14 @@
-//! Reads the JSON of our own records.
+//! The JSON of our own records and of `--json`.
 //!
-//! serde_json writes them; its reader weighs 28 KiB of the compressed MIPS binary, with the code that serde's derive makes for each
-//! record and the floating point that no record has. This one takes objects, arrays, texts, whole numbers and truth values.
+//! [`writer`] writes it. serde_json's reader weighs 28 KiB of the compressed MIPS binary, with the code that serde's derive makes
+//! for each record and the floating point that no record has. This one takes objects, arrays, texts, whole numbers and truth values.
 
 use serde::Serialize;
 
+use self::writer::Writer;
 use crate::error::{Error, Result};
+
+mod writer;
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +36,11 @@ pub trait FromJson: Sized {
 /// Writes a document. Nothing of ours that is written down can fail but a path that is no text; serde_json's reasons would bring
 /// all of its texts along.
 pub fn write(document: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(document).map_err(|_| unwritten())
+    let mut writer = Writer::default();
+    match document.serialize(&mut writer) {
+        Ok(()) => Ok(writer.0),
+        Err(_) => Err(unwritten()),
+    }
 }
 
 #[cold]

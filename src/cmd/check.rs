@@ -12,6 +12,7 @@ use crate::cmd::layers::Layers;
 use crate::cmd::offline::Held;
 use crate::cmd::{Ctx, offline};
 use crate::error::{Class, Error, Result};
+use crate::json;
 use crate::layer::{Format, mend};
 use crate::name::Name;
 use crate::out::{self, escape};
@@ -45,8 +46,8 @@ impl Report {
             return out::line(&format!("{path}: {words}{}", if repaired { ": put right" } else { "" }));
         }
         out::print(std::mem::replace(&mut self.comma, ","))?;
-        let text = serde_json::to_string(&Finding { what, path, repaired });
-        out::print(&text.map_err(|err| Error::failed(format!("write JSON: {err}")))?)
+        let text = json::write(&Finding { what, path, repaired })?;
+        out::print(&String::from_utf8_lossy(&text))
     }
 
     /// What a crash left at `path`; `remove` takes it away.

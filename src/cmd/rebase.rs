@@ -12,6 +12,7 @@ use crate::cli;
 use crate::cmd::convert::{kept, left_over, refuse_busy};
 use crate::cmd::{Ctx, create, for_each, print_plan};
 use crate::error::{Class, Error, Result};
+use crate::json;
 use crate::layer::{self, Action, Format, Outcome, Prefer};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
@@ -216,8 +217,7 @@ impl Report {
     /// What is printed in the end.
     fn text(&self, json: bool) -> Result<Vec<u8>> {
         if json {
-            let mut text =
-                serde_json::to_vec(self).map_err(|err| Error::failed(format!("write JSON: {err}")))?;
+            let mut text = json::write(self)?;
             text.push(b'\n');
             return Ok(text);
         }
