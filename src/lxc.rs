@@ -165,7 +165,7 @@ fn sockets_of(pid: i32) -> Vec<u64> {
 /// The parent of a process.
 fn parent(pid: i32) -> Option<i32> {
     let status = file::text(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse::<u32>().ok()?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -67,7 +67,9 @@ fn close_on_exec() -> nix::Result<()> {
     let open = fs::read_dir("/proc/self/fd")
         .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO)))?;
     for entry in open {
-        let number = entry.ok().and_then(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+        // Not as i32, which would be one more kind of number that is read.
+        let number = entry.ok().and_then(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let number = number.and_then(|number| RawFd::try_from(number).ok());
         if let Some(number) = number.filter(|number| *number > 2) {
             // SAFETY: a number that was just listed. Where it is the listing's own, it is closed before execve(2) at the latest.
             let open = unsafe { BorrowedFd::borrow_raw(number) };
