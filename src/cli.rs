@@ -52,6 +52,7 @@ pub enum Command {
     Check(Check),
     Export(Export),
     Import(Import),
+    Sync(Sync),
     Hook(Hook),
     Version(Version),
 }
@@ -481,6 +482,24 @@ pub struct Import {
     /// print the steps, change nothing
     #[argh(switch)]
     pub dry_run: bool,
+}
+
+/// Make a sliver what rsync brings. The old store is kept until the sliver is mounted.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "sync")]
+pub struct Sync {
+    /// the sliver, which is unmounted
+    #[argh(positional)]
+    pub name: Name,
+    /// a directory, [USER@]HOST:PATH, [USER@]HOST::MODULE/PATH or rsync://HOST/MODULE/PATH
+    #[argh(positional)]
+    pub source: String,
+    /// list what would change, change nothing
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
 }
 
 /// What LXC calls when a container starts, stops or is destroyed.

@@ -237,7 +237,7 @@ pub(super) fn left_over(root: &Root, name: &Name, dry_run: bool) {
 }
 
 /// The steps that put the new store in the old one's place.
-fn publish(root: &Root, name: &Name, keeps: bool) -> Vec<Step> {
+pub(super) fn publish(root: &Root, name: &Name, keeps: bool) -> Vec<Step> {
     let (new, old, store) = (sweep::new_store(root, name), sweep::kept_store(root, name), root.store(name));
     let by = sweep::swapped_store(root, name);
     if keeps {

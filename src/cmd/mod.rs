@@ -20,6 +20,7 @@ mod probe;
 mod rebase;
 mod restore;
 mod show;
+mod sync;
 mod umount;
 
 use std::path::PathBuf;
@@ -66,6 +67,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Diff(args) => diff::run(&mut ctx, &args),
         Command::Export(args) => export::run(&mut ctx, &args),
         Command::Import(args) => import::run(&ctx.root()?, &args),
+        Command::Sync(args) => sync::run(&mut ctx, &args),
         Command::Hook(args) => hook::run(&mut ctx, &args),
         Command::Version(_) => out::line(concat!("sliverfs ", env!("CARGO_PKG_VERSION"))),
     }

@@ -10,6 +10,7 @@ pub mod file;
 pub mod loopdev;
 pub mod memory;
 pub mod mountpoint;
+pub mod rsync;
 pub mod signals;
 pub mod statfs;
 pub mod sync;

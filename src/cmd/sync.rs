@@ -1,0 +1,301 @@
+//! `sliverfs sync`: makes a sliver's view what rsync brings, in a copy of its store that then takes the store's place.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use serde::Serialize;
+
+use crate::backend::probe;
+use crate::backend::store::{Ground, layer};
+use crate::catalog::base::Base;
+use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::cli;
+use crate::cmd::{Ctx, convert, offline};
+use crate::error::{Context, Error, Result};
+use crate::json::Json;
+use crate::kind::Kind;
+use crate::layer::{Aspects, Compact, Format, Scratch, Target};
+use crate::mount::mountinfo::MountInfo;
+use crate::mount::plan::{Rewrite, Step};
+use crate::mount::{exec, private};
+use crate::out;
+use crate::size::Size;
+use crate::sys::rsync::{Rsync, Stats};
+use crate::sys::statfs;
+use crate::tree::{self, Content};
+use crate::view;
+
+/// What `sync --json` prints: see docs/json.md.
+#[derive(Serialize)]
+struct Sheet<'a> {
+    name: &'a str,
+    source: &'a str,
+    dry_run: bool,
+    files: u64,
+    created: u64,
+    deleted: u64,
+    bytes: u64,
+    kept_store: Option<PathBuf>,
+}
+
+/// Syncs a sliver that is mounted nowhere.
+pub fn run(ctx: &mut Ctx, args: &cli::Sync) -> Result<()> {
+    let root = ctx.root()?;
+    let source = Source::parse(&args.source, &root)?;
+    let _lock = root.lock_sliver(&args.name)?;
+    let sliver = Sliver::load(&root, &args.name)?;
+    refuse_kind(sliver.backend)?;
+    let rsync = Rsync::find()?;
+    let base = Base::load(&root, &sliver.base)?;
+    view::check_base(&sliver, &base)?;
+    offline::refuse(&root, &args.name, Some(sliver.backend))?;
+    statfs::refuse_read_only(&root.stores())?;
+    let attrs = !Format::of(sliver.backend).loses().has(Aspects::ATTRS);
+    if let Some(lacks) = rsync.lacks().filter(|_| attrs) {
+        log::warn!("the installed rsync is built without {lacks}: what comes has none of them");
+    }
+    let work = Work { root: &root, sliver: &sliver, base: &base, source: &source, rsync, attrs };
+    let stats = if args.dry_run { work.list(args.json)? } else { work.publish(args.json)? };
+    let kept = Some(sweep::kept_store(&root, &args.name)).filter(|_| !args.dry_run);
+    if args.json {
+        let Stats { files, created, deleted, bytes } = stats;
+        let (name, source, dry_run) = (args.name.as_str(), args.source.as_str(), args.dry_run);
+        return out::json(&Sheet { name, source, dry_run, files, created, deleted, bytes, kept_store: kept });
+    }
+    let Some(kept) = kept else { return Ok(()) };
+    out::line(&format!(
+        "`{}` is as the source: {} files with {} came, {} entries are new, {} are removed",
+        args.name,
+        stats.files,
+        Size(stats.bytes),
+        stats.created,
+        stats.deleted
+    ))?;
+    out::line(&format!(
+        "the old store is kept in {} until the sliver is mounted; `sliverfs convert {} --undo` brings it back",
+        kept.display(),
+        args.name
+    ))
+}
+
+fn refuse_kind(kind: Kind) -> Result<()> {
+    if matches!(kind, Kind::BtrfsSeed | Kind::FuseOverlayfs) {
+        return Err(Error::unsupported(format!(
+            "a store of {kind} cannot be written beside itself through a view"
+        ))
+        .way_out("convert the sliver first: sliverfs convert SLIVER --to auto"));
+    }
+    Ok(())
+}
+
+/// Where rsync reads from, as the argument that it is given.
+struct Source {
+    word: OsString,
+    /// A folder here, held open: the namespace that rsync runs in has none of the views, of which it may be one.
+    _held: Option<File>,
+}
+
+impl Source {
+    /// Takes a folder here, `[USER@]HOST:PATH`, `[USER@]HOST::MODULE[/PATH]` or `rsync://[USER@]HOST[:PORT]/MODULE[/PATH]`.
+    fn parse(text: &str, root: &Root) -> Result<Self> {
+        let wrong = |what: &str| {
+            Err(Error::usage(format!("`{}` {what}", out::escape(text.as_bytes()))).way_out(
+                "a source is a directory, [USER@]HOST:PATH, [USER@]HOST::MODULE/PATH or rsync://HOST/MODULE/PATH",
+            ))
+        };
+        if text.is_empty() || text.starts_with('-') {
+            return wrong("is no source");
+        }
+        let mut folder = text.to_owned();
+        if !folder.ends_with('/') {
+            folder.push('/');
+        }
+        if let Some(rest) = text.strip_prefix("rsync://") {
+            let (host, module) = rest.split_once('/').unwrap_or((rest, ""));
+            if !is_host(host) || module.is_empty() {
+                return wrong("names no host and module");
+            }
+            return Ok(Self { word: folder.into(), _held: None });
+        }
+        // rsync's own rule: a colon before any slash.
+        let slash = text.find('/').unwrap_or(text.len());
+        if let Some(colon) = colon(text).filter(|colon| *colon < slash) {
+            let (host, path) = text.split_at(colon);
+            if !is_host(host) || path.trim_start_matches(':').is_empty() {
+                return wrong("names no host and path");
+            }
+            return Ok(Self { word: folder.into(), _held: None });
+        }
+        let path = std::fs::canonicalize(text).at("open the source", Path::new(text))?;
+        if root.path().starts_with(&path) {
+            return wrong("holds the slivers themselves");
+        }
+        if !path.is_dir() {
+            return wrong("is not a directory");
+        }
+        let held = File::open(&path).at("open the source", &path)?;
+        fcntl(&held, FcntlArg::F_SETFD(FdFlag::empty())).at("hand on", &path)?;
+        let word = format!("/proc/self/fd/{}/", held.as_raw_fd());
+        Ok(Self { word: word.into(), _held: Some(held) })
+    }
+}
+
+/// Where the host ends: an address of IPv6 stands in brackets.
+fn colon(text: &str) -> Option<usize> {
+    let from = text.find('[').and_then(|open| text.find(']').filter(|close| open < *close)).unwrap_or(0);
+    text.get(from..)?.find(':').map(|at| at + from)
+}
+
+/// Neither a user nor a host may look like an option to ssh.
+fn is_host(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-[]:%+".contains(&byte);
+    text.split('@').count() <= 2
+        && text.split('@').all(|part| !part.is_empty() && !part.starts_with('-') && part.bytes().all(known))
+}
+
+struct Work<'a> {
+    root: &'a Root,
+    sliver: &'a Sliver,
+    base: &'a Base,
+    source: &'a Source,
+    rsync: Rsync,
+    attrs: bool,
+}
+
+impl Work<'_> {
+    fn ground(&self) -> Result<Ground<'_>> {
+        let kind = self.sliver.backend;
+        Ok(Ground { root: self.root, base: self.base, kind, features: probe::features(self.root, kind)? })
+    }
+
+    /// Runs in a private mount namespace, all of which ends with this process.
+    fn apart(&self, work: &dyn Fn() -> Result<Stats>) -> Result<Stats> {
+        let text = private::run(self.root.path(), || {
+            set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", self.root.path())?;
+            let Stats { files, created, deleted, bytes } = work()?;
+            Ok(format!("{{\"files\":{files},\"created\":{created},\"deleted\":{deleted},\"bytes\":{bytes}}}")
+                .into_bytes())
+        })?;
+        let json = Json::parse(&text)?;
+        let of = |key| json.number(key);
+        Ok(Stats {
+            files: of("files")?,
+            created: of("created")?,
+            deleted: of("deleted")?,
+            bytes: of("bytes")?,
+        })
+    }
+
+    /// Tells what would change, in a view of the store itself: nothing is written through it.
+    fn list(&self, quiet: bool) -> Result<Stats> {
+        let ground = self.ground()?;
+        let name = &self.sliver.name;
+        self.apart(&|| {
+            // In this namespace only, the view covers the store that it is made of.
+            let view = self.root.store(name);
+            if Format::of(ground.kind).whole() {
+                let tree = view.join(layer(ground.kind));
+                return self.rsync.run(&self.source.word, &tree, self.attrs, true, quiet, false);
+            }
+            let mut steps = ground.image(&MountInfo::of_self()?);
+            steps.extend(ground.mount(name.as_str(), &view)?);
+            exec::run(&steps)?;
+            let stats = self.rsync.run(&self.source.word, &view, self.attrs, true, quiet, false)?;
+            exec::unmount(&view)?;
+            Ok(stats)
+        })
+    }
+
+    /// Makes the new store, and lets it change places with the old one.
+    fn publish(&self, quiet: bool) -> Result<Stats> {
+        let (root, name) = (self.root, &self.sliver.name);
+        let ground = self.ground()?;
+        let kept = convert::kept(root, self.sliver)?;
+        offline::settle(root, self.sliver)?;
+        sweep::new(root, name)?;
+        if kept.is_none() {
+            // A new store that was never published would be in the way.
+            sweep::drop_kept(root, name)?;
+        }
+        let watched = !quiet && std::io::stderr().is_terminal();
+        let stats = self
+            .apart(&|| self.make(&ground, watched))
+            .inspect_err(|_| convert::left_over(root, name, false))?;
+        {
+            let _catalog = root.lock_catalog()?;
+            exec::run(&convert::publish(root, name, kept.is_some()))
+                .inspect_err(|_| convert::left_over(root, name, false))?;
+        }
+        Mounted::forget(root, name)?;
+        sweep::new(root, name)?;
+        Ok(stats)
+    }
+
+    /// The new store: a copy of the old one, written through a view of it, and compacted.
+    fn make(&self, ground: &Ground<'_>, watched: bool) -> Result<Stats> {
+        let (root, name, kind) = (self.root, &self.sliver.name, self.sliver.backend);
+        let stage = sweep::new_store(root, name);
+        let (old, new) = (root.store(name).join(layer(kind)), stage.join(layer(kind)));
+        let view = stage.join(".view");
+        let format = Format::of(kind);
+        let mut steps = ground.image(&MountInfo::of_self()?);
+        steps.push(Step::CreateDir(stage.clone()));
+        match kind {
+            Kind::BtrfsSnapshot => steps.push(Step::Snapshot(old, new.clone())),
+            Kind::Reflink | Kind::Copy => {
+                let content = if kind == Kind::Reflink { Content::Shared } else { Content::Written };
+                steps.push(Step::CopyTree { from: old, to: new.clone(), content });
+            }
+            _ => {
+                steps.extend(ground.make(&stage, None, &new));
+                steps.push(Step::Rewrite(Box::new(Rewrite {
+                    from: format,
+                    store: old,
+                    base: ground.tree(),
+                    to: format,
+                    new: new.clone(),
+                    tree: Target::Store,
+                })));
+            }
+        }
+        steps.push(Step::CreateDir(view.clone()));
+        exec::run(&steps)?;
+        exec::run(&ground.mount(&format!(".new.{name}"), &view)?)?;
+        let stats = self.rsync.run(&self.source.word, &view, self.attrs, false, true, watched)?;
+        exec::run(&[Step::Unmount(view.clone()), Step::RemoveDir(view)])?;
+        if !format.whole() {
+            let scratch = Scratch::beside(tree::open(&stage)?);
+            let (mut tell, mut compared) = (|_: &str, _: &[u8]| Ok(()), |_| ());
+            let compact = Compact::new(format, &scratch, Aspects::NONE, false, &mut tell, &mut compared);
+            compact.run(tree::open(&new)?, &tree::open(&ground.tree())?)?;
+        }
+        let converted = self.sliver.converted.saturating_add(1);
+        let record = Sliver { converted, ..self.sliver.clone() };
+        let text = record::to_text(&stage, &record)?;
+        exec::run(&[Step::WriteFile(stage.join(sliver::FILE), text), Step::SyncDisk(stage)])?;
+        Ok(stats)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for host in ["node", "root@10.0.0.1", "[fe80::1%eth0]", "u@[::1]", "h:873"] {
+            assert!(is_host(host), "{host}");
+        }
+        for host in ["", "-oProxyCommand=x", "u@-o", "-l@h", "a b", "@h", "h;x", "a@b@c", "$(x)"] {
+            assert!(!is_host(host), "{host}");
+        }
+        assert_eq!(colon("u@[::1]:p"), Some(7));
+        assert_eq!(colon("h::m"), Some(1));
+    }
+}
