@@ -164,6 +164,22 @@ fn what_is_refused() {
     assert_eq!(in_stores(&node), ["s"]);
     node.ok(&["mount", "s"]);
     node.fails(4, &["sync", "s", "/etc"]);
+    // What takes ssh's place gets the host as a word, and the path not by its shell.
+    let shell = tools.join("shell");
+    fs::write(&shell, "#!/bin/sh\n[ \"$1\" = h ] && shift && exec sh -c \"$*\"\n").unwrap();
+    fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
+    let odd = node.dir().join("a b;$(touch pwned)");
+    fs::create_dir(&odd).unwrap();
+    fs::write(odd.join("by-shell"), "x").unwrap();
+    // rsync takes times within one second for the same.
+    run(Command::new("touch").args(["-d", "@1700000000"]).arg(&odd));
+    node.ok(&["create", "r", "--base", "b", "--backend", "overlay"]);
+    let remote = format!("h:{}", odd.display());
+    let mut command = node.command(&["sync", "r", &remote]);
+    let output = command.env("RSYNC_RSH", &shell).current_dir(node.dir()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_same(&view(&node, "r"), &listing::of(&odd, true), "by a shell");
+    assert!(!node.dir().join("pwned").exists());
     // The view of another sliver is a source, too.
     fs::write(node.view("s").join("mark"), "m").unwrap();
     run(Command::new("touch").args(["-d", "@1700000000"]).arg(node.view("s")));
