@@ -552,6 +552,24 @@ fn bases_that_are_images() {
     }
 }
 
+/// What is kept from before a rebase outlives a conversion, and the conversion says what brings it back.
+#[test]
+fn a_conversion_after_it_names_the_way_back() {
+    if !ready() {
+        return;
+    }
+    let node = node("ext4", 96, &[]);
+    node.ok(&["create", "s", "--base", "b", "--backend", "overlay"]);
+    assert!(node.ok(&["convert", "s", "--to", "copy"]).contains("sliverfs convert s --undo"));
+    node.ok(&["mount", "s"]);
+    node.ok(&["umount", "s"]);
+    node.ok(&["rebase", "s", "--onto", "c"]);
+    let told = node.ok(&["convert", "s", "--to", "overlay"]);
+    assert!(told.contains("sliverfs rebase s --undo") && !told.contains("convert s --undo"), "{told}");
+    node.ok(&["rebase", "s", "--undo"]);
+    assert!(node.ok(&["list"]).contains("copy"));
+}
+
 #[test]
 fn a_seed_is_refused_with_the_way_out() {
     if ready() && require("btrfs-seed", installed("mkfs.btrfs")) {

@@ -61,7 +61,30 @@ pub fn run(ctx: &mut Ctx, args: &cli::Convert) -> Result<()> {
             ));
         }
     };
-    if args.json { out::json(&report) } else { tell(&report) }
+    if args.json {
+        return out::json(&report);
+    }
+    tell(&report)?;
+    match (&report.name, &report.kept_store, report.state) {
+        (Some(name), Some(_), "converted") => tell_kept(&ctx.root()?, name),
+        _ => Ok(()),
+    }
+}
+
+/// Says where the old store of a sliver is, and what brings it back.
+pub(super) fn tell_kept(root: &Root, name: &Name) -> Result<()> {
+    let sliver = Sliver::load(root, name)?;
+    let kept = sweep::kept_store(root, name);
+    let rebased = self::kept(root, &sliver)?.is_some_and(|kept| kept.base != sliver.base);
+    // What is kept from before a rebase outlives the conversions after it.
+    let (until, command) = match rebased {
+        true => ("the rebase is committed", "rebase"),
+        false => ("the sliver is mounted", "convert"),
+    };
+    out::line(&format!(
+        "the old store is kept in {} until {until}; `sliverfs {command} {name} --undo` brings it back",
+        kept.display()
+    ))
 }
 
 fn tell(report: &Report) -> Result<()> {
@@ -71,17 +94,7 @@ fn tell(report: &Report) -> Result<()> {
         "unchanged" => out::line(&format!("{what} is kept as {to} already")),
         "undone" => out::line(&format!("{what} is kept as {to} again, as before it was converted")),
         "planned" => Ok(()),
-        _ => {
-            out::line(&format!("{what} is converted from {from} to {to}"))?;
-            match &report.kept_store {
-                Some(kept) => out::line(&format!(
-                    "the old store is kept in {} until the sliver is mounted; `sliverfs convert {} --undo` brings it back",
-                    kept.display(),
-                    report.name.as_ref().map_or("", Name::as_str)
-                )),
-                None => Ok(()),
-            }
-        }
+        _ => out::line(&format!("{what} is converted from {from} to {to}")),
     }
 }
 

@@ -68,7 +68,9 @@ pub fn run(ctx: &mut Ctx, args: &cli::Sync) -> Result<()> {
         let (name, source, dry_run) = (args.name.as_str(), args.source.as_str(), args.dry_run);
         return out::json(&Sheet { name, source, dry_run, files, created, deleted, bytes, kept_store: kept });
     }
-    let Some(kept) = kept else { return Ok(()) };
+    if kept.is_none() {
+        return Ok(());
+    }
     out::line(&format!(
         "`{}` is as the source: {} files with {} came, {} entries are new, {} are removed",
         args.name,
@@ -77,11 +79,7 @@ pub fn run(ctx: &mut Ctx, args: &cli::Sync) -> Result<()> {
         stats.created,
         stats.deleted
     ))?;
-    out::line(&format!(
-        "the old store is kept in {} until the sliver is mounted; `sliverfs convert {} --undo` brings it back",
-        kept.display(),
-        args.name
-    ))
+    convert::tell_kept(&root, &args.name)
 }
 
 fn refuse_kind(kind: Kind) -> Result<()> {
