@@ -88,6 +88,65 @@ fn everywhere(format: Format, temp: &Path, lower: &Path, store: &Path, what: &st
     }
 }
 
+/// A store that is a whole tree, or was taken out of a node, may hold a journal that its tenant wrote.
+#[test]
+fn a_journal_of_a_tenant_leads_nowhere() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let temp = Temp::quick();
+    sh(
+        "cd $1; mkdir base outside; echo x > base/f; echo good > outside/secret; mkdir outside/dir",
+        &[&temp.join(".")],
+    );
+    let (base, store) = (temp.join("base"), temp.join("store"));
+    for journal in [
+        "printf 'P ../outside/secret\\n' > $1/.sliverfs-journal",
+        "printf 'D ../outside/dir\\n' > $1/.sliverfs-journal",
+        "printf 'P ..\\n' > $1/.sliverfs-journal",
+        "printf 'P not/there\\n' > $1/.sliverfs-journal",
+        "ln -s ../outside $1/link; printf 'P link/secret\\n' > $1/.sliverfs-journal",
+        "printf 'P a\\0b\\n' > $1/.sliverfs-journal",
+        "mkdir $1/.sliverfs-journal",
+        "mkfifo $1/.sliverfs-journal",
+        "truncate -s 1T $1/.sliverfs-journal",
+    ] {
+        for format in [Format::Overlay, Format::MiniFo, Format::Tree] {
+            sh(
+                "mkdir -p $1/.sliverfs-new/dir; echo bad > $1/.sliverfs-new/secret; cp $2/f $1",
+                &[&store, &base],
+            );
+            sh(journal, &[&store]);
+            let output = bare(format, &base, &store, &["f"]);
+            assert!(output.status.success(), "{journal}: {}", said(&output));
+            assert_eq!(fs::read(temp.join("outside/secret")).unwrap(), b"good\n", "{journal}");
+            assert!(temp.join("outside/dir").exists(), "{journal}");
+            assert!(!store.join(".sliverfs-journal").exists(), "{journal}");
+            fs::remove_dir_all(&store).unwrap();
+        }
+    }
+}
+
+/// The same of a sliver that is a copy of its base, with what the next mount does by itself.
+#[test]
+fn a_tenant_leads_no_mount_out_of_his_tree() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 32);
+    node.ok(&["create", "a", "--base", "b", "--backend", "copy"]);
+    node.ok(&["mount", "a"]);
+    sh(
+        "echo good > $1/secret; cd $1/a/rootfs; mkdir .sliverfs-new; echo bad > .sliverfs-new/secret; \
+         printf 'P ../../../secret\\n' > .sliverfs-journal",
+        &[&node.lxcpath],
+    );
+    node.ok(&["umount", "a"]);
+    node.ok(&["mount", "a"]);
+    assert_eq!(fs::read(node.lxcpath.join("secret")).unwrap(), b"good\n");
+    node.ok(&["umount", "a"]);
+}
+
 #[test]
 fn every_path_of_stores_of_random_edits() {
     if !require("root", common::root()) {

@@ -21,6 +21,9 @@ const RECORDS: &CStr = c".sliverfs-records";
 /// What was begun and must be ended: a letter, a blank, a path in the store, and a line's end when it is whole.
 const JOURNAL: &CStr = c".sliverfs-journal";
 
+/// No journal is longer: what the kernel takes as one word of a command line (`MAX_ARG_STRLEN`, linux/binfmts.h).
+const MOST: u64 = 1 << 17;
+
 /// What the journal says: put what is in the folder of the new entry in place of what is there.
 const PUT: u8 = b'P';
 /// What the journal says: remove what is there with mini_fo's records of it.
@@ -28,7 +31,8 @@ const DROP: u8 = b'D';
 
 /// A folder on the disk of a store: beside it, or the store itself, where nothing beside it is ours.
 ///
-/// What it holds by these names was left by a crash. No name of a tenant's can be one of them.
+/// What it holds by these names was left by a crash. Beside a store no name of a tenant's can be one of them. In it one can: a journal
+/// may be a tenant's, and then it leads nowhere but to what is the tenant's.
 pub struct Scratch {
     dir: Dir,
     /// Of the store's root, where it is that.
@@ -71,10 +75,14 @@ impl Scratch {
         }
         if left.contains(&JOURNAL) {
             if let Some((what, path)) = self.journal().map_err(sys("read the journal of", b"the store"))? {
-                let (dir, name) = place(store, &path)?;
-                match what {
-                    PUT => self.exchange(format, &dir, &name, &path)?,
-                    _ => self.drop_recorded(&dir, &name, &path)?,
+                match (what, place(store, &path)?) {
+                    // The directory was there when it was noted, and nothing that was begun removes it.
+                    (_, None) => log::warn!(
+                        "a journal names {}, which the store has not: it is removed",
+                        tree::shown(&path).display()
+                    ),
+                    (PUT, Some((dir, name))) => self.exchange(format, &dir, &name, &path)?,
+                    (_, Some((dir, name))) => self.drop_recorded(&dir, &name, &path)?,
                 }
             }
             self.end()?;
@@ -96,10 +104,10 @@ impl Scratch {
     /// What was begun; none where it was not even noted whole.
     fn journal(&self) -> nix::Result<Option<(u8, Vec<u8>)>> {
         let stat = self.dir.stat_at(JOURNAL)?;
-        if stat.kind != Kind::File {
+        if stat.kind != Kind::File || stat.size > MOST {
             return Ok(None);
         }
-        let most = usize::try_from(stat.size).unwrap_or(usize::MAX);
+        let most = usize::try_from(stat.size).unwrap_or(0);
         let text = read_all(self.dir.open_file(JOURNAL, &stat)?, most)?;
         Ok(match text.as_slice() {
             [what @ (PUT | DROP), b' ', path @ .., b'\n'] => Some((*what, path.to_vec())),
@@ -123,8 +131,8 @@ impl Scratch {
     }
 
     fn end(&self) -> Result<()> {
-        let gone = self.dir.unlink(JOURNAL).and_then(|()| self.dir.sync());
-        gone.map_err(sys("end the journal of", b"the store"))
+        tree::remove(&self.dir, JOURNAL, &tree::shown(JOURNAL.to_bytes()))?;
+        self.dir.sync().map_err(sys("end the journal of", b"the store"))
     }
 
     /// A fresh folder for a new entry.
@@ -269,16 +277,23 @@ fn gone(removed: nix::Result<()>) -> nix::Result<()> {
     }
 }
 
-/// The directory that a path in the store lies in, and its last name.
-fn place(store: &Dir, path: &[u8]) -> Result<(Dir, CString)> {
+/// The directory that a path in the store lies in, and its last name. None where there is no such directory, and where a name leads
+/// upwards: nobody notes such a path but who wants to lead root out of the store.
+fn place(store: &Dir, path: &[u8]) -> Result<Option<(Dir, CString)>> {
+    if path.split(|b| *b == b'/').any(|part| matches!(part, b"" | b"." | b"..") || part.contains(&0)) {
+        return Ok(None);
+    }
     let mut dir = store.again().map_err(sys("open", path))?;
     let mut parts = path.split(|b| *b == b'/').peekable();
     while let Some(part) = parts.next() {
         let part = c_name(part)?;
         if parts.peek().is_none() {
-            return Ok((dir, part));
+            return Ok(Some((dir, part)));
         }
-        dir = dir.child(&part).map_err(sys("open the directory above", path))?;
+        dir = match dir.child(&part) {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG) => return Ok(None),
+            child => child.map_err(sys("open the directory above", path))?,
+        };
     }
-    Err(sys("open", path)(Errno::ENOENT))
+    Ok(None)
 }
