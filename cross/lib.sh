@@ -31,13 +31,15 @@ targets() {
 	done
 }
 
-# Sets qemu, cpu and abi to what the table says of target $1.
+# Sets qemu, cpu, abi and unpacker to what the table says of target $1.
 target() {
 	row=$(table "$root/cross/targets" | grep "^$1[[:space:]]") ||
 		die "$1 is not in cross/targets, which has: $(targets | tr '\n' ' ')"
 	# shellcheck disable=SC2086 # columns
 	set -- $row
 	qemu=$2 cpu=$3 abi=$4
+	shift 4
+	unpacker=$*
 }
 
 # The binary for target $1, made by cross/build.

@@ -43,6 +43,29 @@ fn each_is_what_its_routers_can_run() {
     }
 }
 
+/// A download or a disk that ended too early, and a bit that fell over: told, and not run.
+#[test]
+fn a_damaged_file_is_told() {
+    let temp = Temp::new();
+    for target in Target::ready().iter().filter(|target| target.unpacks()) {
+        let whole = fs::read(&target.binary).unwrap();
+        let (at, damaged) = (whole.len() / 2, temp.join("damaged"));
+        let mut changed = whole.clone();
+        changed[at] ^= 4;
+        for content in [&whole[..at], &changed] {
+            fs::copy(&target.binary, &damaged).unwrap();
+            fs::write(&damaged, content).unwrap();
+            let out = target.emulate(&damaged).arg("--version").output().unwrap();
+            assert_eq!(out.status.code(), Some(5), "{}: {out:?}", target.name);
+            assert_eq!(
+                String::from_utf8_lossy(&out.stderr),
+                "sliverfs: its own file is damaged: install the package again\n"
+            );
+            assert!(out.stdout.is_empty(), "{}: {out:?}", target.name);
+        }
+    }
+}
+
 /// The check must see what it is there for: here is this machine's own program in the place of each.
 #[test]
 fn another_machines_program_is_found_out() {
@@ -70,13 +93,15 @@ fn another_machines_program_is_found_out() {
 }
 
 /// What a HashMap does first (thread-local keys from the kernel's random numbers) is what killed MIPS binaries that were
-/// linked as position independent. sliverfs itself may have no HashMap, so a program of its own is built the same way.
+/// linked as position independent. sliverfs itself may have no HashMap, so a program of its own is built the same way. It tells
+/// its memory, too: whether it was unpacked or not, nothing is there that can be written and run.
 #[test]
 fn a_hash_map_works_on_each() {
     const PROGRAM: &str = "fn main() {
         let words: std::collections::HashMap<String, usize> =
             std::env::args().skip(1).enumerate().map(|(at, word)| (word, at)).collect();
-        println!(\"{:?} of {}\", words.get(\"b\"), words.len());
+        println!(\"{} of {}\", words.get(\"b\").unwrap(), words.len());
+        print!(\"{}\", std::fs::read_to_string(\"/proc/self/maps\").unwrap());
     }\n";
     let ready = Target::ready();
     let temp = Temp::new();
@@ -87,6 +112,7 @@ fn a_hash_map_works_on_each() {
     fs::create_dir(temp.join("src")).unwrap();
     fs::write(temp.join("src/main.rs"), PROGRAM).unwrap();
     let venv = std::env::var_os("SLIVERFS_VENV").unwrap_or_else(|| repository().join(".venv").into());
+    let python = Path::new(&venv).join("bin/python3");
     // Where cross/build works, which has built Rust's library with the same settings.
     let built = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("cross");
     for target in ready {
@@ -98,9 +124,22 @@ fn a_hash_map_works_on_each() {
             .output()
             .unwrap();
         assert!(out.status.success(), "{}: {}", target.name, String::from_utf8_lossy(&out.stderr));
-        let program = built.join(&target.name).join("router/hashmap");
+        let mut program = built.join(&target.name).join("router/hashmap");
+        if target.unpacks() {
+            let packed = temp.join("packed");
+            let mut pack = Command::new(&python);
+            pack.arg(temp.join("cross/pack.py")).arg(&program).arg(&packed).arg(&python);
+            run(pack.args(["-m", "ziglang", "cc", "-target"]).args(&target.unpacker));
+            program = packed;
+        }
         let out = target.emulate(&program).args(["a", "b", "c"]).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&out.stdout), "Some(1) of 3\n", "{}: {out:?}", target.name);
+        let said = String::from_utf8_lossy(&out.stdout);
+        let (first, maps) = said.split_once('\n').unwrap();
+        assert_eq!(first, "1 of 3", "{}: {out:?}", target.name);
+        let rights = |line: &str| line.split_whitespace().nth(1).unwrap().to_owned();
+        assert!(maps.lines().any(|line| rights(line).starts_with("r-x")), "{}: {maps}", target.name);
+        let both = |line: &&str| rights(line).contains('w') && rights(line).contains('x');
+        assert_eq!(maps.lines().find(both), None, "{}: {maps}", target.name);
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Target {
     pub cpu: String,
     /// The binary of `cross/build`.
     pub binary: PathBuf,
+    /// What zig is told of the processor, where the binary unpacks itself; `-` where it does not.
+    pub unpacker: Vec<String>,
 }
 
 /// The project's folder.
@@ -37,6 +39,7 @@ impl Target {
             qemu: format!("qemu-{}-static", row[1]),
             cpu: row[2].into(),
             binary: repository().join("dist/bin").join(row[0]).join("sliverfs"),
+            unpacker: row[4..].iter().map(|word| (*word).to_owned()).collect(),
         })
         .collect()
     }
@@ -53,6 +56,11 @@ impl Target {
             require("cross", built)
         });
         ready
+    }
+
+    /// Does its binary unpack itself?
+    pub fn unpacks(&self) -> bool {
+        self.unpacker != ["-"]
     }
 
     /// The emulator with the processor of this target and a program for it.
