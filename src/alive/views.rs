@@ -1,6 +1,5 @@
 //! Where the views of this program are mounted, in every mount namespace.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -66,32 +65,36 @@ impl Views {
     /// Reads the mountinfo of every distinct mount namespace that a process is in, or that a mount of ours keeps.
     pub fn everywhere(root: &Root) -> Result<Self> {
         let own = MountInfo::of_self()?;
-        let mut seen: BTreeSet<u64> = [own.hash()].into_iter().chain(namespace("self")).collect();
-        let mut locked_in = BTreeMap::new();
+        let mut seen: Vec<u64> = [own.hash()].into_iter().chain(namespace("self")).collect();
+        let mut locked_in: Vec<(u64, u32)> = Vec::new();
         let mut views = Self::here(root, &own)?;
         for pid in processes()? {
             match namespace(&pid.to_string()) {
                 Some(id) if seen.contains(&id) => {}
                 // A process that is locked into a folder is shown only the mounts in there.
                 Some(id) if is_locked_in(pid) => {
-                    locked_in.insert(id, pid);
+                    if !locked_in.iter().any(|(known, _)| *known == id) {
+                        locked_in.push((id, pid));
+                    }
                 }
                 Some(id) => {
                     if let Some(info) = mountinfo(pid)? {
-                        seen.insert(id);
+                        seen.push(id);
                         views.add(&Namespace::Of(pid), &info);
                     }
                 }
                 // Before Linux 3.8 a process does not tell its mount namespace, and some hide it: the mounts stand for it.
                 None => {
-                    if let Some(info) = mountinfo(pid)?.filter(|info| seen.insert(info.hash())) {
+                    if let Some(info) = mountinfo(pid)?.filter(|info| insert(&mut seen, info.hash())) {
                         views.add(&Namespace::Of(pid), &info);
                     }
                 }
             }
         }
-        locked_in.retain(|id, _| !seen.contains(id));
         for (id, pid) in locked_in {
+            if !insert(&mut seen, id) {
+                continue;
+            }
             let path = PathBuf::from(format!("/proc/{pid}/ns/mnt"));
             match kept::mountinfo(&path) {
                 Ok(info) => views.add(&Namespace::Of(pid), &info),
@@ -99,12 +102,11 @@ impl Views {
                 Err(_) if namespace(&pid.to_string()) != Some(id) => {}
                 Err(err) => return Err(err),
             }
-            seen.insert(id);
         }
         // What a container keeps so has no more than the container itself; that is looked at while it runs.
         for mount in own.mounts().filter(|mount| mount.fstype == b"nsfs") {
             let id = mount.root();
-            if id.starts_with(b"mnt:") && seen.insert(fnv64a(&id)) {
+            if id.starts_with(b"mnt:") && insert(&mut seen, fnv64a(&id)) {
                 let target = mount.target().into_owned();
                 views.add(&Namespace::Kept(target.clone()), &kept::mountinfo(&target)?);
             }
@@ -205,6 +207,15 @@ impl Place {
             }
         }
     }
+}
+
+/// Notes a namespace, and says whether it is a new one. There are as many as containers: a list will do.
+fn insert(seen: &mut Vec<u64>, id: u64) -> bool {
+    let new = !seen.contains(&id);
+    if new {
+        seen.push(id);
+    }
+    new
 }
 
 /// A process's mounts; none where it ended meanwhile. A zombie's mountinfo is EINVAL.

@@ -1,7 +1,6 @@
 //! The digest of a base: SHA-256 over a canonical stream of its whole tree. The stream is frozen; docs/digest.md is
 //! its definition.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -9,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::content::{BLOCK, read_data};
 use super::meta::Meta;
-use super::{Dir, Entry, Kind, SELF, Step, Walk, sys};
+use super::{Dir, Entry, Ids, Kind, SELF, Step, Walk, sys};
 use crate::error::Result;
 use crate::json::{FromJson, Json};
 
@@ -49,7 +48,7 @@ pub fn digest(root: &Dir, path: &[u8], attrs: bool, progress: &mut dyn FnMut(u64
     let version = if attrs { "sliverfs-tree-1" } else { "sliverfs-tree-1-noxattr" };
     let mut stream = Stream {
         hash: Sha256::new(),
-        linked: BTreeMap::new(),
+        linked: Ids::default(),
         number: 0,
         buffer: vec![0; BLOCK * 16],
         with_attrs: attrs,
@@ -96,7 +95,7 @@ pub fn hex(bytes: &[u8]) -> String {
 struct Stream<'a> {
     hash: Sha256,
     /// The number of the first name of each file that has several.
-    linked: BTreeMap<(u64, u64), u64>,
+    linked: Ids,
     number: u64,
     buffer: Vec<u8>,
     with_attrs: bool,
@@ -112,14 +111,12 @@ impl Stream<'_> {
         let number = self.number;
         self.number += 1;
         if stat.kind != Kind::Dir && stat.links > 1 {
-            if let Some(first) = self.linked.get(&stat.id) {
+            if let Some(first) = self.linked.note(stat.id, number) {
                 self.hash.update(b"h");
-                let first = *first;
                 self.text(name);
                 self.hash.update(first.to_be_bytes());
                 return Ok(());
             }
-            self.linked.insert(stat.id, number);
         }
         self.disk = self.disk.saturating_add(stat.allocated);
         let meta = Meta::read(dir, entry.name, stat, path)?;
