@@ -1,10 +1,11 @@
 //! Messages: to standard error, and to syslog where standard error is lost or nobody reads it.
 
-use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
+
+use crate::sys::file::say;
 
 /// Standard error for a person, and the system's log.
 struct Tee {
@@ -43,7 +44,7 @@ impl Log for Tee {
         // SimpleLogger's line, but not written by it: it panics where standard error is a full disk or a pipe whose reader
         // went away, in the midst of a command. Which module spoke is nothing to the operator.
         let line = format!("{:<5} [sliverfs] {}\n", record.level(), record.args());
-        let _nobody_reads_it = io::stderr().write_all(line.as_bytes());
+        let _nobody_reads_it = say(2, line.as_bytes());
         if let Some(syslog) = &self.syslog {
             // RFC 3164: facility daemon (3) times 8, and the severity.
             let severity = match record.level() {

@@ -1,7 +1,6 @@
 //! What LXC needs to know of a sliver, and what it tells of one.
 
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 
 use crate::catalog::Root;
@@ -9,6 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::hash::fnv64a;
 use crate::name::Name;
 use crate::shell::quote;
+use crate::sys::file;
 use crate::sys::tool::{self, Stream};
 
 /// The file in a container's folder that LXC reads.
@@ -29,11 +29,9 @@ impl Version {
     pub fn installed() -> Option<Self> {
         let streams = [Stream::Null, Stream::Pipe, Stream::Null];
         let mut child = tool::start("lxc-start", &["--version".as_ref()], streams).ok()?;
-        let mut text = String::new();
-        let read = child.stdout.as_mut()?.read_to_string(&mut text);
+        let text = file::read_all(child.stdout.take()?, usize::MAX);
         let _told_enough = child.wait();
-        read.ok()?;
-        Self::parse(&text)
+        Self::parse(&String::from_utf8_lossy(&text.ok()?))
     }
 
     /// Reads `5.0.2`, `2.1.1`, `6.0.0~rc1`.
@@ -96,7 +94,7 @@ impl Sockets {
     /// Reads them from the kernel's list of this network namespace.
     pub fn read() -> Result<Self> {
         let path = Path::new("/proc/net/unix");
-        fs::read(path).map(|text| Self::parse(&text)).at("read", path)
+        file::read(path).map(|text| Self::parse(&text)).at("read", path)
     }
 
     fn parse(text: &[u8]) -> Self {
@@ -166,7 +164,7 @@ fn sockets_of(pid: i32) -> Vec<u64> {
 
 /// The parent of a process.
 fn parent(pid: i32) -> Option<i32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = file::text(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 

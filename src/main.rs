@@ -1,10 +1,10 @@
 //! The command: arguments, logger, run, exit code.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use sliverfs::cli::{Cli, Command};
 use sliverfs::error::Class;
+use sliverfs::sys::file::say;
 use sliverfs::{cmd, logger};
 
 fn main() -> ExitCode {
@@ -33,7 +33,7 @@ fn parse() -> Result<Cli, ExitCode> {
             Ok(word) if word == "-" => words.push("/dev/stdin".to_owned()),
             Ok(word) => words.push(word),
             Err(word) => {
-                say(io::stderr(), &format!("`{}` is not UTF-8\n", word.to_string_lossy()));
+                let _unread = say(2, format!("`{}` is not UTF-8\n", word.to_string_lossy()).as_bytes());
                 return Err(exit(Class::Usage));
             }
         }
@@ -44,19 +44,14 @@ fn parse() -> Result<Cli, ExitCode> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     argh::FromArgs::from_args(&["sliverfs"], &words).map_err(|early: argh::EarlyExit| match early.status {
         Ok(()) => {
-            say(io::stdout(), &early.output);
+            let _unread = say(1, early.output.as_bytes());
             ExitCode::SUCCESS
         }
         Err(()) => {
-            say(io::stderr(), &early.output);
+            let _unread = say(2, early.output.as_bytes());
             exit(Class::Usage)
         }
     })
-}
-
-/// Writes a text to who may not read it any more; print! would panic then.
-fn say(mut to: impl Write, text: &str) {
-    let _unread = to.write_all(text.as_bytes()).and_then(|()| to.flush());
 }
 
 fn exit(class: Class) -> ExitCode {

@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
 use crate::size::Size;
+use crate::sys::file::say;
 
 /// Prints a line. A reader that went away (`sliverfs list | head -1`) is no failure.
 pub fn line(text: &str) -> Result<()> {
@@ -18,14 +20,14 @@ pub fn line(text: &str) -> Result<()> {
 
 /// Prints a document as JSON on one line.
 pub fn json(document: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string(document).map_err(|err| Error::failed(format!("write JSON: {err}")))?;
+    // Nothing that is written down here can fail; the reason would bring serde_json's texts along.
+    let text = serde_json::to_string(document).map_err(|_| Error::failed("write JSON"))?;
     line(&text)
 }
 
 fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+    match say(1, text.as_bytes()) {
+        Err(Errno::EPIPE) => Ok(()),
         done => done.at("write to", Path::new("standard output")),
     }
 }
@@ -129,7 +131,7 @@ impl Progress {
             done: Cell::new(0),
             started: Instant::now(),
             shown: Cell::new(None),
-            terminal: io::stderr().is_terminal(),
+            terminal: std::io::stderr().is_terminal(),
         }
     }
 
@@ -150,7 +152,7 @@ impl Progress {
             self.shown.set(Some(now));
             let text = words(self.done.get(), self.total, now.saturating_duration_since(self.started));
             // The line is only for the eye: a terminal that is gone is no reason to stop.
-            let _unseen = write!(io::stderr(), "\r\x1b[K{}: {text}", self.what);
+            let _unseen = say(2, format!("\r\x1b[K{}: {text}", self.what).as_bytes());
         }
     }
 }
@@ -158,15 +160,16 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.shown.get().is_some() {
-            let _unseen = write!(io::stderr(), "\r\x1b[K");
+            let _unseen = say(2, b"\r\x1b[K");
         }
     }
 }
 
 /// `1.5 MiB of 3 MiB, 512 KiB/s, 3 s left`.
 fn words(done: u64, total: Option<u64>, passed: Duration) -> String {
-    let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
-    let rate = u64::try_from(u128::from(done) * 1000 / u128::from(millis)).unwrap_or(u64::MAX);
+    let millis = passed.as_secs().saturating_mul(1000).saturating_add(passed.subsec_millis().into()).max(1);
+    // Whichever way round does not overflow. Division of 128 bits is a large function on a router.
+    let rate = done.checked_mul(1000).map_or((done / millis).saturating_mul(1000), |done| done / millis);
     let mut text = Size(done).to_string();
     if let Some(total) = total {
         let _into_string = write!(text, " of {}", Size(total));

@@ -12,10 +12,21 @@ use common::node::run;
 use common::tar::{Header, Tar};
 use common::tree::{Temp, assert_same, full_tree, installed};
 use common::{listing, require};
-use sliverfs::archive::{Policy, unpack};
+use sliverfs::archive::{Fault, Policy, Stream, unpack};
 use sliverfs::tree;
 
 /// Unpacks into a fresh folder; beside it lies one that must not change.
+struct Bytes<'a>(&'a [u8]);
+
+impl Stream for Bytes<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
+        let (now, rest) = self.0.split_at(buffer.len().min(self.0.len()));
+        buffer[..now.len()].copy_from_slice(now);
+        self.0 = rest;
+        Ok(now.len())
+    }
+}
+
 fn unpacked(bytes: &[u8], policy: Policy) -> (Temp, Result<u64, String>) {
     unpacked_in(Temp::new(), bytes, policy)
 }
@@ -38,7 +49,7 @@ fn unpacked_in(temp: Temp, bytes: &[u8], policy: Policy) -> (Temp, Result<u64, S
 fn into(temp: &Temp, bytes: &[u8], policy: Policy) -> Result<u64, String> {
     let before = listing::of(&temp.join("outside"), true);
     let root = tree::open(&temp.join("tree")).unwrap();
-    let done = unpack(&mut &*bytes, &root, policy).map_err(|err| err.to_string());
+    let done = unpack(&mut Bytes(bytes), &root, policy).map_err(|err| err.to_string());
     assert_eq!(listing::of(&temp.join("outside"), true), before, "something outside was touched");
     done
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::catalog::{Mounted, Root};
 use crate::error::{Context, Result};
 use crate::name::Name;
+use crate::sys::file;
 use crate::tree::Dir;
 
 /// Processes that stand in the sliver's view or hold folders of it open.
@@ -67,6 +68,5 @@ pub fn processes() -> Result<impl Iterator<Item = u32>> {
 
 /// The command name of a process, for messages.
 pub fn command(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm"))
-        .map_or_else(|_| "ended".to_owned(), |name| name.trim().to_owned())
+    file::text(format!("/proc/{pid}/comm")).map_or_else(|_| "ended".to_owned(), |name| name.trim().to_owned())
 }

@@ -1,7 +1,6 @@
 //! The mounts of a namespace that no process tells: none is in it, or one that is locked into a folder of it.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use nix::fcntl::{OFlag, openat};
@@ -11,6 +10,7 @@ use nix::sys::stat::Mode;
 use crate::error::{Context, Result};
 use crate::mount::mountinfo::MountInfo;
 use crate::sys::child;
+use crate::sys::file::read_all;
 use crate::tree;
 
 /// Reads the mounts of the namespace that the file `path` stands for (Linux 3.8), by a child that goes in.
@@ -21,12 +21,9 @@ pub fn mountinfo(path: &Path) -> Result<MountInfo> {
         let namespace = File::open(path).at("open the mount namespace", path)?;
         setns(&namespace, CloneFlags::CLONE_NEWNS).at("look into the mount namespace", path)?;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let mut info = openat(&proc, c"self/mountinfo", flags, Mode::empty())
-            .map(File::from)
-            .at("read the mounts of the mount namespace", path)?;
-        let mut text = Vec::new();
-        info.read_to_end(&mut text).at("read the mounts of the mount namespace", path)?;
-        Ok(text)
+        openat(&proc, c"self/mountinfo", flags, Mode::empty())
+            .and_then(|info| read_all(info, usize::MAX))
+            .at("read the mounts of the mount namespace", path)
     })
     .map_err(|err| {
         err.way_out(

@@ -3,14 +3,14 @@
 //! miniz_oxide inflates; the frame around it is read here. flate2 would do both, and brings a checksum with a table of 16 KiB that
 //! does not compress: 19 KiB more of the compressed MIPS binary.
 
-use std::io::{self, BufRead, BufReader, Read};
-
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 
+use super::stream::{Fault, Stream};
+
 /// The content of a gzip stream; a torn one or one with a wrong checksum is an error.
 pub struct Gzip {
-    from: BufReader<Box<dyn Read>>,
+    from: Buffered,
     state: Box<InflateState>,
     /// What the member's end will be compared with: checksum and length of what was unpacked, modulo 2^32.
     sum: u32,
@@ -21,9 +21,9 @@ pub struct Gzip {
 
 impl Gzip {
     /// Begins to unpack.
-    pub fn new(from: Box<dyn Read>) -> Self {
+    pub fn new(from: Box<dyn Stream>) -> Self {
         Self {
-            from: BufReader::with_capacity(1 << 16, from),
+            from: Buffered { from, buffer: vec![0; 1 << 16], left: 0..0 },
             state: InflateState::new_boxed(DataFormat::Raw),
             sum: 0,
             length: 0,
@@ -33,22 +33,22 @@ impl Gzip {
     }
 
     /// Reads a member's header and passes over what it may carry.
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self) -> Result<(), Fault> {
         let mut head = [0; 10];
-        self.from.read_exact(&mut head)?;
+        self.from.exactly(&mut head)?;
         let [0x1f, 0x8b, 8, flags, ..] = head else { return Err(wrong("it is not gzip")) };
         if flags & 0xe0 != 0 {
             return Err(wrong("its gzip header has a flag of the future"));
         }
         if flags & 4 != 0 {
             let mut length = [0; 2];
-            self.from.read_exact(&mut length)?;
+            self.from.exactly(&mut length)?;
             self.pass(u16::from_le_bytes(length).into())?;
         }
         // The name and the comment end with a NUL each.
         for flag in [8, 16] {
             if flags & flag != 0 {
-                while self.byte()? != 0 {}
+                while self.from.byte()? != 0 {}
             }
         }
         if flags & 2 != 0 {
@@ -59,24 +59,17 @@ impl Gzip {
         Ok(())
     }
 
-    fn byte(&mut self) -> io::Result<u8> {
-        let mut byte = [0];
-        self.from.read_exact(&mut byte)?;
-        let [byte] = byte;
-        Ok(byte)
-    }
-
-    fn pass(&mut self, bytes: u64) -> io::Result<()> {
+    fn pass(&mut self, bytes: u64) -> Result<(), Fault> {
         for _ in 0..bytes {
-            self.byte()?;
+            self.from.byte()?;
         }
         Ok(())
     }
 
     /// Reads a member's end, and looks whether another one follows.
-    fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> Result<(), Fault> {
         let mut tail = [0; 8];
-        self.from.read_exact(&mut tail)?;
+        self.from.exactly(&mut tail)?;
         if u64::from_le_bytes(tail) != u64::from(self.length) << 32 | u64::from(self.sum) {
             return Err(wrong("its gzip checksum is wrong"));
         }
@@ -86,16 +79,51 @@ impl Gzip {
     }
 }
 
-impl Read for Gzip {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+/// A stream of which it can be seen what comes next.
+struct Buffered {
+    from: Box<dyn Stream>,
+    buffer: Vec<u8>,
+    left: std::ops::Range<usize>,
+}
+
+impl Buffered {
+    /// What comes next: nothing only at the end.
+    fn part(&mut self) -> Result<&[u8], Fault> {
+        if self.left.is_empty() {
+            self.left = 0..self.from.read(&mut self.buffer)?;
+        }
+        Ok(self.buffer.get(self.left.clone()).unwrap_or_default())
+    }
+
+    /// Passes over a part of that.
+    fn take(&mut self, bytes: usize) {
+        self.left.start += bytes;
+    }
+
+    fn byte(&mut self) -> Result<u8, Fault> {
+        let byte = *self.part()?.first().ok_or(Fault::Torn)?;
+        self.take(1);
+        Ok(byte)
+    }
+
+    fn exactly(&mut self, bytes: &mut [u8]) -> Result<(), Fault> {
+        for byte in bytes {
+            *byte = self.byte()?;
+        }
+        Ok(())
+    }
+}
+
+impl Stream for Gzip {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
         while !self.ended && !buffer.is_empty() {
             if !self.inside {
                 self.begin()?;
             }
-            let input = self.from.fill_buf()?;
+            let input = self.from.part()?;
             let at_end = input.is_empty();
             let done = inflate(&mut self.state, input, buffer, MZFlush::None);
-            self.from.consume(done.bytes_consumed);
+            self.from.take(done.bytes_consumed);
             let unpacked = buffer.get(..done.bytes_written).unwrap_or_default();
             self.sum = crc32(self.sum, unpacked);
             self.length = self.length.wrapping_add(u32::try_from(unpacked.len()).unwrap_or(0));
@@ -103,22 +131,22 @@ impl Read for Gzip {
                 Ok(MZStatus::StreamEnd) => self.end()?,
                 Ok(_) => {}
                 Err(MZError::Buf) if !at_end => {}
-                Err(MZError::Buf) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(MZError::Buf) => return Err(Fault::Torn),
                 Err(_) => return Err(wrong("its gzip data are damaged")),
             }
             if done.bytes_written > 0 {
                 return Ok(done.bytes_written);
             }
             if at_end && self.inside {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(Fault::Torn);
             }
         }
         Ok(0)
     }
 }
 
-fn wrong(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+fn wrong(what: &str) -> Fault {
+    Fault::Wrong(what.to_owned())
 }
 
 /// CRC-32 (RFC 1952, 8), carried on from `sum`: half a byte a step, for a table of 64 bytes.
@@ -149,24 +177,21 @@ fn crc32(sum: u32, bytes: &[u8]) -> u32 {
 }
 
 /// Passes over zeros, with which tapes and block devices are filled up: does another member follow?
-fn more(rest: &mut impl BufRead) -> io::Result<bool> {
+fn more(rest: &mut Buffered) -> Result<bool, Fault> {
     loop {
-        let bytes = rest.fill_buf()?;
+        let bytes = rest.part()?;
         match bytes.iter().position(|b| *b != 0) {
             None if bytes.is_empty() => return Ok(false),
             None => {
                 let zeros = bytes.len();
-                rest.consume(zeros);
+                rest.take(zeros);
             }
             Some(zeros) if bytes.get(zeros) == Some(&0x1f) => {
-                rest.consume(zeros);
+                rest.take(zeros);
                 return Ok(true);
             }
             Some(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "what follows the gzip data is not gzip",
-                ));
+                return Err(wrong("what follows the gzip data is not gzip"));
             }
         }
     }
@@ -175,6 +200,7 @@ fn more(rest: &mut impl BufRead) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::super::stream::Headed;
     use super::*;
     use flate2::Compression;
     use std::io::Write;
@@ -185,9 +211,23 @@ mod tests {
         to.finish().unwrap()
     }
 
-    fn read(bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let mut all = Vec::new();
-        Gzip::new(Box::new(io::Cursor::new(bytes.to_vec()))).read_to_end(&mut all).map(|_| all)
+    struct Nothing;
+
+    impl Stream for Nothing {
+        fn read(&mut self, _: &mut [u8]) -> Result<usize, Fault> {
+            Ok(0)
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<u8>, String> {
+        let mut stream = Gzip::new(Box::new(Headed { head: bytes.to_vec(), at: 0, rest: Box::new(Nothing) }));
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 5000]);
+        loop {
+            match stream.read(&mut buffer).map_err(|fault| fault.to_string())? {
+                0 => return Ok(all),
+                got => all.extend_from_slice(&buffer[..got]),
+            }
+        }
     }
 
     #[test]

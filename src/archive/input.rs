@@ -1,24 +1,26 @@
 //! Opens a source and finds out by its first bytes what it is.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
 use super::gzip::Gzip;
 use super::header::Block;
+use super::stream::{Fault, Headed, Stream, fill};
 use super::tool::Filter;
 use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
 use crate::image;
 use crate::out::Progress;
+use crate::sys::file;
 
 /// What a source holds, behind whatever compression.
 pub enum Content {
     /// A tar stream.
-    Tar(Box<dyn Read>),
+    Tar(Box<dyn Stream>),
     /// A file-system image.
-    Image(Form, Box<dyn Read>),
+    Image(Form, Box<dyn Stream>),
 }
 
 enum Format {
@@ -41,11 +43,10 @@ pub fn is_stdin(path: &Path) -> bool {
 pub fn open(path: &Path, progress: &Rc<Progress>) -> Result<Content> {
     let stdin = is_stdin(path);
     let path = if stdin { Path::new("standard input") } else { path };
-    let raw: Box<dyn Read> =
-        if stdin { Box::new(io::stdin()) } else { Box::new(File::open(path).at("open", path)?) };
+    let raw = if stdin { file::stdin().at("open", path)? } else { File::open(path).at("open", path)?.into() };
     let counted = Box::new(Counted { from: raw, progress: Rc::clone(progress) });
     let (format, stream) = look(counted, path)?;
-    let unpacked: Box<dyn Read> = match format {
+    let unpacked: Box<dyn Stream> = match format {
         Format::Tar => return Ok(Content::Tar(stream)),
         Format::Image(form) => return Ok(Content::Image(form, stream)),
         Format::Gzip => Box::new(Gzip::new(stream)),
@@ -62,15 +63,19 @@ pub fn open(path: &Path, progress: &Rc<Progress>) -> Result<Content> {
 }
 
 /// Reads the head of a stream, and gives the stream back with its head.
-fn look(mut stream: Box<dyn Read>, path: &Path) -> Result<(Format, Box<dyn Read>)> {
-    let mut head = Vec::with_capacity(HEAD);
-    stream.by_ref().take(HEAD as u64).read_to_end(&mut head).at("read", path)?;
+fn look(mut stream: Box<dyn Stream>, path: &Path) -> Result<(Format, Box<dyn Stream>)> {
+    let mut head = vec![0; HEAD];
+    let length = fill(&mut *stream, &mut head).map_err(|fault| match fault {
+        Fault::Sys(errno) => Error::sys("read", path, errno),
+        other => Error::failed(format!("read {}: {other}", path.display())),
+    })?;
+    head.truncate(length);
     let format = sniff(&head).ok_or_else(|| {
         let empty = if head.is_empty() { " (it is empty)" } else { "" };
         Error::usage(format!("{} is no archive or image that this program knows{empty}", path.display()))
             .way_out("it takes tar, plain or with gzip, xz, zstd, bzip2, and squashfs and erofs images")
     })?;
-    Ok((format, Box::new(Cursor::new(head).chain(stream))))
+    Ok((format, Box::new(Headed { head, at: 0, rest: stream })))
 }
 
 fn sniff(head: &[u8]) -> Option<Format> {
@@ -89,13 +94,13 @@ fn sniff(head: &[u8]) -> Option<Format> {
 
 /// Counts what is read.
 struct Counted {
-    from: Box<dyn Read>,
+    from: OwnedFd,
     progress: Rc<Progress>,
 }
 
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.from.read(buffer)?;
+impl Stream for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
+        let got = file::read_some(&self.from, buffer)?;
         self.progress.add(got as u64);
         Ok(got)
     }

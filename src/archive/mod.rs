@@ -7,10 +7,12 @@ mod pax;
 mod place;
 mod reader;
 mod sparse;
+mod stream;
 mod tool;
 mod unpack;
 
 pub use input::{Content, is_stdin, open};
+pub use stream::{Fault, Stream};
 pub use unpack::{Policy, unpack};
 
 use std::path::Path;
@@ -25,7 +27,7 @@ pub fn unpack_beneath(archive: &Path, view: &Path) -> Result<()> {
     let size = std::fs::metadata(archive).ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
     let progress = Rc::new(Progress::new("unpacking", size));
     match open(archive, &progress)? {
-        Content::Tar(mut stream) => unpack(&mut stream, &tree::open(view)?, Policy::Beneath).map(drop),
+        Content::Tar(mut stream) => unpack(&mut *stream, &tree::open(view)?, Policy::Beneath).map(drop),
         Content::Image(form, _) => {
             Err(Error::usage(format!("{} is a {} image and not a tar", archive.display(), form.name()))
                 .way_out("give an archive to be unpacked"))

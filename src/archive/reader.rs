@@ -1,11 +1,10 @@
 //! Reads a tar entry by entry, with bounded memory and nothing taken on trust.
 
-use std::io::{ErrorKind, Read};
-
 use super::header::{BLOCK, Block, number};
 use super::pax::{MAX_MAP, Pax, Sparse, decimal};
 use super::refuse;
 use super::sparse::{self, Map};
+use super::stream::{Fault, Stream, fill};
 use crate::error::{Error, Result};
 use crate::tree::{Kind, Meta, Time, c_name};
 
@@ -38,7 +37,7 @@ pub struct Member {
 
 /// Reads the entries of a tar.
 pub struct Reader<'a> {
-    from: &'a mut dyn Read,
+    from: &'a mut dyn Stream,
     /// Bytes read, for messages.
     at: u64,
     /// The path of the current entry, for messages.
@@ -60,7 +59,7 @@ struct Before {
 
 impl<'a> Reader<'a> {
     /// Begins at the archive's first block.
-    pub fn new(from: &'a mut dyn Read) -> Self {
+    pub fn new(from: &'a mut dyn Stream) -> Self {
         Self { from, at: 0, path: Vec::new(), body: 0, padding: 0, global: Pax::default() }
     }
 
@@ -331,13 +330,13 @@ impl<'a> Reader<'a> {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
-        match self.from.read_exact(bytes) {
-            Ok(()) => {
+        match fill(self.from, bytes) {
+            Ok(got) if got == bytes.len() => {
                 self.at = self.at.saturating_add(bytes.len() as u64);
                 Ok(())
             }
-            Err(err) if err.kind() == ErrorKind::UnexpectedEof => Err(self.torn()),
-            Err(err) => Err(self.unreadable(&err)),
+            Ok(_) => Err(self.torn()),
+            Err(fault) => Err(self.unreadable(&fault)),
         }
     }
 
@@ -348,8 +347,7 @@ impl<'a> Reader<'a> {
             match self.from.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
-                Err(err) if err.kind() == ErrorKind::Interrupted => {}
-                Err(err) => return Err(self.unreadable(&err)),
+                Err(fault) => return Err(self.unreadable(&fault)),
             }
         }
     }
@@ -364,13 +362,16 @@ impl<'a> Reader<'a> {
             .way_out("it was cut off: bring it here again")
     }
 
-    fn unreadable(&self, err: &std::io::Error) -> Error {
+    fn unreadable(&self, fault: &Fault) -> Error {
+        if matches!(fault, Fault::Torn) {
+            return self.torn();
+        }
         let behind = if self.path.is_empty() {
             String::new()
         } else {
             format!(", at or behind `{}`", crate::out::escape(&self.path))
         };
-        Error::failed(format!("the archive cannot be read{behind}: {err}"))
+        Error::failed(format!("the archive cannot be read{behind}: {fault}"))
     }
 
     fn refuse(&self, why: &str) -> Error {

@@ -2,16 +2,17 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
 
+use super::stream::{Fault, Stream};
 use crate::error::{Context, Error, Result};
-use crate::sys;
-use crate::sys::tool::{Child, Stream};
+use crate::sys::file::read_some;
+use crate::sys::tool::{self, Child, Stream as To};
 
 /// A compression and the programs that undo it.
 pub struct Tool {
@@ -53,7 +54,7 @@ pub struct Filter {
     child: Child,
     to: Option<File>,
     from: File,
-    source: Box<dyn Read>,
+    source: Box<dyn Stream>,
     buffer: Vec<u8>,
     /// The part of the buffer that is not written yet.
     pending: std::ops::Range<usize>,
@@ -62,10 +63,10 @@ pub struct Filter {
 
 impl Filter {
     /// Starts the first program of the tool that is installed.
-    pub fn start(tool: &'static Tool, source: Box<dyn Read>) -> Result<Self> {
+    pub fn start(tool: &'static Tool, source: Box<dyn Stream>) -> Result<Self> {
         for (program, arguments) in tool.commands {
             let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
-            match sys::tool::start(program, &arguments, [Stream::Pipe, Stream::Pipe, Stream::Ours]) {
+            match tool::start(program, &arguments, [To::Pipe, To::Pipe, To::Ours]) {
                 Err(Errno::ENOENT) => continue,
                 Err(errno) => return Err(errno).at("start", program.as_ref()),
                 Ok(mut child) => {
@@ -96,33 +97,30 @@ impl Filter {
     }
 
     /// Hands on what the program takes now; reads the source when all of the last part was handed on.
-    fn feed(&mut self) -> io::Result<()> {
+    fn feed(&mut self) -> Result<(), Fault> {
         let Some(to) = &mut self.to else { return Ok(()) };
         let part = self.buffer.get(self.pending.clone()).unwrap_or_default();
-        match to.write(part) {
+        match write(to, part) {
             Ok(written) => self.pending.start += written,
-            Err(err) if matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
             // It wants no more; whether that was right, its exit status says.
-            Err(err) if err.kind() == io::ErrorKind::BrokenPipe => self.to = None,
-            Err(err) => return Err(err),
+            Err(Errno::EPIPE) => self.to = None,
+            Err(errno) => return Err(errno.into()),
         }
         Ok(())
     }
 
-    fn finish(&mut self) -> io::Result<usize> {
+    fn finish(&mut self) -> Result<usize, Fault> {
         self.to = None;
         let status = self.child.wait()?;
         self.ended = true;
         let Some(status) = status else { return Ok(0) };
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{} did not unpack it: {status}", self.tool.name),
-        ))
+        Err(Fault::Wrong(format!("{} did not unpack it: {status}", self.tool.name)))
     }
 }
 
-impl Read for Filter {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Stream for Filter {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
         if self.ended || buffer.is_empty() {
             return Ok(0);
         }
@@ -138,10 +136,9 @@ impl Read for Filter {
                 self.feed()?;
             }
             if readable {
-                match self.from.read(buffer) {
-                    Ok(0) => return self.finish(),
-                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                    done => return done,
+                match read_some(&self.from, buffer)? {
+                    0 => return self.finish(),
+                    got => return Ok(got),
                 }
             }
         }
@@ -149,14 +146,14 @@ impl Read for Filter {
 }
 
 /// Waits until the program has something for us, or takes something from us.
-fn wait(from: &File, to: Option<&File>) -> io::Result<(bool, bool)> {
+fn wait(from: &File, to: Option<&File>) -> nix::Result<(bool, bool)> {
     let mut fds = vec![PollFd::new(from.as_fd(), PollFlags::POLLIN)];
     fds.extend(to.map(|to| PollFd::new(to.as_fd(), PollFlags::POLLOUT)));
     loop {
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => break,
             Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(errno),
         }
     }
     let ready = |n: usize| fds.get(n).and_then(PollFd::any).unwrap_or(false);

@@ -1,8 +1,7 @@
 //! Unpacks a tar below an open directory. What an archive asks for is done or refused, never done half or elsewhere.
 
-use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 
 use nix::errno::Errno;
 
@@ -10,9 +9,11 @@ use super::place::{components, folder};
 use super::reader::{Member, Reader, What};
 use super::refuse;
 use super::sparse::Map;
+use super::stream::Stream;
 use crate::error::{Context, Error, Result};
+use crate::sys::file::set_size;
 use crate::sys::xattr;
-use crate::tree::{Dir, Kind, Meta, SELF, Time, shown, sys};
+use crate::tree::{Dir, Ids, Kind, Meta, SELF, Time, shown, sys};
 
 /// Where an archive may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,8 @@ pub enum Policy {
 /// links to what the archive cannot reach; whiteouts (character device 0:0) and marks of union file systems; sizes, maps and
 /// numbers that cannot be; a stream that ends early. Of two entries with one path the later one stays, as with tar; but
 /// nothing replaces a directory, and a directory replaces nothing in a new tree.
-pub fn unpack(from: &mut dyn Read, root: &Dir, policy: Policy) -> Result<u64> {
-    let mut to = Unpack { root, policy, folder: None, named: BTreeSet::new(), buffer: vec![0; 1 << 16] };
+pub fn unpack(from: &mut dyn Stream, root: &Dir, policy: Policy) -> Result<u64> {
+    let mut to = Unpack { root, policy, folder: None, named: Ids::default(), buffer: vec![0; 1 << 16] };
     if policy == Policy::NewTree {
         // The archive may not name the root; then it is like a folder that is made on the way.
         Meta { mode: 0o755, ..Meta::default() }.apply(root, SELF, Kind::Dir, b"")?;
@@ -64,7 +65,7 @@ struct Unpack<'a> {
     policy: Policy,
     folder: Option<Folder>,
     /// Directories that the archive gave a time to.
-    named: BTreeSet<(u64, u64)>,
+    named: Ids,
     buffer: Vec<u8>,
 }
 
@@ -147,7 +148,7 @@ impl Unpack<'_> {
         let Some(into) = &self.folder else { return Ok(()) };
         let id = into.dir.stat_at(name).map_err(sys("look at", path))?.id;
         if self.policy == Policy::Beneath {
-            self.named.insert(id);
+            self.named.note(id, 0);
         }
         Ok(())
     }
@@ -205,7 +206,7 @@ impl Unpack<'_> {
     /// In a living tree a folder that the archive does not name keeps the time of its change.
     fn leave(&mut self) -> Result<()> {
         if let Some(folder) = self.folder.take() {
-            if self.policy == Policy::NewTree || self.named.contains(&folder.id) {
+            if self.policy == Policy::NewTree || self.named.has(folder.id) {
                 let path = folder.path.iter().map(|part| part.to_bytes()).collect::<Vec<_>>().join(&b'/');
                 folder.dir.set_mtime(SELF, folder.before).map_err(sys("set the time of", &path))?;
             }
@@ -258,5 +259,5 @@ fn write(
         }
         at = offset.saturating_add(*length);
     }
-    if at == size { Ok(()) } else { file.set_len(size).at("write", &shown(path)) }
+    if at == size { Ok(()) } else { set_size(&file, size).at("write", &shown(path)) }
 }

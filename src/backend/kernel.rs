@@ -16,6 +16,7 @@ use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::options::Options;
 use crate::mount::plan::MountCall;
+use crate::sys::file;
 use crate::sys::tool::{self, Stream};
 use crate::sys::xattr;
 
@@ -108,7 +109,7 @@ impl Kernel for Running {
                 fs::symlink_metadata(&gone).is_ok_and(|meta| meta.is_symlink())
                     && xattr::get(&gone, c"trusted.overlay.whiteout").is_ok_and(|value| value == b"y")
             }
-            Union::MiniFo => fs::read(upper.join(META))
+            Union::MiniFo => file::read(&upper.join(META))
                 .is_ok_and(|text| text.split(|b| *b == b'\n').any(|line| line == b"D gone")),
             Union::Aufs => upper.join(".wh.gone").exists(),
         }
@@ -122,7 +123,7 @@ impl Kernel for Running {
 /// The text of /proc/filesystems.
 pub fn filesystems() -> Result<String> {
     let path = Path::new("/proc/filesystems");
-    fs::read_to_string(path).at("read", path)
+    file::text(path).at("read", path)
 }
 
 /// Loads a file system's module, under either name that kernels look for. Failure is no news: the caller looks at

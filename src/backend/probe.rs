@@ -19,6 +19,7 @@ use crate::kind::{Choice, Kind};
 use crate::mount::disk;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::private;
+use crate::sys::file;
 use crate::sys::statfs;
 use crate::tree;
 
@@ -142,7 +143,7 @@ fn recall(root: &Root, filesystems: Option<u64>) -> Result<Vec<Verdict>> {
 
 fn boot_id() -> Result<String> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
-    Ok(fs::read_to_string(path).at("read", path)?.trim().to_owned())
+    Ok(file::text(path).at("read", path)?.trim().to_owned())
 }
 
 /// The file system's own id and its type, as one number.

@@ -1,7 +1,7 @@
 //! The import of a base: from a source to a published folder, or to nothing at all.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -15,13 +15,14 @@ use super::base::{Attrs, Base, Form};
 use super::record::VERSION;
 use super::root::Root;
 use super::staging::{self, Staging};
-use crate::archive::{self, Content, Policy};
+use crate::archive::{self, Content, Policy, Stream};
 use crate::error::{Context, Error, Result};
 use crate::image::{self, Packer, Seen};
 use crate::name::Name;
 use crate::out::Progress;
 use crate::shell;
 use crate::size::Size;
+use crate::sys::file::read_some;
 use crate::sys::{btrfs, statfs, sync};
 use crate::tree::{self, Dir, Summary};
 
@@ -172,7 +173,7 @@ fn import(root: &Root, name: &Name, source: Source, text: String, pack: Option<F
         }
         (Source::Stream(Content::Image(form, stream)), _) => received(stream, &staging, form)?,
         (Source::Stream(Content::Tar(mut stream)), packer) => {
-            archive::unpack(&mut stream, &make_root(&staging)?, Policy::NewTree)?;
+            archive::unpack(&mut *stream, &make_root(&staging)?, Policy::NewTree)?;
             match packer {
                 None => plain(&tree)?,
                 Some((packer, form)) => {
@@ -287,7 +288,7 @@ fn packed(tree: &Path, staging: &Staging, packer: &Packer, form: Form) -> Result
 }
 
 /// Writes an image from a stream down and looks into it.
-fn received(mut stream: Box<dyn Read>, staging: &Staging, form: Form) -> Result<Found> {
+fn received(mut stream: Box<dyn Stream>, staging: &Staging, form: Form) -> Result<Found> {
     let file = staging.path().join(form.file());
     let mut to =
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).at("create", &file)?;
@@ -296,8 +297,7 @@ fn received(mut stream: Box<dyn Read>, staging: &Staging, form: Form) -> Result<
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(got) => to.write_all(buffer.get(..got).unwrap_or_default()).at("write", &file)?,
-            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(Error::failed(format!("the image cannot be read: {err}"))),
+            Err(fault) => return Err(Error::failed(format!("the image cannot be read: {fault}"))),
         }
     }
     to.sync_all().at("write to the disk", &file)?;
@@ -318,12 +318,12 @@ fn look(file: &Path, staging: &Staging, form: Form, total: Option<u64>) -> Resul
 
 /// SHA-256 of a file, in hexadecimal digits.
 pub fn sha256(file: &Path) -> Result<String> {
-    let mut from = File::open(file).at("open", file)?;
+    let from = File::open(file).at("open", file)?;
     let progress = Progress::new("reading the image", from.metadata().ok().map(|meta| meta.len()));
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        match from.read(&mut buffer).at("read", file)? {
+        match read_some(&from, &mut buffer).at("read", file)? {
             0 => break,
             got => {
                 hash.update(buffer.get(..got).unwrap_or_default());

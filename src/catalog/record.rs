@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
+use crate::sys::file;
 use crate::sys::sync;
 
 /// The version that this program writes, and the newest that it reads.
@@ -24,7 +25,7 @@ pub fn read<T: FromJson>(path: &Path) -> Result<T> {
 }
 
 fn load(path: &Path) -> Result<Json> {
-    let text = fs::read(path).at("read", path)?;
+    let text = file::read(path).at("read", path)?;
     let json = Json::parse(&text).map_err(|err| damaged(path, &err))?;
     let version = json.number("version").map_err(|err| damaged(path, &err))?;
     if version > VERSION {

@@ -18,6 +18,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::name::Name;
+use crate::sys::file;
 
 /// Creates the sliver that the command line names.
 pub fn run(ctx: &mut Ctx, args: &cli::Create) -> Result<()> {
@@ -205,7 +206,7 @@ fn container_steps(root: &Root, name: &Name) -> Result<Vec<Step>> {
 pub fn is_ours(root: &Root, name: &Name) -> Result<bool> {
     let container = root.container(name);
     let config = container.join(lxc::CONFIG);
-    match fs::read_to_string(&config) {
+    match file::text(&config) {
         Ok(text) => Ok(text.contains(&format!(" hook pre-start {name}\n"))),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => match fs::read_dir(&container) {
             Ok(mut entries) => Ok(entries.all(|entry| {

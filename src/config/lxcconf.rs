@@ -1,13 +1,13 @@
 //! LXC's own idea of where containers live: `lxc.lxcpath` in `lxc.conf`.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::file;
 
 /// LXC's system-wide settings.
 pub const LXC_CONF: &str = "/etc/lxc/lxc.conf";
@@ -24,7 +24,7 @@ pub fn default_lxcpath() -> Result<PathBuf> {
 }
 
 fn from_files(lxc_conf: &Path, openwrt_release: &Path) -> Result<PathBuf> {
-    let text = match fs::read(lxc_conf).at("read", lxc_conf) {
+    let text = match file::read(lxc_conf).at("read", lxc_conf) {
         Err(err) if err.errno() == Some(Errno::ENOENT) => Vec::new(),
         text => text?,
     };
@@ -66,6 +66,7 @@ pub fn lxcpath(text: &[u8]) -> Option<&[u8]> {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn what_lxc_would_take() {

@@ -7,12 +7,12 @@ mod words;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use nix::errno::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::file;
 pub use node::{AUTO, BaseWanted, Main, SliverWanted};
 
 /// Where the configuration lies. The first that exists is taken whole, as libuci does since 2025: `/var/run/uci` is
@@ -23,7 +23,7 @@ pub use node::{AUTO, BaseWanted, Main, SliverWanted};
 pub const FILES: [&str; 2] = ["/var/run/uci/sliverfs", "/etc/config/sliverfs"];
 
 /// The most bytes a configuration may have: a thousand slivers take about a tenth of it.
-const MAX_BYTES: u64 = 2 << 20;
+const MAX_BYTES: usize = 2 << 20;
 
 /// What the operator wants of this node.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -128,10 +128,9 @@ fn first_of(paths: &[&Path]) -> Result<Config> {
 }
 
 fn from_file(path: &Path) -> Result<Config> {
-    let mut text = Vec::new();
     let file = File::open(path).at("open", path)?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut text).at("read", path)?;
-    if u64::try_from(text.len()).map_or(true, |len| len > MAX_BYTES) {
+    let text = file::read_all(file, MAX_BYTES + 1).at("read", path)?;
+    if text.len() > MAX_BYTES {
         return Err(Error::usage(format!("{} is larger than {MAX_BYTES} bytes", path.display()))
             .way_out("give the UCI file with --config"));
     }
@@ -197,7 +196,7 @@ mod tests {
             "{text}"
         );
 
-        let huge = dir.file("huge", &vec![b'#'; usize::try_from(MAX_BYTES).unwrap() + 1]);
+        let huge = dir.file("huge", &vec![b'#'; MAX_BYTES + 1]);
         assert!(load(Some(&huge)).unwrap_err().to_string().contains("larger than"));
     }
 }

@@ -2,11 +2,11 @@
 //! whether an image is whole. Frozen formats; all numbers are little-endian.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
+use crate::sys::file;
 
 /// How many bytes of an image hold its superblock.
 const HEAD: usize = 2048;
@@ -36,10 +36,9 @@ pub struct Superblock {
 impl Superblock {
     /// Reads the superblock of the image at `path`, and compares it with the file's length.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).at("open the image", path)?;
+        let file = File::open(path).at("open the image", path)?;
         let length = file.metadata().at("look at the image", path)?.len();
-        let mut head = Vec::with_capacity(HEAD);
-        file.by_ref().take(HEAD as u64).read_to_end(&mut head).at("read the image", path)?;
+        let head = file::read_all(file, HEAD).at("read the image", path)?;
         let Some(block) = Self::parse(&head) else {
             return Err(Error::failed(format!(
                 "{} has no superblock that this program knows",

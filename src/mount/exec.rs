@@ -1,7 +1,7 @@
 //! Carries a plan out, step by step, and takes it back when a step fails.
 
 use std::ffi::CString;
-use std::fs::{self, FileTimes};
+use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
@@ -15,7 +15,7 @@ use super::plan::{MountCall, Step};
 use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::sys::{btrfs, sync};
-use crate::tree;
+use crate::tree::{self, SELF, Time};
 
 /// What takes a done step back.
 enum Undo {
@@ -175,8 +175,8 @@ fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     let meta = fs::symlink_metadata(from).at("look at", from)?;
     chown(to, Some(meta.uid()), Some(meta.gid())).at("change the owner of", to)?;
     fs::set_permissions(to, meta.permissions()).at("change the mode of", to)?;
-    let times = FileTimes::new().set_modified(meta.modified().at("read the time of", from)?);
-    fs::File::open(to).and_then(|dir| dir.set_times(times)).at("change the time of", to)
+    let time = Time { seconds: meta.mtime(), nanos: u32::try_from(meta.mtime_nsec()).unwrap_or(0) };
+    tree::open(to)?.set_mtime(SELF, time).at("change the time of", to)
 }
 
 fn new_file(path: &Path) -> Result<fs::File> {

@@ -2,22 +2,18 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::error::{Context, Result};
 use crate::hash::fnv64a;
+use crate::sys::file;
 
 /// What the source of each mount that this program makes starts with; a store's path follows.
 pub const SOURCE: &str = "sliverfs:";
 
 /// The text of one mountinfo file.
 pub struct MountInfo(Vec<u8>);
-
-/// Bytes that hold the mounts of most machines.
-const START: usize = 16 * 1024;
 
 /// One mount. The fields are as the kernel wrote them: blanks and backslashes stand in octal.
 #[derive(Clone, Copy, Debug)]
@@ -46,10 +42,7 @@ impl MountInfo {
 
     /// Reads the mounts that a mountinfo file lists.
     pub fn read(path: &Path) -> Result<Self> {
-        // Files of /proc tell no size; from an empty buffer on, each step of its growth would be a read(2).
-        let mut text = Vec::with_capacity(START);
-        File::open(path).and_then(|mut file| file.read_to_end(&mut text)).at("read", path)?;
-        Ok(Self(text))
+        file::read(path).at("read", path).map(Self)
     }
 
     /// The mounts, in the order in which they were made.

@@ -2,12 +2,13 @@
 //! left its namespace comes back only on kernels with setns(2) for mount namespaces (3.8).
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe};
 
+use super::file::read_all;
 use super::tool::ended;
 use crate::error::{Class, Context, Error, Result};
 
@@ -28,10 +29,9 @@ pub fn answer(work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
         }
         ForkResult::Parent { child } => {
             drop(to);
-            let mut bytes = Vec::new();
-            let read = File::from(from).read_to_end(&mut bytes);
+            let bytes = read_all(from, usize::MAX);
             let status = waitpid(child, None).at("wait for", this)?;
-            read.at("read the answer of", this)?;
+            let bytes = bytes.at("read the answer of", this)?;
             match status {
                 WaitStatus::Exited(_, 0) => unpack(&bytes),
                 other => Err(Error::failed(format!(

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::file;
 
 const LOOP_SET_FD: u32 = 0x4C00;
 const LOOP_CLR_FD: u32 = 0x4C01;
@@ -85,7 +86,7 @@ pub fn bind_read_only(image: &Path) -> Result<Loop> {
 pub fn bound_to(image: &Path) -> Option<PathBuf> {
     let blocks = std::fs::read_dir("/sys/block").ok()?;
     blocks.filter_map(|entry| Some(entry.ok()?.path())).find_map(|block| {
-        let file = std::fs::read(block.join("loop/backing_file")).ok()?;
+        let file = file::read(&block.join("loop/backing_file")).ok()?;
         let ours = file.strip_suffix(b"\n").unwrap_or(&file) == image.as_os_str().as_bytes();
         ours.then(|| Path::new("/dev").join(block.file_name().unwrap_or_default()))
     })

@@ -4,6 +4,7 @@
 pub mod btrfs;
 pub mod child;
 pub mod extents;
+pub mod file;
 pub mod loopdev;
 pub mod mountpoint;
 pub mod statfs;

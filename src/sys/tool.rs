@@ -4,7 +4,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -14,6 +14,8 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execvp, fork, pipe2};
+
+use super::file::read_some;
 
 /// Where one of a program's standard streams goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +67,14 @@ pub fn start(program: &str, args: &[&OsStr], streams: [Stream; 3]) -> nix::Resul
         ForkResult::Parent { child } => {
             drop((tell, from_us, from_it));
             let mut child = Child { pid: child, stdin: to_it.map(File::from), stdout: to_us.map(File::from) };
+            // Four bytes come in one piece through a pipe.
             let mut errno = [0; 4];
-            match File::from(failure).read_exact(&mut errno) {
-                Ok(()) => {
+            match read_some(&failure, &mut errno) {
+                Ok(4) => {
                     let _reaped = child.wait();
                     Err(Errno::from_raw(i32::from_ne_bytes(errno)))
                 }
-                Err(_) => Ok(child),
+                _ => Ok(child),
             }
         }
     }
@@ -149,7 +152,7 @@ pub fn ended(status: WaitStatus) -> Option<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
 
     fn args<'a>(words: &'a [&'a str]) -> Vec<&'a OsStr> {
         words.iter().map(OsStr::new).collect()

@@ -1,6 +1,5 @@
 //! The import of a directory: everything that a base keeps, read by descriptors and written into a fresh folder.
 
-use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -11,10 +10,11 @@ use nix::errno::Errno;
 
 use super::content::{BLOCK, read_data};
 use super::meta::Meta;
-use super::{Chain, Dir, Entry, Kind, SELF, Stat, Step, Walk, c_name, shown, sys};
+use super::{Chain, Dir, Entry, Ids, Kind, SELF, Stat, Step, Walk, c_name, shown, sys};
 use crate::error::{Context, Error, Result};
 use crate::out::Progress;
 use crate::sys::extents;
+use crate::sys::file::set_size;
 
 /// How the content of files gets into a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,8 @@ pub fn copy(
         root: to.again().map_err(sys("open the copy of", path))?,
         to: Chain::new(to.again().map_err(sys("open the copy of", path))?)
             .map_err(sys("open the copy of", path))?,
-        linked: BTreeMap::new(),
+        linked: Ids::default(),
+        firsts: Vec::new(),
         buffer: vec![0; BLOCK * 16],
         prefix: path.len(),
         copied: Copied::default(),
@@ -100,8 +101,10 @@ pub fn copy_path(from: &Path, to: &Path, content: Content) -> Result<()> {
 struct Copy<'a> {
     root: Dir,
     to: Chain,
-    /// The first path, below the root, of every file with more than one name.
-    linked: BTreeMap<(u64, u64), Vec<u8>>,
+    /// Of every file with more than one name, which of `firsts` is its own.
+    linked: Ids,
+    /// Their first paths, below the root.
+    firsts: Vec<Vec<u8>>,
     buffer: Vec<u8>,
     prefix: usize,
     copied: Copied,
@@ -120,11 +123,12 @@ impl Copy<'_> {
     fn entry(&mut self, entry: &Entry<'_>) -> Result<()> {
         let Entry { dir, name, stat, path } = entry;
         if stat.links > 1 {
-            if let Some(first) = self.linked.get(&stat.id) {
-                return self.link(entry, first);
+            if let Some(number) = self.linked.note(stat.id, self.firsts.len() as u64) {
+                let first = usize::try_from(number).ok().and_then(|number| self.firsts.get(number));
+                return self.link(entry, first.map_or(b"", Vec::as_slice));
             }
             let below = path.get(self.prefix..).unwrap_or_default();
-            self.linked.insert(stat.id, below.strip_prefix(b"/").unwrap_or(below).to_vec());
+            self.firsts.push(below.strip_prefix(b"/").unwrap_or(below).to_vec());
         }
         let meta = Meta::read(dir, name, stat, path)?;
         let here = self.to.here();
@@ -199,5 +203,5 @@ fn copy_content(
         }
         Ok(())
     })?;
-    if at != stat.size { to.set_len(stat.size).at(write, &shown(path)) } else { Ok(()) }
+    if at != stat.size { set_size(&to, stat.size).at(write, &shown(path)) } else { Ok(()) }
 }

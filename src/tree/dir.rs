@@ -1,5 +1,6 @@
 //! An open directory, and the calls on the names in it. Bare errnos: the callers know the path.
 
+use crate::sys::file;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -233,7 +234,7 @@ impl Dir {
 
     /// The number of the mount that the directory was reached by (Linux 3.15; proc(5), fdinfo).
     pub fn mount_id(&self) -> Option<u64> {
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd())).ok()?;
+        let text = file::text(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd())).ok()?;
         text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
     }
 
