@@ -281,3 +281,49 @@ fn the_last_views_on_an_image_come_down_at_once() {
     }
     node.ok(&["base", "remove", "image"]);
 }
+
+/// Whether a store is in use is asked by a mount that is refused, which the kernel calls an error: where its console is a serial
+/// line, printing that takes longer than all the rest. Silence that an operator asked for is not ended.
+#[test]
+fn the_question_is_not_printed_on_the_console() {
+    if !require("root", common::root()) {
+        return;
+    }
+    const LEVELS: &str = "/proc/sys/kernel/printk";
+    struct Restore(String);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let _shown_by_the_next_test = fs::write(LEVELS, &self.0);
+        }
+    }
+    let before = Restore(fs::read_to_string(LEVELS).unwrap());
+    let node = Node::with_base("ext4", 32);
+    node.ok(&["create", "a", "--base", "b"]);
+    let calls = || {
+        let trace = node.dir().join("trace");
+        let mut strace = Command::new("strace");
+        strace.args(["-e", "trace=syslog,mount", "-o"]).arg(&trace).arg(env!("CARGO_BIN_EXE_sliverfs"));
+        strace.args(["--config", "/dev/null", "--lxcpath"]).arg(&node.lxcpath).args(["mount", "a"]);
+        assert!(strace.status().unwrap().success());
+        node.ok(&["umount", "a"]);
+        let text = fs::read_to_string(trace).unwrap();
+        let name = |line: &str| match line {
+            _ if line.contains("CONSOLE_OFF") => "off",
+            _ if line.contains("CONSOLE_ON") => "on",
+            _ if line.contains("sliverfs:in-use") => "question",
+            _ => "mount",
+        };
+        text.lines().filter(|line| line.contains('(')).map(name).collect::<Vec<_>>().join(" ")
+    };
+    for (levels, wanted) in [
+        ("4 4 1 7", "off question on mount"),
+        ("3 4 1 7", "question mount"),
+        ("15 4 1 7", "off question on mount"),
+    ] {
+        fs::write(LEVELS, levels).unwrap();
+        assert_eq!(calls(), wanted, "{levels}");
+        let now = fs::read_to_string(LEVELS).unwrap();
+        assert_eq!(now.split_whitespace().collect::<Vec<_>>().join(" "), levels);
+    }
+    drop(before);
+}

@@ -18,6 +18,7 @@ use crate::mount::fuse;
 use crate::mount::plan::MountCall;
 use crate::mount::seed;
 use crate::name::Name;
+use crate::sys::console::Quiet;
 use crate::sys::{loopdev, pause};
 
 pub use holders::holders;
@@ -95,7 +96,12 @@ pub fn in_use(root: &Root, name: &Name, kind: Kind, features: Features) -> Resul
         from: root.path().to_owned(),
         target: target.clone(),
     };
-    match mount_union(&call) {
+    // The kernel calls the answer an error.
+    let answer = {
+        let _quiet = Quiet::begin();
+        mount_union(&call)
+    };
+    match answer {
         Ok(()) => unmount(&target).map(|()| None),
         Err(err) => match err.errno() {
             Some(Errno::EBUSY) => Ok(Some(true)),

@@ -3,6 +3,7 @@
 
 pub mod btrfs;
 pub mod child;
+pub mod console;
 pub mod daemon;
 pub mod exchange;
 pub mod extents;
