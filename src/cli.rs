@@ -1,523 +1,175 @@
 //! The command line: what argh parses, and nothing else.
+//!
+//! What argh derives from a struct for each command, a parser, a help text and a way to redact, is many times the size of what
+//! differs between commands. So the commands are a table here, and argh's parser works on it.
 
-use std::path::PathBuf;
+mod commands;
+mod options;
 
-use argh::FromArgs;
+use std::path::Path;
 
-use crate::kind::Choice;
-use crate::layer::Format;
+use argh::{CommandInfo, EarlyExit, FromArgs, ParseStructOptions, ParseStructPositional};
+use argh::{ParseStructPositionals, ParseStructSubCommand, ParseValueSlot};
+
+use crate::error::Result;
 use crate::name::Name;
-use crate::size::Size;
+pub use commands::Command;
+use commands::{PROGRAM, Spec, What};
+pub use options::Args;
+use options::{Kind, OPTIONS};
 
-/// Many LXC containers (slivers) on one shared read-only base image.
-#[derive(FromArgs, Debug)]
+/// What asks for help.
+const HELP: &[&str] = &["--help", "help"];
+static SHOWS_HELP: CommandInfo = commands::info("--help, help", "display usage information");
+
+/// The command line: what is to be done, and how.
 pub struct Cli {
-    /// the folder of the containers (default: UCI's, $SLIVERFS_LXCPATH, LXC's own)
-    #[argh(option)]
-    pub lxcpath: Option<PathBuf>,
-
-    /// the UCI file (default: /var/run/uci/sliverfs or /etc/config/sliverfs)
-    #[argh(option)]
-    pub config: Option<PathBuf>,
-
-    /// tell each step
-    #[argh(switch, short = 'v')]
-    pub verbose: bool,
-
-    #[argh(subcommand)]
-    #[allow(missing_docs)]
+    /// What is to be done.
     pub command: Command,
+    /// With what.
+    pub args: Args,
 }
 
-#[derive(FromArgs, Debug)]
-#[argh(subcommand)]
-#[allow(missing_docs)]
-pub enum Command {
-    Init(Init),
-    Probe(Probe),
-    Base(Base),
-    Create(Create),
-    Mount(Mount),
-    Umount(Umount),
-    List(List),
-    Show(Show),
-    Destroy(Destroy),
-    Dedupe(Dedupe),
-    Apply(Apply),
-    Convert(Convert),
-    Rebase(Rebase),
-    Diff(Diff),
-    Restore(Restore),
-    Compact(Compact),
-    Check(Check),
-    Export(Export),
-    Import(Import),
-    Sync(Sync),
-    Hook(Hook),
-    Version(Version),
+impl FromArgs for Cli {
+    fn from_args(path: &[&str], given: &[&str]) -> std::result::Result<Self, EarlyExit> {
+        parse(&PROGRAM, path, given)
+    }
 }
 
-/// Mark LXCPATH as the disk that carries slivers.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "init")]
-pub struct Init {}
+impl Args {
+    /// The word at a place; an empty one behind the last.
+    pub fn word(&self, at: usize) -> &str {
+        self.words.get(at).map_or("", String::as_str)
+    }
 
-/// Try what this kernel and this disk can do.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "probe")]
-pub struct Probe {
-    /// try again what is remembered
-    #[argh(switch)]
-    pub fresh: bool,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
+    /// The name that a command on one sliver, or on one base, is given.
+    pub fn name(&self) -> Result<Name> {
+        Name::parse(self.word(0))
+    }
+
+    /// The names that a command on any number of slivers is given.
+    pub fn names(&self) -> Result<Vec<Name>> {
+        self.words.iter().map(|word| Name::parse(word)).collect()
+    }
 }
 
-/// Base images.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "base")]
-pub struct Base {
-    #[argh(subcommand)]
-    #[allow(missing_docs)]
-    pub command: BaseCommand,
+/// The value of an option, as it was given.
+#[derive(Default)]
+pub struct Value(Option<String>);
+
+impl Value {
+    /// As text.
+    pub fn text(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// As a path.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.as_ref().map(Path::new)
+    }
+
+    /// As what `parse` makes of it.
+    pub fn parse<T>(&self, parse: fn(&str) -> Result<T>) -> Result<Option<T>> {
+        self.text().map(parse).transpose()
+    }
 }
 
-#[derive(FromArgs, Debug)]
-#[argh(subcommand)]
-#[allow(missing_docs)]
-pub enum BaseCommand {
-    Add(BaseAdd),
-    List(BaseList),
-    Show(BaseShow),
-    Verify(BaseVerify),
-    Remove(BaseRemove),
+impl ParseValueSlot for Value {
+    fn fill_slot(&mut self, _option: &str, value: &str) -> std::result::Result<(), String> {
+        match self.0.replace(value.to_owned()) {
+            None => Ok(()),
+            Some(_) => Err("it was given before".to_owned()),
+        }
+    }
 }
 
-/// Import a base.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "add")]
-pub struct BaseAdd {
-    /// the base's name
-    #[argh(positional)]
-    pub name: Name,
-    /// a folder, a tar (plain, gzip, xz, zstd), a squashfs, erofs or Btrfs seed image, or `-` for a tar on standard input
-    #[argh(positional)]
-    pub source: PathBuf,
-    /// pack the tree as an image: squashfs, erofs or btrfs (a seed)
-    #[argh(option)]
-    pub pack: Option<String>,
-    /// print the steps, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
+/// The words that are no options.
+struct Words<'a>(&'a mut Vec<String>);
+
+impl ParseValueSlot for Words<'_> {
+    fn fill_slot(&mut self, _: &str, word: &str) -> std::result::Result<(), String> {
+        self.0.push(word.to_owned());
+        Ok(())
+    }
 }
 
-/// List the bases.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "list")]
-pub struct BaseList {
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
+/// Parses what stands behind the name of a command, or of the program; `path` is that name with those before it.
+fn parse(spec: &'static Spec, path: &[&str], given: &[&str]) -> std::result::Result<Cli, EarlyExit> {
+    let infos = spec.commands();
+    let (mut args, mut words, mut inner) = (Args::default(), Vec::new(), None);
+    let mut positional = [ParseStructPositional { name: "", slot: &mut Words(&mut words) }];
+    let mut enter = |path: &[&str], rest: &[&str]| {
+        let named = spec.group().iter().find(|spec| path.last() == Some(&spec.info.name));
+        inner = named.map(|spec| parse(spec, path, rest)).transpose()?;
+        Ok(())
+    };
+    argh::parse_struct_args(
+        path,
+        given,
+        ParseStructOptions { arg_to_slot: spec.options, slots: &mut args.slots(), help_triggers: HELP },
+        ParseStructPositionals {
+            // All that argh is told of them: whether any may come.
+            positionals: if spec.words.is_empty() { &mut [] } else { &mut positional },
+            last_is_repeating: true,
+            last_is_greedy: false,
+        },
+        Some(ParseStructSubCommand { subcommands: &[], dynamic_subcommands: &infos, parse_func: &mut enter }),
+        &|| help(spec, path),
+    )?;
+    let command = match spec.what {
+        What::One(command) => command,
+        What::Group(_) => {
+            let Some(Cli { command, args: inner }) = inner else { return Err(help(spec, path).into()) };
+            let Args { lxcpath, config, verbose, .. } = args;
+            return Ok(Cli { command, args: Args { lxcpath, config, verbose, ..inner } });
+        }
+    };
+    let many = spec.words.last().is_some_and(|word| word.name.ends_with('.'));
+    if let Some(word) = words.get(spec.words.len()).filter(|_| !many) {
+        return Err(["Unrecognized argument: ", word, "\n"].concat().into());
+    }
+    if let Some(word) = spec.words.get(words.len()).filter(|_| words.len() < spec.needed) {
+        return Err(["Required positional argument not provided: ", word.name, "\n"].concat().into());
+    }
+    args.words = words;
+    Ok(Cli { command, args })
 }
 
-/// Show a base.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "show")]
-pub struct BaseShow {
-    /// the base
-    #[argh(positional)]
-    pub name: Name,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
+/// The help for a command, or for the program.
+fn help(spec: &Spec, path: &[&str]) -> String {
+    let mut text = String::new();
+    let mut put = |parts: &[&str]| parts.iter().for_each(|part| text.push_str(part));
+    put(&["Usage: ", &path.join(" ")]);
+    let mut options = Vec::new();
+    for (name, place) in spec.options {
+        let Some(option) = OPTIONS.get(*place).filter(|_| name.starts_with("--")) else { continue };
+        options.push(&option.info);
+        let value = name.trim_start_matches('-');
+        match option.kind {
+            Kind::Needed => put(&[" ", name, " <", value, ">"]),
+            Kind::Valued => put(&[" [", name, " <", value, ">]"]),
+            Kind::Switch => put(&[" [", name, "]"]),
+        }
+    }
+    options.push(&SHOWS_HELP);
+    for (at, word) in spec.words.iter().enumerate() {
+        let (before, behind) = if at < spec.needed { (" <", ">") } else { (" [<", ">]") };
+        put(&[before, word.name, behind]);
+    }
+    let commands = spec.commands();
+    if !commands.is_empty() {
+        put(&[" <command> [<args>]"]);
+    }
+    put(&["\n\n", spec.info.description]);
+    for (heading, list) in [
+        ("\n\nPositional Arguments:", spec.words.iter().collect()),
+        ("\n\nOptions:", options),
+        ("\n\nCommands:", commands),
+    ] {
+        if !list.is_empty() {
+            put(&[heading, &argh::print_subcommands(list.into_iter())]);
+        }
+    }
+    put(&["\n"]);
+    text
 }
-
-/// Compute a base's digest again and compare it.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "verify")]
-pub struct BaseVerify {
-    /// the base
-    #[argh(positional)]
-    pub name: Name,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Remove a base that no sliver uses.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "remove")]
-pub struct BaseRemove {
-    /// the base
-    #[argh(positional)]
-    pub name: Name,
-    /// print the steps, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-}
-
-/// Create a sliver on a base.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "create")]
-pub struct Create {
-    /// the sliver's name
-    #[argh(positional)]
-    pub name: Name,
-    /// the base
-    #[argh(option)]
-    pub base: Name,
-    /// auto, or a kind that `probe` lists (default: UCI's, or auto)
-    #[argh(option)]
-    pub backend: Option<Choice>,
-    /// the limit of a btrfs-seed store: bytes, or with K, M, G, T (at least 256M, default 1G)
-    #[argh(option)]
-    pub size: Option<Size>,
-    /// an archive to unpack into the new sliver
-    #[argh(option)]
-    pub data: Option<PathBuf>,
-    /// print the steps, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-}
-
-/// Mount slivers.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "mount")]
-pub struct Mount {
-    /// the slivers
-    #[argh(positional)]
-    pub names: Vec<Name>,
-    /// all of them
-    #[argh(switch)]
-    pub all: bool,
-    /// print the steps, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-}
-
-/// Unmount slivers.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "umount")]
-pub struct Umount {
-    /// the slivers
-    #[argh(positional)]
-    pub names: Vec<Name>,
-    /// all of them
-    #[argh(switch)]
-    pub all: bool,
-    /// print the steps, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-}
-
-/// List the slivers: wanted, recorded and actual state.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "list")]
-pub struct List {
-    /// count the stores' space, too
-    #[argh(switch)]
-    pub space: bool,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Show a sliver.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "show")]
-pub struct Show {
-    /// the sliver
-    #[argh(positional)]
-    pub name: Name,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Remove a sliver with all it changed.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "destroy")]
-pub struct Destroy {
-    /// the sliver
-    #[argh(positional)]
-    pub name: Name,
-    /// print the steps, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-}
-
-/// Let equal files of whole stores (snapshot, reflink, copy) share their place on the disk again.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "dedupe")]
-pub struct Dedupe {
-    /// the slivers (default: all)
-    #[argh(positional)]
-    pub names: Vec<Name>,
-    /// compare only, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Make the node what its configuration wants.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "apply")]
-pub struct Apply {
-    /// print what would be done, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-}
-
-/// Write a sliver's store anew, for another backend. The old one is kept until the sliver is mounted.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "convert")]
-pub struct Convert {
-    /// the sliver, which is unmounted
-    #[argh(positional)]
-    pub name: Option<Name>,
-    /// auto, or a kind that `probe` lists, even where this kernel lacks it; of bare directories, the new format
-    #[argh(option)]
-    pub to: Option<String>,
-    /// the limit of a new store on a seed
-    #[argh(option)]
-    pub size: Option<Size>,
-    /// bring the kept store back
-    #[argh(switch)]
-    pub undo: bool,
-    /// overlay, overlay-userxattr, overlayfs, mini_fo, aufs, snapshot or tree: of bare directories
-    #[argh(option)]
-    pub format: Option<Format>,
-    /// the base's tree, a bare directory
-    #[argh(option)]
-    pub base: Option<PathBuf>,
-    /// the upper folder or the tree, a bare directory
-    #[argh(option)]
-    pub store: Option<PathBuf>,
-    /// the new upper folder or tree, which is not there yet
-    #[argh(option)]
-    pub out: Option<PathBuf>,
-    /// print the steps, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Put a sliver onto another base, with all that it changed. The old store is kept until --commit or the next rebase.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "rebase")]
-pub struct Rebase {
-    /// the sliver, which is unmounted
-    #[argh(positional)]
-    pub name: Option<Name>,
-    /// the new base
-    #[argh(option)]
-    pub onto: Option<Name>,
-    /// all slivers of a base
-    #[argh(switch)]
-    pub all: bool,
-    /// with --all: the old base
-    #[argh(option)]
-    pub from: Option<Name>,
-    /// what both changed stays as the sliver has it (default: and the new base's version is put in as NAME.base-new)
-    #[argh(switch)]
-    pub ours: bool,
-    /// what both changed comes from the new base
-    #[argh(switch)]
-    pub theirs: bool,
-    /// fail where both changed something
-    #[argh(switch)]
-    pub fail: bool,
-    /// print what becomes of each change, change nothing
-    #[argh(switch)]
-    pub plan: bool,
-    /// bring the kept store back
-    #[argh(switch)]
-    pub undo: bool,
-    /// remove the kept store
-    #[argh(switch)]
-    pub commit: bool,
-    /// as --plan; with --undo and --commit, print the steps
-    #[argh(switch)]
-    pub dry_run: bool,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Show what a sliver changed against its base.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "diff")]
-pub struct Diff {
-    /// the sliver, and a path in it; of bare directories, the path alone
-    #[argh(positional)]
-    pub words: Vec<String>,
-    /// overlay, overlay-userxattr, overlayfs, mini_fo, aufs, fuse-overlayfs, snapshot or tree: of bare directories
-    #[argh(option)]
-    pub format: Option<Format>,
-    /// the base's tree, a bare directory
-    #[argh(option)]
-    pub base: Option<PathBuf>,
-    /// the upper folder or the tree, a bare directory
-    #[argh(option)]
-    pub store: Option<PathBuf>,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Give back the base's version of paths.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "restore")]
-pub struct Restore {
-    /// the sliver, and paths in it; of bare directories, the paths alone
-    #[argh(positional)]
-    pub words: Vec<String>,
-    /// overlay, overlay-userxattr, overlayfs, mini_fo, aufs, snapshot or tree: of bare directories
-    #[argh(option)]
-    pub format: Option<Format>,
-    /// the base's tree, a bare directory
-    #[argh(option)]
-    pub base: Option<PathBuf>,
-    /// the upper folder or the tree, a bare directory
-    #[argh(option)]
-    pub store: Option<PathBuf>,
-    /// print what would be done, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Drop from a store what the base has again.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "compact")]
-pub struct Compact {
-    /// the sliver
-    #[argh(positional)]
-    pub words: Vec<String>,
-    /// overlay, overlay-userxattr, overlayfs, mini_fo, aufs, snapshot or tree: of bare directories
-    #[argh(option)]
-    pub format: Option<Format>,
-    /// the base's tree, a bare directory
-    #[argh(option)]
-    pub base: Option<PathBuf>,
-    /// the upper folder or the tree, a bare directory
-    #[argh(option)]
-    pub store: Option<PathBuf>,
-    /// drop what differs in nothing but its time, too
-    #[argh(switch)]
-    pub ignore_times: bool,
-    /// print what would be done, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Look for what a crash left, and for what is damaged.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "check")]
-pub struct Check {
-    /// the slivers (default: all)
-    #[argh(positional)]
-    pub names: Vec<Name>,
-    /// put right what can be without losing anything
-    #[argh(switch)]
-    pub repair: bool,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Write what a sliver changed as an OCI image layer (a tar).
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "export")]
-pub struct Export {
-    /// the sliver; none for bare directories
-    #[argh(positional)]
-    pub words: Vec<String>,
-    /// the file, or `-` for standard output (default)
-    #[argh(option, short = 'o')]
-    pub output: Option<PathBuf>,
-    /// compress it with the program gzip, as where the file's name ends in .gz or .tgz
-    #[argh(switch)]
-    pub gzip: bool,
-    /// how the store of bare directories is written: as for `diff`
-    #[argh(option)]
-    pub format: Option<Format>,
-    /// the base's tree, a bare directory
-    #[argh(option)]
-    pub base: Option<PathBuf>,
-    /// the upper folder or the tree, a bare directory
-    #[argh(option)]
-    pub store: Option<PathBuf>,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// Fill a sliver's store with what an OCI image layer, or the dump of an overlayfs store, holds.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "import")]
-pub struct Import {
-    /// the sliver
-    #[argh(positional)]
-    pub name: Name,
-    /// a tar (plain, gzip, xz, zstd, bzip2), or `-` for standard input
-    #[argh(positional)]
-    pub source: PathBuf,
-    /// oci or overlayfs (a dump: links to `(overlay-whiteout)` are whiteouts); default: the first whiteout tells
-    #[argh(option)]
-    pub format: Option<String>,
-    /// give up what the store holds
-    #[argh(switch)]
-    pub replace: bool,
-    /// print the steps, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-}
-
-/// Make a sliver what rsync brings. The old store is kept until the sliver is mounted.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "sync")]
-pub struct Sync {
-    /// the sliver, which is unmounted
-    #[argh(positional)]
-    pub name: Name,
-    /// a directory, [USER@]HOST:PATH, [USER@]HOST::MODULE/PATH or rsync://HOST/MODULE/PATH
-    #[argh(positional)]
-    pub source: String,
-    /// list what would change, change nothing
-    #[argh(switch)]
-    pub dry_run: bool,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// What LXC calls when a container starts, stops or is destroyed.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "hook")]
-pub struct Hook {
-    /// pre-start, post-stop or destroy
-    #[argh(positional)]
-    pub moment: String,
-    /// the sliver
-    #[argh(positional)]
-    pub name: Name,
-    /// what LXC adds by itself
-    #[argh(positional)]
-    pub _rest: Vec<String>,
-}
-
-/// Print the version.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "version")]
-pub struct Version {}

@@ -197,12 +197,6 @@ impl Choice {
     }
 }
 
-impl argh::FromArgValue for Choice {
-    fn from_arg_value(value: &str) -> std::result::Result<Self, String> {
-        Self::parse(value).map_err(|err| err.to_string())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

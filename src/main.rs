@@ -13,8 +13,8 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     // LXC throws a hook's output away, and nobody watches procd's.
-    let unseen = matches!(cli.command, Command::Hook(_) | Command::Apply(_));
-    logger::start(cli.verbose, unseen);
+    let unseen = matches!(cli.command, Command::Hook | Command::Apply);
+    logger::start(cli.args.verbose, unseen);
     match cmd::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {

@@ -52,12 +52,6 @@ impl AsRef<Path> for Name {
     }
 }
 
-impl argh::FromArgValue for Name {
-    fn from_arg_value(value: &str) -> std::result::Result<Self, String> {
-        Self::parse(value).map_err(|err| err.to_string())
-    }
-}
-
 impl serde::Serialize for Name {
     fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         to.serialize_str(self.as_str())

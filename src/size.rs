@@ -36,12 +36,6 @@ impl Size {
     }
 }
 
-impl argh::FromArgValue for Size {
-    fn from_arg_value(value: &str) -> std::result::Result<Self, String> {
-        Self::parse(value).map_err(|err| err.to_string())
-    }
-}
-
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

@@ -3,7 +3,7 @@
 use crate::backend::probe;
 use crate::catalog::base::{self, Base};
 use crate::catalog::{Root, Sliver, root};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::create::{self, create};
 use crate::cmd::{Ctx, convert, mount, probe as probe_cmd};
 use crate::config::{BaseWanted, Config, SliverWanted};
@@ -13,7 +13,7 @@ use crate::out;
 use crate::shell;
 
 /// Brings every section up that can be; what cannot is told by file, line and section, and the others still come up.
-pub fn run(ctx: &mut Ctx, args: &cli::Apply) -> Result<()> {
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let lxcpath = ctx.lxcpath()?;
     let config = ctx.config()?;
     config.check_main()?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::catalog::base::{self, Added, Attrs, Base, Form};
 use crate::catalog::import::sha256;
 use crate::catalog::{Root, Sliver, staging};
-use crate::cli::{BaseAdd, BaseList, BaseRemove, BaseShow, BaseVerify};
+use crate::cli::Args;
 use crate::error::{Class, Error, Result};
 use crate::image;
 use crate::mount::exec;
@@ -20,12 +20,13 @@ use crate::sys::{loopdev, pause};
 use crate::tree::{self, Summary};
 
 /// Imports a base. `root` need not carry the marker yet: a base that is added by hand makes it.
-pub fn add(root: &Root, args: &BaseAdd) -> Result<()> {
-    let pack = args.pack.as_deref().map(parse_pack).transpose()?;
+pub fn add(root: &Root, args: &Args) -> Result<()> {
+    let (name, source) = (&args.name()?, Path::new(args.word(1)));
+    let pack = args.pack.parse(parse_pack)?;
     if args.dry_run {
-        return base::plan(root, &args.name, &args.source, pack)?.iter().try_for_each(|step| out::line(step));
+        return base::plan(root, name, source, pack)?.iter().try_for_each(|step| out::line(step));
     }
-    let Added { base, new } = base::add(root, &args.name, &args.source, pack)?;
+    let Added { base, new } = base::add(root, name, source, pack)?;
     if new {
         out::line(&format!(
             "the base `{}` is added: {} entries, {} of files, {} on the disk as {}, digest {}",
@@ -52,7 +53,7 @@ fn parse_pack(text: &str) -> Result<Form> {
 }
 
 /// Lists the bases. One with a damaged record is listed too, and makes the command fail at the end.
-pub fn list(root: &Root, args: &BaseList) -> Result<()> {
+pub fn list(root: &Root, args: &Args) -> Result<()> {
     #[derive(Serialize)]
     #[serde(untagged)]
     enum Row {
@@ -109,9 +110,10 @@ struct Sheet {
 }
 
 /// Shows a base's record and who uses it.
-pub fn show(root: &Root, args: &BaseShow) -> Result<()> {
-    let base = Base::load(root, &args.name)?;
-    let slivers = Sliver::users(root, &args.name)?;
+pub fn show(root: &Root, args: &Args) -> Result<()> {
+    let name = &args.name()?;
+    let base = Base::load(root, name)?;
+    let slivers = Sliver::users(root, name)?;
     if args.json {
         return out::json(&Sheet { base, slivers });
     }
@@ -151,8 +153,8 @@ struct Verdict {
 }
 
 /// Computes a base's digest again. A difference is [`Class::Damaged`].
-pub fn verify(root: &Root, args: &BaseVerify) -> Result<()> {
-    let base = Base::load(root, &args.name)?;
+pub fn verify(root: &Root, args: &Args) -> Result<()> {
+    let base = Base::load(root, &args.name()?)?;
     let mut verdict = Verdict {
         name: base.name.clone(),
         ok: true,
@@ -249,8 +251,8 @@ fn path_bytes(path: &Path) -> &[u8] {
 }
 
 /// Removes a base that no sliver uses: out of the catalog first, then from the disk.
-pub fn remove(root: &Root, args: &BaseRemove) -> Result<()> {
-    let name = &args.name;
+pub fn remove(root: &Root, args: &Args) -> Result<()> {
+    let name = &args.name()?;
     let folder = root.base(name);
     if folder.symlink_metadata().is_err() {
         return Err(Error::usage(format!("there is no base `{name}` in {}", root.path().display()))

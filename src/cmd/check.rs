@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::alive::{Views, holders};
 use crate::catalog::{Mounted, Root, Sliver, staging, sweep};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::layers::Layers;
 use crate::cmd::offline::Held;
 use crate::cmd::{Ctx, offline};
@@ -74,18 +74,19 @@ impl Report {
 }
 
 /// Looks at the slivers that are named, or at all and at what else a crash left. Damage that stays makes the command fail.
-pub fn run(ctx: &mut Ctx, args: &cli::Check) -> Result<()> {
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
+    let all = args.words.is_empty();
     let mut report = Report { json: args.json, repair: args.repair, comma: "", left: 0 };
     let mut failed: Option<Error> = None;
     let mut before = "[";
-    if args.names.is_empty() {
+    if all {
         report.begin(None, before)?;
         node(&root, &mut report)?;
         report.end(false)?;
         before = ",";
     }
-    let names = if args.names.is_empty() { Sliver::names(&root)? } else { args.names.clone() };
+    let names = if all { Sliver::names(&root)? } else { args.names()? };
     for name in &names {
         report.begin(Some(name), before)?;
         before = ",";
@@ -94,7 +95,7 @@ pub fn run(ctx: &mut Ctx, args: &cli::Check) -> Result<()> {
         report.end(in_use)?;
         match done {
             // Of all slivers, those that are in use are passed over.
-            Err(err) if in_use && args.names.is_empty() => log::info!("{name} is not looked into: {err}"),
+            Err(err) if in_use && all => log::info!("{name} is not looked into: {err}"),
             Err(err) => {
                 log::error!("{name}: {err}");
                 failed = failed.or(Some(err));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::layers::Layers;
 use crate::cmd::{Ctx, offline};
 use crate::error::{Error, Result};
@@ -20,11 +20,10 @@ struct Sheet {
 }
 
 /// Compacts a sliver that is mounted nowhere, or bare directories.
-pub fn run(ctx: &mut Ctx, args: &cli::Compact) -> Result<()> {
-    let (base, store) = (args.base.as_ref(), args.store.as_ref());
-    let layers = Layers { words: &args.words, format: args.format, base, store };
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
+    let layers = Layers::new(args)?;
     let held = offline::hold(ctx, &layers)?;
-    if let Some(format) = args.format.or(held.as_ref().map(|held| held.format)) {
+    if let Some(format) = layers.format.or(held.as_ref().map(|held| held.format)) {
         refuse_whole(format)?;
     }
     layers.with(ctx, &mut |format, base, store, words| {

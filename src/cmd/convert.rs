@@ -10,7 +10,8 @@ use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
-use crate::cli;
+use crate::cli::Args;
+use crate::cmd::layers::Layers;
 use crate::cmd::{Ctx, create, print_plan};
 use crate::config::AUTO;
 use crate::error::{Class, Context, Error, Result};
@@ -43,16 +44,19 @@ struct Report {
 }
 
 /// Converts the sliver, or the bare directories, that the command line names.
-pub fn run(ctx: &mut Ctx, args: &cli::Convert) -> Result<()> {
-    let bare = args.format.is_some() || args.store.is_some() || args.out.is_some() || args.base.is_some();
-    let report = match (&args.name, &args.to, args.undo) {
-        (None, Some(to), false) if bare => bare_directories(args, to)?,
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
+    let layers = Layers::new(args)?;
+    let out = args.out.path();
+    let bare = layers.format.is_some() || layers.base.is_some() || layers.store.is_some() || out.is_some();
+    let name = args.words.first().map(|_| args.name()).transpose()?;
+    let report = match (&name, args.to.text(), args.undo) {
+        (None, Some(to), false) if bare => bare_directories(args, &layers, to)?,
         (Some(name), None, true) if !bare => undo(&ctx.root()?, name, args.dry_run)?,
         (Some(name), Some(to), false) if !bare => {
             let (root, to) = (ctx.root()?, Choice::parse(to)?);
             let _lock = root.lock_sliver(name)?;
             let sliver = Sliver::load(&root, name)?;
-            let size = args.size.map(|size| size.0);
+            let size = args.size.parse(Size::parse)?.map(|size| size.0);
             convert(&root, &sliver, to, size, args.dry_run, args.json)?
         }
         _ => {
@@ -433,9 +437,10 @@ pub fn settle(
 const NEW: &str = ".sliverfs-new.";
 
 /// Converts layers that lie anywhere: of a disk that was taken out of a node.
-fn bare_directories(args: &cli::Convert, to: &str) -> Result<Report> {
+fn bare_directories(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Report> {
     let to = Format::parse(to)?;
-    let (Some(from), Some(base), Some(store), Some(out)) = (args.format, &args.base, &args.store, &args.out)
+    let (Some(from), Some(base), Some(store), Some(out)) =
+        (layers.format, layers.base, layers.store, args.out.path())
     else {
         return Err(Error::usage("bare directories want all of --format, --base, --store, --to and --out"));
     };
@@ -455,8 +460,8 @@ fn bare_directories(args: &cli::Convert, to: &str) -> Result<Report> {
     }
     let work = Rewrite {
         from,
-        store: store.clone(),
-        base: base.clone(),
+        store: store.to_owned(),
+        base: base.to_owned(),
         to,
         new: new.clone(),
         tree: if to.whole() { Target::Whole } else { Target::Store },

@@ -9,7 +9,7 @@ use crate::backend::probe;
 use crate::backend::store::Ground;
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, record, sliver, sweep};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::{Ctx, print_plan, probe as probe_cmd};
 use crate::config::lxcconf;
 use crate::error::{Context, Error, Result};
@@ -24,22 +24,26 @@ use crate::sys::{file, statfs};
 use crate::view;
 
 /// Creates the sliver that the command line names.
-pub fn run(ctx: &mut Ctx, args: &cli::Create) -> Result<()> {
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
+    let (name, size) = (&args.name()?, args.size.parse(Size::parse)?.map(|size| size.0));
+    let Some(base) = &args.on.parse(Name::parse)? else {
+        return Err(Error::usage("a sliver stands on a base").way_out("name it: --base BASE"));
+    };
+    let choice = args.backend.parse(Choice::parse)?;
     let root = ctx.root()?;
-    let size = args.size.map(|size| size.0);
-    let backend = match args.backend {
+    let backend = match choice {
         Some(choice) => choice,
         None => Choice::parse(&ctx.config()?.main.backend)?,
     };
-    let wanted = Wanted { name: &args.name, base: &args.base, backend, data: args.data.as_deref(), size };
+    let wanted = Wanted { name, base, backend, data: args.data.path(), size };
     let steps = create(&root, &wanted, args.dry_run)?;
     if args.dry_run {
         return print_plan(&steps);
     }
     probe_cmd::warn_of_upgrade(&root)?;
     let start = match lxcconf::default_lxcpath() {
-        Ok(default) if default == root.path() => format!("lxc-start -n {}", args.name),
-        _ => format!("lxc-start -P {} -n {}", crate::shell::path(root.path()), args.name),
+        Ok(default) if default == root.path() => format!("lxc-start -n {name}"),
+        _ => format!("lxc-start -P {} -n {name}", crate::shell::path(root.path())),
     };
     log::info!("start it with: {start}");
     Ok(())

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::catalog::base::{Base, Form};
 use crate::catalog::{Root, Sliver};
-use crate::cli;
+use crate::cli::Args;
 use crate::error::{Error, Result};
 use crate::mount::disk;
 use crate::name::Name;
@@ -39,9 +39,9 @@ struct Sheet {
 /// Deduplicates the stores that were named, or all that are whole trees; one that fails is told and keeps no other from its turn.
 ///
 /// No lock is taken: what is seen of a store stays the same, so it may be mounted, run, made and destroyed meanwhile.
-pub fn run(root: &Root, args: &cli::Dedupe) -> Result<()> {
-    let all = trees(root)?;
-    if let Some(name) = args.names.iter().find(|name| !all.iter().any(|sliver| sliver.name == **name)) {
+pub fn run(root: &Root, args: &Args) -> Result<()> {
+    let (all, names) = (trees(root)?, args.names()?);
+    if let Some(name) = names.iter().find(|name| !all.iter().any(|sliver| sliver.name == **name)) {
         let sliver = Sliver::load(root, name)?;
         return Err(Error::usage(format!(
             "the store of `{name}` ({}) holds only what the sliver changed",
@@ -50,7 +50,7 @@ pub fn run(root: &Root, args: &cli::Dedupe) -> Result<()> {
         .way_out("whole trees can be deduplicated: btrfs-snapshot, reflink, copy"));
     }
     let (chosen, mut others): (Vec<Sliver>, Vec<Sliver>) =
-        all.into_iter().partition(|sliver| args.names.is_empty() || args.names.contains(&sliver.name));
+        all.into_iter().partition(|sliver| names.is_empty() || names.contains(&sliver.name));
     let available = || -> Result<u64> {
         if !args.dry_run {
             // What was deleted a moment ago is free only then.

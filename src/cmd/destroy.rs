@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::catalog::sliver::FILE;
 use crate::catalog::{Mounted, Root, Sliver, record, sweep};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::{create, offline, print_plan};
 use crate::error::{Class, Error, Result};
 use crate::kind::{Kind, Union};
@@ -15,8 +15,8 @@ use crate::name::Name;
 use crate::sys::statfs;
 
 /// Destroys a sliver that is alive nowhere. It is hidden by a rename before anything of it is removed.
-pub fn run(root: &Root, args: &cli::Destroy) -> Result<()> {
-    let name = &args.name;
+pub fn run(root: &Root, args: &Args) -> Result<()> {
+    let name = &args.name()?;
     let lock = root.lock_sliver(name)?;
     let store = backend(root, name)?;
     let container = create::is_ours(root, name)?;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::Ctx;
 use crate::cmd::layers::Layers;
 use crate::error::{Error, Result};
@@ -41,13 +41,8 @@ struct Row {
 }
 
 /// Prints a line for each path that differs, or the JSON document. What no format explains makes the command fail at its end.
-pub fn run(ctx: &mut Ctx, args: &cli::Diff) -> Result<()> {
-    let layers = Layers {
-        words: &args.words,
-        format: args.format,
-        base: args.base.as_ref(),
-        store: args.store.as_ref(),
-    };
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
+    let layers = Layers::new(args)?;
     layers.with(ctx, &mut |format, base, store, words| {
         let path = match words {
             [] => Vec::new(),

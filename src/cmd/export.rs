@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::archive::{Tar, is_stdin};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::Ctx;
 use crate::cmd::layers::Layers;
 use crate::error::{Context, Error, Result};
@@ -33,14 +33,9 @@ struct Row {
 }
 
 /// Writes the layer. While the sliver is in use it is what the walk came upon: nothing is held back meanwhile.
-pub fn run(ctx: &mut Ctx, args: &cli::Export) -> Result<()> {
-    let layers = Layers {
-        words: &args.words,
-        format: args.format,
-        base: args.base.as_ref(),
-        store: args.store.as_ref(),
-    };
-    let path = args.output.as_deref().filter(|path| !is_stdin(path));
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
+    let layers = Layers::new(args)?;
+    let path = args.output.path().filter(|path| !is_stdin(path));
     if path.is_none() && args.json {
         return Err(Error::usage("standard output cannot take the layer and JSON")
             .way_out("name a file for the layer: -o FILE"));

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::catalog::{Root, Sliver};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::{Ctx, mount};
 use crate::error::{Class, Error, Result};
 use crate::lxc::{CONFIG, Sockets};
@@ -16,17 +16,17 @@ use crate::out::escape;
 use crate::view;
 
 /// Runs a hook. A failing pre-start stops the start; a failing post-stop would turn a reboot into a stop.
-pub fn run(ctx: &mut Ctx, args: &cli::Hook) -> Result<()> {
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
+    let name = &Name::parse(args.word(1))?;
     let root = ctx.root()?;
-    refuse_another(&root, &args.name)?;
-    match args.moment.as_str() {
-        "pre-start" => mount::mount(ctx, &root, &args.name, false).map(drop),
-        "post-stop" => post_stop(&root, &args.name),
+    refuse_another(&root, name)?;
+    match args.word(0) {
+        "pre-start" => mount::mount(ctx, &root, name, false).map(drop),
+        "post-stop" => post_stop(&root, name),
         "destroy" => Err(Error::in_use(format!(
-            "lxc-destroy must not remove `{}`: it would delete through the view, into the store",
-            args.name
+            "lxc-destroy must not remove `{name}`: it would delete through the view, into the store"
         ))
-        .way_out(format!("use `sliverfs destroy {}`", args.name))),
+        .way_out(format!("use `sliverfs destroy {name}`"))),
         other => {
             Err(Error::usage(format!("`{other}` is no hook")).way_out("take pre-start, post-stop or destroy"))
         }

@@ -13,7 +13,7 @@ use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::print_plan;
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind as Backend;
@@ -28,9 +28,9 @@ use crate::tree::{self, Kind, Stat, Time, shown};
 use crate::view;
 
 /// Makes a store of the layer beside the sliver's own, and puts it in its place at once.
-pub fn run(root: &Root, args: &cli::Import) -> Result<()> {
-    let name = &args.name;
-    let dump = match args.format.as_deref() {
+pub fn run(root: &Root, args: &Args) -> Result<()> {
+    let (name, source) = (&args.name()?, Path::new(args.word(1)));
+    let dump = match args.archive.text() {
         None => None,
         Some("oci") => Some(false),
         Some("overlayfs") => Some(true),
@@ -51,8 +51,8 @@ pub fn run(root: &Root, args: &cli::Import) -> Result<()> {
     let features = probe::features(root, sliver.backend).unwrap_or_default();
     refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)?;
     statfs::refuse_read_only(&root.stores())?;
-    if !is_stdin(&args.source) {
-        fs::metadata(&args.source).at("look at", &args.source)?;
+    if !is_stdin(source) {
+        fs::metadata(source).at("look at", source)?;
     }
     let import = Import {
         root,
@@ -72,7 +72,7 @@ pub fn run(root: &Root, args: &cli::Import) -> Result<()> {
             import.refuse_changes()?;
         }
         if !args.dry_run {
-            import.stage(&args.source, dump)?;
+            import.stage(source, dump)?;
         }
         Ok(Vec::new())
     })
@@ -82,7 +82,7 @@ pub fn run(root: &Root, args: &cli::Import) -> Result<()> {
         }
     })?;
     if args.dry_run {
-        return import.plan(&args.source);
+        return import.plan(source);
     }
     {
         let _catalog = root.lock_catalog()?;

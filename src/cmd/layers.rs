@@ -1,6 +1,6 @@
 //! The layers that a command works on: a sliver's, or bare directories, of a disk that was taken out of a node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use crate::alive::Views;
 use crate::catalog::base::{Base, Form};
 use crate::catalog::{Root, Sliver};
+use crate::cli::Args;
 use crate::cmd::Ctx;
 use crate::error::{Context, Error, Result};
 use crate::layer::Format;
@@ -24,15 +25,25 @@ pub struct Layers<'a> {
     /// Of bare directories.
     pub format: Option<Format>,
     /// Of bare directories.
-    pub base: Option<&'a PathBuf>,
+    pub base: Option<&'a Path>,
     /// Of bare directories.
-    pub store: Option<&'a PathBuf>,
+    pub store: Option<&'a Path>,
 }
 
 /// What is done with a store's format, its base, itself, and the other words of the command line.
 pub type Work<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<()>;
 
-impl Layers<'_> {
+impl<'a> Layers<'a> {
+    /// Those of a command line.
+    pub fn new(args: &'a Args) -> Result<Self> {
+        Ok(Self {
+            words: &args.words,
+            format: args.format.parse(Format::parse)?,
+            base: args.base.path(),
+            store: args.store.path(),
+        })
+    }
+
     /// Opens the layers, and does the work. A base that is an image is mounted in a namespace of its own for as long as it takes,
     /// and the work is done there, in a child.
     pub fn with(&self, ctx: &mut Ctx, work: Work<'_>) -> Result<()> {

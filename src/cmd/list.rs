@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::alive::Views;
 use crate::catalog::{Root, Sliver};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::Ctx;
 use crate::config::Config;
 use crate::error::Result;
@@ -35,7 +35,7 @@ struct Row {
 }
 
 /// Prints the table, or the JSON array.
-pub fn run(ctx: &mut Ctx, args: &cli::List) -> Result<()> {
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
     let config = ctx.config()?;
     let rows = rows(&root, config, args.space)?;

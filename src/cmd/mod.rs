@@ -23,10 +23,10 @@ mod show;
 mod sync;
 mod umount;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::catalog::{Root, Sliver};
-use crate::cli::{BaseCommand, Cli, Command};
+use crate::cli::{Args, Cli, Command};
 use crate::config::{self, Config, lxcconf};
 use crate::error::{Error, Result};
 use crate::mount::plan::Step;
@@ -35,41 +35,44 @@ use crate::out;
 
 /// Runs the command.
 pub fn run(cli: Cli) -> Result<()> {
-    let mut ctx = Ctx { lxcpath: cli.lxcpath, file: cli.config, config: None };
+    let args = &cli.args;
+    let mut ctx = Ctx {
+        lxcpath: args.lxcpath.path().map(Path::to_owned),
+        file: args.config.path().map(Path::to_owned),
+        config: None,
+    };
     match cli.command {
-        Command::Init(_) => {
+        Command::Init => {
             let root = Root::init(&ctx.lxcpath()?)?;
             probe::warn_of_upgrade(&root)?;
             out::line(&format!("{} carries slivers", root.path().display()))
         }
-        Command::Probe(args) => probe::run(&ctx.root()?, &args),
-        Command::Base(args) => match args.command {
-            // The first base that is added by hand marks the disk; `apply` never does.
-            BaseCommand::Add(args) => base::add(&Root::locate(&ctx.lxcpath()?)?, &args),
-            BaseCommand::List(args) => base::list(&ctx.root()?, &args),
-            BaseCommand::Show(args) => base::show(&ctx.root()?, &args),
-            BaseCommand::Verify(args) => base::verify(&ctx.root()?, &args),
-            BaseCommand::Remove(args) => base::remove(&ctx.root()?, &args),
-        },
-        Command::Create(args) => create::run(&mut ctx, &args),
-        Command::Mount(args) => mount::run(&mut ctx, &args),
-        Command::Umount(args) => umount::run(&ctx.root()?, &args),
-        Command::List(args) => list::run(&mut ctx, &args),
-        Command::Show(args) => show::run(&mut ctx, &args),
-        Command::Destroy(args) => destroy::run(&ctx.root()?, &args),
-        Command::Dedupe(args) => dedupe::run(&ctx.root()?, &args),
-        Command::Apply(args) => apply::run(&mut ctx, &args),
-        Command::Convert(args) => convert::run(&mut ctx, &args),
-        Command::Check(args) => check::run(&mut ctx, &args),
-        Command::Compact(args) => compact::run(&mut ctx, &args),
-        Command::Restore(args) => restore::run(&mut ctx, &args),
-        Command::Rebase(args) => rebase::run(&mut ctx, &args),
-        Command::Diff(args) => diff::run(&mut ctx, &args),
-        Command::Export(args) => export::run(&mut ctx, &args),
-        Command::Import(args) => import::run(&ctx.root()?, &args),
-        Command::Sync(args) => sync::run(&mut ctx, &args),
-        Command::Hook(args) => hook::run(&mut ctx, &args),
-        Command::Version(_) => out::line(concat!("sliverfs ", env!("CARGO_PKG_VERSION"))),
+        Command::Probe => probe::run(&ctx.root()?, args),
+        // The first base that is added by hand marks the disk; `apply` never does.
+        Command::BaseAdd => base::add(&Root::locate(&ctx.lxcpath()?)?, args),
+        Command::BaseList => base::list(&ctx.root()?, args),
+        Command::BaseShow => base::show(&ctx.root()?, args),
+        Command::BaseVerify => base::verify(&ctx.root()?, args),
+        Command::BaseRemove => base::remove(&ctx.root()?, args),
+        Command::Create => create::run(&mut ctx, args),
+        Command::Mount => mount::run(&mut ctx, args),
+        Command::Umount => umount::run(&ctx.root()?, args),
+        Command::List => list::run(&mut ctx, args),
+        Command::Show => show::run(&mut ctx, args),
+        Command::Destroy => destroy::run(&ctx.root()?, args),
+        Command::Dedupe => dedupe::run(&ctx.root()?, args),
+        Command::Apply => apply::run(&mut ctx, args),
+        Command::Convert => convert::run(&mut ctx, args),
+        Command::Rebase => rebase::run(&mut ctx, args),
+        Command::Diff => diff::run(&mut ctx, args),
+        Command::Restore => restore::run(&mut ctx, args),
+        Command::Compact => compact::run(&mut ctx, args),
+        Command::Check => check::run(&mut ctx, args),
+        Command::Export => export::run(&mut ctx, args),
+        Command::Import => import::run(&ctx.root()?, args),
+        Command::Sync => sync::run(&mut ctx, args),
+        Command::Hook => hook::run(&mut ctx, args),
+        Command::Version => out::line(concat!("sliverfs ", env!("CARGO_PKG_VERSION"))),
     }
 }
 
@@ -121,9 +124,9 @@ pub(crate) fn print_plan(steps: &[Step]) -> Result<()> {
 }
 
 /// The slivers that a command was given: by name, or all of them.
-fn chosen(root: &Root, names: &[Name], all: bool) -> Result<Vec<Name>> {
-    match (names.is_empty(), all) {
-        (false, false) => Ok(names.to_vec()),
+fn chosen(root: &Root, args: &Args) -> Result<Vec<Name>> {
+    match (args.words.is_empty(), args.all) {
+        (false, false) => args.names(),
         (true, true) => Sliver::names(root),
         _ => Err(Error::usage("name the slivers, or give --all")),
     }

@@ -2,7 +2,7 @@
 
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, sweep};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::{Ctx, chosen, convert, for_each, offline, print_plan};
 use crate::error::{Class, Result};
 use crate::mount::plan::Step;
@@ -10,9 +10,9 @@ use crate::name::Name;
 use crate::view;
 
 /// Mounts the slivers that were named.
-pub fn run(ctx: &mut Ctx, args: &cli::Mount) -> Result<()> {
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
-    for_each(&chosen(&root, &args.names, args.all)?, |name| {
+    for_each(&chosen(&root, args)?, |name| {
         let steps = mount(ctx, &root, name, args.dry_run)?;
         if args.dry_run { print_plan(&steps) } else { Ok(()) }
     })

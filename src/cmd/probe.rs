@@ -3,13 +3,13 @@
 use crate::backend::probe::probe;
 use crate::backend::verdict::Verdict;
 use crate::catalog::Root;
-use crate::cli;
+use crate::cli::Args;
 use crate::error::{Error, Result};
 use crate::mount::disk;
 use crate::out;
 
 /// Probes, prints, and fails where nothing works.
-pub fn run(root: &Root, args: &cli::Probe) -> Result<()> {
+pub fn run(root: &Root, args: &Args) -> Result<()> {
     warn_of_upgrade(root)?;
     let verdicts = probe(root, args.fresh)?;
     if args.json {

@@ -8,7 +8,7 @@ use crate::backend::features::Features;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::convert::{kept, left_over, refuse_busy};
 use crate::cmd::{Ctx, create, for_each, print_plan};
 use crate::error::{Class, Error, Result};
@@ -103,7 +103,7 @@ struct How {
 }
 
 /// Rebases the sliver that the command line names, or all of a base.
-pub fn run(ctx: &mut Ctx, args: &cli::Rebase) -> Result<()> {
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let prefer = match (args.ours, args.theirs, args.fail) {
         (false, false, _) => Prefer::Both,
         (true, false, false) => Prefer::Ours,
@@ -112,8 +112,10 @@ pub fn run(ctx: &mut Ctx, args: &cli::Rebase) -> Result<()> {
     };
     let plan = args.plan || args.dry_run;
     let how = How { prefer, fail: args.fail, plan, json: args.json };
+    let name = args.words.first().map(|_| args.name()).transpose()?;
+    let (onto, from) = (args.onto.parse(Name::parse)?, args.from.parse(Name::parse)?);
     let root = ctx.root()?;
-    match (&args.name, &args.onto, args.all, &args.from, args.undo, args.commit) {
+    match (&name, &onto, args.all, &from, args.undo, args.commit) {
         (Some(name), Some(onto), false, None, false, false) => rebase(&root, name, onto, &how),
         (None, Some(onto), true, Some(from), false, false) => {
             let mut names = Sliver::names(&root)?;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::diff::inside;
 use crate::cmd::layers::Layers;
 use crate::cmd::{Ctx, offline};
@@ -18,9 +18,8 @@ struct Row {
 }
 
 /// Restores paths of a sliver that is mounted nowhere, or of bare directories: one after the other, each as a whole.
-pub fn run(ctx: &mut Ctx, args: &cli::Restore) -> Result<()> {
-    let (base, store) = (args.base.as_ref(), args.store.as_ref());
-    let layers = Layers { words: &args.words, format: args.format, base, store };
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
+    let layers = Layers::new(args)?;
     let held = offline::hold(ctx, &layers)?;
     layers.with(ctx, &mut |format, base, store, words| {
         if words.is_empty() {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::alive::{self, Place, Views};
 use crate::backend::probe;
 use crate::catalog::{Sliver, sweep};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::Ctx;
 use crate::error::Result;
 use crate::kind::Kind;
@@ -50,11 +50,11 @@ struct Daemon {
 }
 
 /// Prints the sheet.
-pub fn run(ctx: &mut Ctx, args: &cli::Show) -> Result<()> {
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
-    let sliver = Sliver::load(&root, &args.name)?;
+    let name = &args.name()?;
+    let sliver = Sliver::load(&root, name)?;
     let views = Views::everywhere(&root)?;
-    let name = &args.name;
     let mounted_at: Vec<String> = views.of(&root, name).map(Place::words).collect();
     let pid = if sliver.backend == Kind::FuseOverlayfs { fuse::daemon(&root.upper(name)) } else { None };
     // A view that is mounted nowhere may still be held: then the next mount is refused, and here stands by whom.

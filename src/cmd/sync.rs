@@ -15,7 +15,7 @@ use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::{Ctx, convert, offline};
 use crate::error::{Context, Error, Result};
 use crate::json::Json;
@@ -45,16 +45,17 @@ struct Sheet<'a> {
 }
 
 /// Syncs a sliver that is mounted nowhere.
-pub fn run(ctx: &mut Ctx, args: &cli::Sync) -> Result<()> {
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
+    let name = &args.name()?;
     let root = ctx.root()?;
-    let source = Source::parse(&args.source, &root)?;
-    let _lock = root.lock_sliver(&args.name)?;
-    let sliver = Sliver::load(&root, &args.name)?;
+    let source = Source::parse(args.word(1), &root)?;
+    let _lock = root.lock_sliver(name)?;
+    let sliver = Sliver::load(&root, name)?;
     refuse_kind(sliver.backend)?;
     let rsync = Rsync::find()?;
     let base = Base::load(&root, &sliver.base)?;
     view::check_base(&sliver, &base)?;
-    offline::refuse(&root, &args.name, Some(sliver.backend))?;
+    offline::refuse(&root, name, Some(sliver.backend))?;
     statfs::refuse_read_only(&root.stores())?;
     let attrs = !Format::of(sliver.backend).loses().has(Aspects::ATTRS);
     if let Some(lacks) = rsync.lacks().filter(|_| attrs) {
@@ -62,24 +63,23 @@ pub fn run(ctx: &mut Ctx, args: &cli::Sync) -> Result<()> {
     }
     let work = Work { root: &root, sliver: &sliver, base: &base, source: &source, rsync, attrs };
     let stats = if args.dry_run { work.list(args.json)? } else { work.publish(args.json)? };
-    let kept = Some(sweep::kept_store(&root, &args.name)).filter(|_| !args.dry_run);
+    let kept = Some(sweep::kept_store(&root, name)).filter(|_| !args.dry_run);
     if args.json {
         let Stats { files, created, deleted, bytes } = stats;
-        let (name, source, dry_run) = (args.name.as_str(), args.source.as_str(), args.dry_run);
+        let (name, source, dry_run) = (name.as_str(), args.word(1), args.dry_run);
         return out::json(&Sheet { name, source, dry_run, files, created, deleted, bytes, kept_store: kept });
     }
     if kept.is_none() {
         return Ok(());
     }
     out::line(&format!(
-        "`{}` is as the source: {} files with {} came, {} entries are new, {} are removed",
-        args.name,
+        "`{name}` is as the source: {} files with {} came, {} entries are new, {} are removed",
         stats.files,
         Size(stats.bytes),
         stats.created,
         stats.deleted
     ))?;
-    convert::tell_kept(&root, &args.name)
+    convert::tell_kept(&root, name)
 }
 
 fn refuse_kind(kind: Kind) -> Result<()> {

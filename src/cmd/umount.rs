@@ -1,7 +1,7 @@
 //! `sliverfs umount`: takes views down.
 
 use crate::catalog::{Root, Sliver};
-use crate::cli;
+use crate::cli::Args;
 use crate::cmd::{chosen, for_each, print_plan};
 use crate::error::Result;
 use crate::lxc::Sockets;
@@ -9,8 +9,8 @@ use crate::name::Name;
 use crate::view;
 
 /// Unmounts the slivers that were named.
-pub fn run(root: &Root, args: &cli::Umount) -> Result<()> {
-    for_each(&chosen(root, &args.names, args.all)?, |name| umount(root, name, args.dry_run))
+pub fn run(root: &Root, args: &Args) -> Result<()> {
+    for_each(&chosen(root, args)?, |name| umount(root, name, args.dry_run))
 }
 
 fn umount(root: &Root, name: &Name, dry_run: bool) -> Result<()> {

@@ -142,9 +142,3 @@ impl Format {
         }
     }
 }
-
-impl argh::FromArgValue for Format {
-    fn from_arg_value(value: &str) -> std::result::Result<Self, String> {
-        Self::parse(value).map_err(|err| err.to_string())
-    }
-}
