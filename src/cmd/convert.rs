@@ -51,7 +51,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let name = args.words.first().map(|_| args.name()).transpose()?;
     let report = match (&name, args.to.text(), args.undo) {
         (None, Some(to), false) if bare => bare_directories(args, &layers, to)?,
-        (Some(name), None, true) if !bare => undo(&ctx.root()?, name, args.dry_run)?,
+        (Some(name), None, true) if !bare => undo(&ctx.root()?, name, args.dry_run, args.json)?,
         (Some(name), Some(to), false) if !bare => {
             let (root, to) = (ctx.root()?, Choice::parse(to)?);
             let _lock = root.lock_sliver(name)?;
@@ -196,8 +196,8 @@ fn convert(
         log::warn!("{told}");
     }
     (report.entries, report.bytes, report.told) = (looked.entries, looked.bytes, looked.told);
-    if let (Kind::Union(_), Err(err)) = (to, probe::features(root, to)) {
-        log::warn!("{err}");
+    if matches!(to, Kind::Union(_)) && probe::features(root, to).is_err() {
+        log::warn!("this kernel does not offer {to}: the sliver can be mounted where one does");
     }
     if dry_run {
         report.state = "planned";
@@ -361,7 +361,7 @@ fn look_at(from: Format, store: &Path, base: &Path, to: Format) -> Result<Looked
 }
 
 /// Brings the store back that was kept.
-fn undo(root: &Root, name: &Name, dry_run: bool) -> Result<Report> {
+fn undo(root: &Root, name: &Name, dry_run: bool, quiet: bool) -> Result<Report> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
     // What a rebase kept has another base.
@@ -383,8 +383,10 @@ fn undo(root: &Root, name: &Name, dry_run: bool) -> Result<Report> {
         kept_store: None,
     };
     if dry_run {
-        print_plan(&back)?;
-        print_plan(&[Step::Rename(old, removed.clone()), Step::RemoveTree(removed)])?;
+        if !quiet {
+            print_plan(&back)?;
+            print_plan(&[Step::Rename(old, removed.clone()), Step::RemoveTree(removed)])?;
+        }
         return Ok(report);
     }
     {

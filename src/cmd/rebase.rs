@@ -126,8 +126,8 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             }
             for_each(&names, |name| rebase(&root, name, onto, &how))
         }
-        (Some(name), None, false, None, true, false) => undo(&root, name, plan),
-        (Some(name), None, false, None, false, true) => commit(&root, name, plan),
+        (Some(name), None, false, None, true, false) => undo(&root, name, &how),
+        (Some(name), None, false, None, false, true) => commit(&root, name, &how),
         _ => Err(Error::usage("say what to rebase, and onto what").way_out(
             "`SLIVER --onto BASE`, `--all --from BASE --onto BASE`, `SLIVER --undo` or `SLIVER --commit`",
         )),
@@ -145,11 +145,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
             sweep::new(root, name)?;
         }
         let report = Report::new(&sliver, onto, "unchanged");
-        return if how.json {
-            out::json(&report)
-        } else {
-            out::line(&format!("`{name}` stands on `{onto}` already"))
-        };
+        return report.say(how, &format!("`{name}` stands on `{onto}` already"));
     }
     let old = Base::load(root, &sliver.base)?;
     view::check_base(&sliver, &old)?;
@@ -165,9 +161,10 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
     let before = kept(root, &sliver)?;
     if !how.plan {
         if before.as_ref().is_some_and(|before| before.base == sliver.base) {
-            return Err(Error::failed(format!("`{name}` was converted, and not mounted since")).way_out(
-                format!("see whether it works: sliverfs mount {name}; or sliverfs convert {name} --undo"),
-            ));
+            return Err(Error::failed(format!("`{name}` was converted or synced, and not mounted since"))
+                .way_out(format!(
+                    "see whether it works: sliverfs mount {name}; or sliverfs convert {name} --undo"
+                )));
         }
         refuse_busy(root, &sliver)?;
         statfs::refuse_read_only(&root.stores())?;
@@ -202,6 +199,11 @@ impl Report {
             changes: Vec::new(),
             kept_store: None,
         }
+    }
+
+    /// Prints itself, or the line that says the same.
+    fn say(&self, how: &How, line: &str) -> Result<()> {
+        if how.json { out::json(self) } else { out::line(line) }
     }
 
     fn count(&mut self, outcome: &Outcome<'_>, plan: bool) {
@@ -322,19 +324,25 @@ fn kept_by_rebase(root: &Root, sliver: &Sliver) -> Result<Sliver> {
 }
 
 /// Brings the store back that was kept.
-fn undo(root: &Root, name: &Name, plan: bool) -> Result<()> {
+fn undo(root: &Root, name: &Name, how: &How) -> Result<()> {
+    let plan = how.plan;
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
     if !plan && kept(root, &sliver)?.is_none() && sweep::kept_store(root, name).exists() {
         // Cut after the stores changed places, or before a rebase had done that: this is the old one.
         sweep::drop_kept(root, name)?;
-        return out::line(&format!("`{name}` stands on `{}` already, as before it was rebased", sliver.base));
+        let line = format!("`{name}` stands on `{}` already, as before it was rebased", sliver.base);
+        return Report::new(&sliver, &sliver.base, "unchanged").say(how, &line);
     }
     let kept = kept_by_rebase(root, &sliver)?;
     view::check_base(&kept, &Base::load(root, &kept.base)?)?;
     refuse_busy(root, &sliver)?;
     let (old, removed) = (sweep::kept_store(root, name), sweep::removed_store(root, name));
     let back = [Step::Exchange(old.clone(), root.store(name), sweep::swapped_store(root, name))];
+    let report = |state| Report::new(&sliver, &kept.base, state);
+    if plan && how.json {
+        return out::json(&report("planned"));
+    }
     if plan {
         print_plan(&back)?;
         return print_plan(&[Step::Rename(old, removed.clone()), Step::RemoveTree(removed)]);
@@ -345,11 +353,12 @@ fn undo(root: &Root, name: &Name, plan: bool) -> Result<()> {
     }
     Mounted::forget(root, name)?;
     sweep::drop_kept(root, name)?;
-    out::line(&format!("`{name}` stands on `{}` again, as before it was rebased", kept.base))
+    report("undone").say(how, &format!("`{name}` stands on `{}` again, as before it was rebased", kept.base))
 }
 
 /// Removes the store that was kept.
-fn commit(root: &Root, name: &Name, plan: bool) -> Result<()> {
+fn commit(root: &Root, name: &Name, how: &How) -> Result<()> {
+    let plan = how.plan;
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
     if !plan {
@@ -357,9 +366,14 @@ fn commit(root: &Root, name: &Name, plan: bool) -> Result<()> {
         sweep::removed(root, name)?;
     }
     let kept = kept_by_rebase(root, &sliver)?;
+    let report = |state| Report::new(&kept, &sliver.base, state);
+    if plan && how.json {
+        return out::json(&report("planned"));
+    }
     if plan {
         return print_plan(&[Step::RemoveTree(sweep::kept_store(root, name))]);
     }
     sweep::drop_kept(root, name)?;
-    out::line(&format!("`{name}` stays on `{}`; its store for `{}` is removed", sliver.base, kept.base))
+    let line = format!("`{name}` stays on `{}`; its store for `{}` is removed", sliver.base, kept.base);
+    report("committed").say(how, &line)
 }
