@@ -32,7 +32,9 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
             "the store of `{name}` is mounted at {}",
             places.join(", and at ")
         ))
-        .way_out("stop the container, or end the processes there, and unmount it"));
+        .way_out(format!(
+            "stop the container, or end the processes there, and unmount it: sliverfs umount {name}"
+        )));
     }
     let mut held = in_use(root, name, kind, features)?;
     // The kernel takes a view apart some time after its last user ended: a container that was just stopped.

@@ -169,7 +169,10 @@ fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
             Choice::Named(kind) if sliver.base == *wanted.base => {
                 format!("`sliverfs convert {} --to {kind}` writes its store anew, or ask for the backend that it has", sliver.name)
             }
-            _ => "take another name, or destroy it first".to_owned(),
+            _ => format!(
+                "ask for what it has, or take another name; `sliverfs rebase {} --onto {}` puts it on that base",
+                sliver.name, wanted.base
+            ),
         }));
     }
     Ok(())

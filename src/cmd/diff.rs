@@ -1,5 +1,6 @@
 //! `sliverfs diff`: what a sliver changed against its base.
 
+use std::ffi::CString;
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -71,6 +72,7 @@ fn lies_in(path: &[u8], top: &[u8]) -> bool {
 }
 
 fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Result<()> {
+    let nowhere = lacks(base, top) && lacks(&store, top);
     let mut changes = Changes::new(format, store, base, Show::Changes)?;
     let mut comparer = Comparer::new(format);
     let (mut unclear, mut text, mut comma) = (0_u64, String::new(), "");
@@ -108,6 +110,9 @@ fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Resul
         text.push_str("]}\n");
     }
     out::print(&text)?;
+    if nowhere {
+        log::warn!("neither the sliver nor its base has {}", escape(top));
+    }
     if unclear > 0 {
         return Err(Error::damaged(format!(
             "{unclear} entries of the store are not what {} writes",
@@ -116,6 +121,18 @@ fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Resul
         .way_out("they are told above: look at them before the store is changed"));
     }
     Ok(())
+}
+
+/// Is there nothing by this path? No link is followed.
+fn lacks(tree: &Dir, path: &[u8]) -> bool {
+    let mut dir = tree.again();
+    let mut there = true;
+    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+        let (Ok(above), Ok(name)) = (dir, CString::new(part)) else { return true };
+        there = above.stat_at(&name).is_ok();
+        dir = above.child(&name);
+    }
+    !there
 }
 
 /// What is told of an entry; none where the view shows what the base has.

@@ -55,7 +55,14 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             Ok(done) => done,
             Err(err) => {
                 output.discard();
-                return Err(err);
+                // Gzip ended before us, and has said why.
+                return Err(match err.errno() {
+                    Some(Errno::EPIPE) if gzip => {
+                        Error::failed(format!("gzip did not write {}", output.name.display()))
+                            .way_out("what it says stands above")
+                    }
+                    _ => err,
+                });
             }
         };
         let Some(file) = path.filter(|_| args.json) else { return Ok(()) };

@@ -121,8 +121,8 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
     }
     if unseen {
         found.told.push(format!(
-            "{0} gives what it copies up from the base to root, with a new time; and it shows no extended attributes: \
-             {attributes} entries have some, which stay in the store",
+            "{} gives what it copies up from the base to root, with a new time, and shows no extended attributes, which stay in \
+             the store: {attributes} entries have some",
             to.name()
         ));
     }

@@ -82,8 +82,9 @@ pub fn bind(image: &Path, writable: bool) -> Result<Loop> {
             Err(errno) => return Err(errno).at("bind a loop device to", image),
         }
     }
-    Err(Error::failed(format!("no loop device is free for {}", image.display()))
-        .way_out("raise `max_loop` of the loop module, or unmount what you do not need"))
+    Err(Error::failed(format!("no loop device is free for {}", image.display())).way_out(
+        "load the loop module (OpenWrt: kmod-loop), raise its `max_loop`, or unmount what you do not need",
+    ))
 }
 
 /// The loop device that stands on the image, wherever and under whatever name that is bound or mounted: by the image's own
