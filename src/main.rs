@@ -49,6 +49,8 @@ fn parse() -> Result<Cli, ExitCode> {
         }
         Err(()) => {
             let _unread = say(2, early.output.as_bytes());
+            let _unread =
+                say(2, b"`sliverfs help` lists the commands, `sliverfs COMMAND --help` its options\n");
             exit(Class::Usage)
         }
     })

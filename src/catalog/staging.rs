@@ -97,7 +97,7 @@ pub fn retire(root: &Root, name: &Name) -> Result<()> {
 /// Removes what nobody is at work on: bases that were retired, and imports that were interrupted.
 pub fn sweep(root: &Root) -> Result<()> {
     each_left(root, &mut |path| {
-        log::info!("removing {}, which no base is any more, or never was", path.display());
+        log::info!("clearing away {}, which is no base", path.display());
         tree::remove_path(path)
     })
 }
