@@ -506,7 +506,7 @@ fn an_interrupted_import_says_what_stays_and_the_next_one_clears_up() {
         fs::create_dir_all(&tree).unwrap();
         let output = node.run(&["base", "add", "b", text(&tree)]);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.contains("removing") && said.contains(&left), "{said}");
+        assert!(output.status.success() && said.contains("clearing away") && said.contains(&left), "{said}");
         assert_eq!(in_bases(&node), ["b"]);
         node.ok(&["base", "remove", "b"]);
     }

@@ -5,8 +5,11 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::node::{Node, run};
 use common::tree::installed;
@@ -195,4 +198,36 @@ fn a_disk_that_is_full_read_only_or_gone() {
     let unmarked: &[&str] =
         &["DIR/disk/lxc does not carry slivers", "if its disk is not mounted yet, mount it"];
     said(&node, "on the bare mount point", &[(1, "mount web", unmarked), (1, "create x --base b", unmarked)]);
+}
+
+#[test]
+fn an_interrupt() {
+    if !require("root", root()) {
+        return;
+    }
+    let node = node();
+    let tar = run(Command::new("sh")
+        .args(["-ec", "head -c 300000 /dev/zero >big; tar -cf layer.tar big; echo made"])
+        .current_dir(node.dir()));
+    assert_eq!(tar, "made\n");
+    let layer = fs::read(node.dir().join("layer.tar")).unwrap();
+    let mut import = node.command(&["import", "web", "-"]);
+    let mut child = import.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The rest never comes.
+    child.stdin.as_mut().unwrap().write_all(&layer[..200_000]).unwrap();
+    let begun = node.lxcpath.join(".store/.new.web/layer/big");
+    while !begun.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    run(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    let stdin = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.signal(), Some(2), "{text}");
+    let words = "interrupted: the sliver is as it was; the same command begins anew";
+    assert_eq!(text.matches(words).count(), 1, "{text}");
+    assert_eq!(node.ok(&["diff", "web"]), "");
+    node.ok(&["import", "web", node.dir().join("layer.tar").to_str().unwrap()]);
+    assert_eq!(node.ok(&["diff", "web"]), "added     big  293 KiB\n");
 }

@@ -23,7 +23,8 @@ use crate::out::Progress;
 use crate::shell;
 use crate::size::Size;
 use crate::sys::file::{read_some, set_size};
-use crate::sys::{btrfs, signals, statfs};
+use crate::sys::signals::LastWords;
+use crate::sys::{btrfs, statfs};
 use crate::tree::{self, Dir, Summary};
 
 /// What came of an import.
@@ -56,7 +57,9 @@ pub fn add(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resul
     if let Err(err) = staging::sweep(&root) {
         log::warn!("{err}");
     }
-    let added = signals::with_last_words(|| import(&root, name, source, text, pack));
+    let words = LastWords::begin(false);
+    let added = import(&root, name, source, text, pack);
+    drop(words);
     added.map(|base| Added { base, new: true }).map_err(|err| match err.errno() {
         Some(Errno::ENOSPC | Errno::EDQUOT) => {
             let free = statfs::of(&root.bases()).map_or(0, |disk| disk.available);

@@ -180,7 +180,7 @@ fn convert(
             view::free_seed(root, kind, &base.name)?;
         }
     }
-    let looked = private::run(root.path(), || {
+    let looked = private::beside(root.path(), || {
         // Planned in there, too: nobody can let go of a base's image that this namespace has.
         let plan = Plan::new(root, sliver, &base, to, size)?;
         exec::run(&plan.look)?;

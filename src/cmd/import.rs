@@ -65,7 +65,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         sweep::new(root, name)?;
         view::free_seed(root, sliver.backend, &base.name)?;
     }
-    private::run(root.path(), || {
+    private::beside(root.path(), || {
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", root.path())?;
         exec::run(&import.ground.image(&MountInfo::of_self()?))?;
         if !args.replace {

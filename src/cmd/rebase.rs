@@ -174,7 +174,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
             sweep::drop_kept(root, name)?;
         }
     }
-    let text = private::run(root.path(), || make(root, &sliver, (&old, &new), how))
+    let text = private::beside(root.path(), || make(root, &sliver, (&old, &new), how))
         .inspect_err(|_| left_over(root, name, how.plan))?;
     if !how.plan {
         publish(root, name, &new, before.is_some()).inspect_err(|_| left_over(root, name, false))?;

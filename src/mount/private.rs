@@ -8,12 +8,19 @@ use nix::sched::{CloneFlags, unshare};
 use super::mountinfo::{Mount, MountInfo};
 use crate::error::{Context, Result};
 use crate::sys::mountpoint::mount;
+use crate::sys::signals::LastWords;
 use crate::sys::{child, loopdev};
 
 /// Runs `work` in a child with a private mount namespace, and returns its answer. `keep` is the folder to work on.
 pub fn run(keep: &Path, work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
     let mut work = Some(work);
     run_once(keep, &mut || work.take().map_or(Ok(Vec::new()), |work| work()))
+}
+
+/// As [`run`], for what makes a store beside a sliver's own: a signal that ends it leaves to say that the sliver is as it was.
+pub fn beside(keep: &Path, work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    let _words = LastWords::begin(true);
+    run(keep, work)
 }
 
 /// Not generic: each piece of work would have it of its own.

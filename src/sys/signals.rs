@@ -1,6 +1,6 @@
-//! The two signals that mean something to this program: a clock that ends a wait, and a word before an interrupted import dies.
+//! The signals that mean something to this program: a clock that ends a wait, and a word before interrupted work dies.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -19,9 +19,15 @@ pub fn stop_clock() {
     alarm::cancel();
 }
 
-/// What an import that a signal ends leaves to say.
-const LAST_WORDS: &[u8] =
+/// What the import of a base leaves to say.
+const OF_BASE: &[u8] =
     b"\ninterrupted: nothing was added; the next `sliverfs base add` or `base remove` clears away what was imported so far\n";
+
+/// What is said where a store is made beside a sliver's own.
+const OF_SLIVER: &[u8] = b"\ninterrupted: the sliver is as it was; the same command begins anew\n";
+
+/// Which of the two.
+static SLIVER: AtomicBool = AtomicBool::new(false);
 
 /// The process that says it: its children get the same signal from the terminal.
 static SPEAKER: AtomicI32 = AtomicI32::new(0);
@@ -31,21 +37,32 @@ extern "C" fn speak(signal: libc::c_int) {
     // (SA_RESETHAND): raised again, the signal ends the process as it should.
     unsafe {
         if libc::getpid() == SPEAKER.load(Ordering::Relaxed) {
-            libc::write(2, LAST_WORDS.as_ptr().cast(), LAST_WORDS.len());
+            let words = if SLIVER.load(Ordering::Relaxed) { OF_SLIVER } else { OF_BASE };
+            libc::write(2, words.as_ptr().cast(), words.len());
         }
         libc::raise(signal);
     }
 }
 
-/// Does an import with last words: Ctrl-C and the like say what is left before they end this process.
-pub fn with_last_words<T>(import: impl FnOnce() -> T) -> T {
-    SPEAKER.store(nix::unistd::getpid().as_raw(), Ordering::Relaxed);
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        on(signal, speak, SaFlags::SA_RESETHAND);
+/// Until it is dropped, Ctrl-C and the like say what is left before they end this process.
+pub struct LastWords(());
+
+impl LastWords {
+    /// Of work beside a sliver's store, or else of the import of a base.
+    pub fn begin(sliver: bool) -> Self {
+        SLIVER.store(sliver, Ordering::Relaxed);
+        SPEAKER.store(nix::unistd::getpid().as_raw(), Ordering::Relaxed);
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            on(signal, speak, SaFlags::SA_RESETHAND);
+        }
+        Self(())
     }
-    let done = import();
-    SPEAKER.store(0, Ordering::Relaxed);
-    done
+}
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        SPEAKER.store(0, Ordering::Relaxed);
+    }
 }
 
 fn on(signal: Signal, handler: extern "C" fn(libc::c_int), flags: SaFlags) {
