@@ -60,7 +60,7 @@ fn a_slip_of_the_pen() {
             (2, "base add x DIR/tree --pack zip", &["`zip` is no image format", "squashfs, erofs or btrfs"]),
             (2, "frobnicate", &["Unrecognized argument: frobnicate", "`sliverfs help` lists"]),
             (2, "list --spaces", &["Unrecognized argument: --spaces", "`sliverfs COMMAND --help`"]),
-            (2, "create x", &["--base", "`sliverfs COMMAND --help`"]),
+            (2, "create x", &["a sliver stands on a base", "--base BASE"]),
             (2, "create a/b --base b", &["`a/b` is not a name", "starts with a letter or a digit"]),
             (2, "mount wbe", &["no sliver `wbe` in DIR/disk/lxc", "`sliverfs list`"]),
             (2, "mount", &["name the slivers, or give --all"]),

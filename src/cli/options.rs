@@ -78,7 +78,7 @@ macro_rules! options {
 }
 
 options! {
-    Valued lxcpath LXCPATH "--lxcpath" "the folder of the containers (default: UCI's, $SLIVERFS_LXCPATH, LXC's own)";
+    Valued lxcpath LXCPATH "--lxcpath" "the folder of the containers (default: $SLIVERFS_LXCPATH, UCI's, LXC's own)";
     Valued config CONFIG "--config" "the UCI file (default: /var/run/uci/sliverfs or /etc/config/sliverfs)";
     Switch verbose VERBOSE "--verbose" | "-v" "tell each step";
 
