@@ -19,6 +19,8 @@ ABOVE = 0x00800000
 PAGE = 4096
 EM_MIPS, EM_ARM = 8, 40
 PT_LOAD, PT_INTERP, ET_EXEC = 1, 3, 2
+# The filter that xz does not have, and the opcode that it looks for.
+NEAR, JUMP = 1, 2
 FLAGS = """-std=c99 -Wall -Wextra -Werror -Os -ffreestanding -fno-builtin -fomit-frame-pointer -fno-stack-protector
 -fno-unwind-tables -fno-asynchronous-unwind-tables -fno-sanitize=all -fno-pie -static -nostdlib -s
 -Wl,--build-id=none""".split()
@@ -51,20 +53,31 @@ def image(program):
     return start, bytes(plain), room, machine
 
 
+def near(plain):
+    """The image with each jump of MIPS telling how far it goes, not where to: see `branches` in cross/unpack."""
+    order = ">" if plain[5] == 2 else "<"
+    whole = len(plain) // 4
+    words = struct.unpack_from("%s%dI" % (order, whole), plain)
+    words = [JUMP << 26 | word - at & 0x3FFFFFF if word >> 26 == JUMP else word for at, word in enumerate(words)]
+    return struct.pack("%s%dI" % (order, whole), *words) + plain[4 * whole :]
+
+
 def compressed(plain, machine):
     """The smallest of many ways to write the image down: LZMA's bytes, the number of a filter, and the settings."""
     best = None
+    if machine == EM_MIPS:
+        plain = near(plain)
 
     def attempt(branches, lc, lp, nice, finder):
         nonlocal best
-        chain = [{"id": branches}] if branches else []
+        chain = [{"id": branches}] if branches != NEAR else []
         settings = {"preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 23, "nice_len": nice, "mf": finder}
         chain.append({"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": 2, **settings})
         data = lzma.compress(plain, format=lzma.FORMAT_RAW, filters=chain)
         if best is None or len(data) < len(best[0]):
             best = data, branches, lc, lp
 
-    for branches in (lzma.FILTER_ARM, lzma.FILTER_ARMTHUMB) if machine == EM_ARM else (0,):
+    for branches in (lzma.FILTER_ARM, lzma.FILTER_ARMTHUMB) if machine == EM_ARM else (NEAR,):
         for lc, lp in ((0, 2), (1, 2), (2, 2), (2, 1), (3, 1)):
             attempt(branches, lc, lp, 273, lzma.MF_BT4)
     _, branches, lc, lp = best

@@ -7,7 +7,7 @@
  *   PLAIN, SUM   how many bytes of them the file "payload" holds, compressed, and their FNV-1a
  *   LC, LP, PB   the settings of LZMA
  *   PAYLOAD      something that tells one payload from another, for compilers that remember what they made
- *   FILTER       0, or which calls are to be put back: see `branches`
+ *   FILTER       which calls or jumps are to be put back: see `branches`
  *
  * It has no C library and no memory of its own but the stack, and lies above the program, so that the heap, which the kernel
  * begins behind the last segment of the file, is free.
@@ -328,8 +328,8 @@ static void decode(uint8_t *out)
 
 /*
  * A call of ARM holds how far away the function is; the packer made that where the function is, counted from START, which
- * repeats more often. FILTER has
- * the numbers of xz: "arm" and "armthumb".
+ * repeats more often. A jump of MIPS goes to a place within its function, and holds where that is; the packer made that how far
+ * away it is, for the same reason. FILTER has the numbers of xz, "arm" and "armthumb", and 1 for MIPS.
  */
 #if FILTER == 8
 static void branches(uint16_t *half)
@@ -357,8 +357,17 @@ static void branches(uint32_t *word)
 		if (*word >> 24 == 0xeb)
 			*word = 0xeb000000 | ((*word - ((at + 8) >> 2)) & 0xffffff);
 }
+#elif FILTER == 1
+static void branches(uint32_t *word)
+{
+	uint32_t at;
+
+	for (at = 0; at + 4 <= PLAIN; at += 4, word++)
+		if (*word >> 26 == 2)
+			*word = 2u << 26 | ((*word + (at >> 2)) & 0x3ffffff);
+}
 #else
-#define branches(image) (void)(image)
+#error "no such filter"
 #endif
 
 /* The parts of an ELF file that are read here. */
