@@ -49,34 +49,39 @@ impl Args {
 
     /// The names that a command on any number of slivers is given.
     pub fn names(&self) -> Result<Vec<Name>> {
-        self.words.iter().map(|word| Name::parse(word)).collect()
+        let mut names = Vec::new();
+        for word in &self.words {
+            names.push(Name::parse(word)?);
+        }
+        Ok(names)
     }
 }
 
-/// The value of an option, as it was given.
-#[derive(Default)]
-pub struct Value(Option<String>);
+/// The value of an option, as it was given. It stays until the program ends, as the command line itself does: what need not be
+/// given back needs no code for it.
+#[derive(Clone, Copy, Default)]
+pub struct Value(Option<&'static str>);
 
 impl Value {
     /// As text.
-    pub fn text(&self) -> Option<&str> {
-        self.0.as_deref()
+    pub fn text(self) -> Option<&'static str> {
+        self.0
     }
 
     /// As a path.
-    pub fn path(&self) -> Option<&Path> {
-        self.0.as_ref().map(Path::new)
+    pub fn path(self) -> Option<&'static Path> {
+        self.0.map(Path::new)
     }
 
     /// As what `parse` makes of it.
-    pub fn parse<T>(&self, parse: fn(&str) -> Result<T>) -> Result<Option<T>> {
-        self.text().map(parse).transpose()
+    pub fn parse<T>(self, parse: fn(&str) -> Result<T>) -> Result<Option<T>> {
+        self.0.map(parse).transpose()
     }
 }
 
 impl ParseValueSlot for Value {
     fn fill_slot(&mut self, _option: &str, value: &str) -> std::result::Result<(), String> {
-        match self.0.replace(value.to_owned()) {
+        match self.0.replace(value.to_owned().leak()) {
             None => Ok(()),
             Some(_) => Err("it was given before".to_owned()),
         }
@@ -119,9 +124,10 @@ fn parse(spec: &'static Spec, path: &[&str], given: &[&str]) -> std::result::Res
     let command = match spec.what {
         What::One(command) => command,
         What::Group(_) => {
-            let Some(Cli { command, args: inner }) = inner else { return Err(help(spec, path).into()) };
-            let Args { lxcpath, config, verbose, .. } = args;
-            return Ok(Cli { command, args: Args { lxcpath, config, verbose, ..inner } });
+            let Some(mut inner) = inner else { return Err(help(spec, path).into()) };
+            (inner.args.lxcpath, inner.args.config) = (args.lxcpath, args.config);
+            inner.args.verbose = args.verbose;
+            return Ok(inner);
         }
     };
     let many = spec.words.last().is_some_and(|word| word.name.ends_with('.'));

@@ -115,7 +115,8 @@ impl Error {
 pub fn meaning(errno: Errno) -> String {
     let text = io::Error::from(errno).to_string();
     // What stands in brackets behind it is its number.
-    text.rsplit_once('(').map_or(&*text, |(words, _)| words.trim_end()).to_owned()
+    let words = text.bytes().rposition(|b| b == b'(').and_then(|end| text.get(..end));
+    words.map_or(&*text, str::trim_end).to_owned()
 }
 
 /// What helps against an errno wherever it comes up.

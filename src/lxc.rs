@@ -1,7 +1,7 @@
 //! What LXC needs to know of a sliver, and what it tells of one.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::catalog::Root;
 use crate::error::{Context, Error, Result};
@@ -153,13 +153,14 @@ fn socket(line: &[u8]) -> Option<(Vec<u8>, u64)> {
 
 /// The inodes of the sockets that a process holds open.
 fn sockets_of(pid: i32) -> Vec<u64> {
-    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    links
-        .filter_map(|entry| {
-            let link = fs::read_link(entry.path()).ok()?;
-            link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-        })
-        .collect()
+    let folder = PathBuf::from(format!("/proc/{pid}/fd"));
+    let mut inodes = Vec::new();
+    for name in file::names(&folder).unwrap_or_default() {
+        inodes.extend(fs::read_link(folder.join(name)).ok().and_then(|link| {
+            link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
+        }));
+    }
+    inodes
 }
 
 /// The parent of a process.

@@ -26,12 +26,12 @@ fn main() -> ExitCode {
 
 /// Parses the arguments. Asked for help, it prints to standard output and ends well; a wrong argument is a usage error.
 fn parse() -> Result<Cli, ExitCode> {
-    let mut words = Vec::new();
+    let mut words: Vec<&str> = Vec::new();
     for word in std::env::args_os().skip(1) {
         match word.into_string() {
             // argh takes a lone `-` as an option.
-            Ok(word) if word == "-" => words.push("/dev/stdin".to_owned()),
-            Ok(word) => words.push(word),
+            Ok(word) if word == "-" => words.push("/dev/stdin"),
+            Ok(word) => words.push(word.leak()),
             Err(word) => {
                 let _unread = say(2, format!("`{}` is not UTF-8\n", word.to_string_lossy()).as_bytes());
                 return Err(exit(Class::Usage));
@@ -39,9 +39,8 @@ fn parse() -> Result<Cli, ExitCode> {
         }
     }
     if words == ["--version"] {
-        words = vec!["version".to_owned()];
+        words = vec!["version"];
     }
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     argh::FromArgs::from_args(&["sliverfs"], &words).map_err(|early: argh::EarlyExit| match early.status {
         Ok(()) => {
             let _unread = say(1, early.output.as_bytes());

@@ -8,10 +8,13 @@ use crate::error::{Context, Result};
 use crate::sys::file;
 
 /// The process numbers in /proc.
-pub fn processes() -> Result<impl Iterator<Item = u32>> {
+pub fn processes() -> Result<Vec<u32>> {
     let proc = Path::new("/proc");
-    let entries = fs::read_dir(proc).at("list", proc)?;
-    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+    let mut processes = Vec::new();
+    for name in file::names(proc).at("list", proc)? {
+        processes.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(processes)
 }
 
 /// The folders of a process and of its other threads, below /proc: `PID`, `PID/task/TID`, …
@@ -23,9 +26,11 @@ pub fn tasks(pid: u32) -> Vec<String> {
     let mut tasks = Vec::new();
     // Two links and one for each thread (fs/proc/base.c, proc_task_getattr): most processes have one, and need no list.
     if fs::metadata(&folder).is_ok_and(|meta| meta.nlink() != 3) {
-        let names = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let names = names.filter(|name| *name != *first);
-        tasks.extend(names.filter_map(|name| Some(format!("{first}/task/{}", name.to_str()?))));
+        for name in file::names(folder.as_ref()).unwrap_or_default() {
+            tasks.extend(
+                name.to_str().filter(|name| *name != first).map(|name| format!("{first}/task/{name}")),
+            );
+        }
     }
     tasks.insert(0, first);
     tasks

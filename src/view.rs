@@ -223,10 +223,15 @@ fn name_holders(root: &Root, name: &Name, err: Error) -> Error {
     if err.class() != Class::InUse {
         return err;
     }
-    let info = MountInfo::of_self();
-    let inside = info.iter().flat_map(MountInfo::mounts).map(|mount| mount.target().into_owned());
-    let inside = inside.filter(|target| *target != view && target.starts_with(&view));
-    let mut who: Vec<String> = inside.map(|target| format!("the mount on {}", target.display())).collect();
+    let mut who = Vec::new();
+    if let Ok(info) = MountInfo::of_self() {
+        for mount in info.mounts() {
+            let target = mount.target();
+            if *target != *view && target.starts_with(&view) {
+                who.push(format!("the mount on {}", target.display()));
+            }
+        }
+    }
     who.extend(holders(root, name).unwrap_or_default());
     if who.is_empty() {
         return err;

@@ -1,6 +1,5 @@
 //! The mounts of a namespace that no process tells: none is in it, or one that is locked into a folder of it.
 
-use std::fs::File;
 use std::path::Path;
 
 use nix::fcntl::{OFlag, openat};
@@ -10,7 +9,7 @@ use nix::sys::stat::Mode;
 use crate::error::{Context, Result};
 use crate::mount::mountinfo::MountInfo;
 use crate::sys::child;
-use crate::sys::file::read_all;
+use crate::sys::file::{self, read_all};
 use crate::tree;
 
 /// Reads the mounts of the namespace that the file `path` stands for (Linux 3.8), by a child that goes in.
@@ -18,7 +17,7 @@ pub fn mountinfo(path: &Path) -> Result<MountInfo> {
     let text = child::answer(&mut || {
         // Opened before: in there may be another /proc, or none.
         let proc = tree::open(Path::new("/proc"))?;
-        let namespace = File::open(path).at("open the mount namespace", path)?;
+        let namespace = file::open(path).at("open the mount namespace", path)?;
         setns(&namespace, CloneFlags::CLONE_NEWNS).at("look into the mount namespace", path)?;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         openat(&proc, c"self/mountinfo", flags, Mode::empty())

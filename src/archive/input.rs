@@ -1,6 +1,5 @@
 //! Opens a source and finds out by its first bytes what it is.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -40,7 +39,7 @@ pub fn is_stdin(path: &Path) -> bool {
 pub fn open(path: &Path, progress: &Rc<Progress>) -> Result<Content> {
     let stdin = is_stdin(path);
     let path = if stdin { Path::new("standard input") } else { path };
-    let raw = if stdin { file::stdin().at("open", path)? } else { File::open(path).at("open", path)?.into() };
+    let raw = if stdin { file::stdin().at("open", path)? } else { file::open(path).at("open", path)?.into() };
     let counted = Box::new(Counted { from: raw, progress: Rc::clone(progress) });
     let (format, stream) = look(counted, path)?;
     let unpacked: Box<dyn Stream> = match format {

@@ -8,8 +8,11 @@ pub fn pairs(numbers: &[u64]) -> Result<Map, String> {
     if numbers.len() % 2 != 0 {
         return Err("has half a stretch in its sparse map".to_owned());
     }
-    let evens = numbers.iter().step_by(2);
-    Ok(evens.zip(numbers.iter().skip(1).step_by(2)).map(|(offset, length)| (*offset, *length)).collect())
+    let (mut map, mut numbers) = (Map::new(), numbers.iter());
+    while let (Some(offset), Some(length)) = (numbers.next(), numbers.next()) {
+        map.push((*offset, *length));
+    }
+    Ok(map)
 }
 
 /// Refuses a map that overlaps, goes backwards, reaches beyond the file, or does not name as much data as there is.

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 
 use super::trial::{DiskName, Edit, Kernel, lists};
@@ -38,7 +39,7 @@ impl Running {
         }
         for file in ["lower/changed", "lower/gone", "lower/old", "lower/folder/inner"] {
             let path = dir.join(file);
-            fs::write(&path, b"base\n").at("write", &path)?;
+            file::write(&path, b"base\n").at("write", &path)?;
         }
         Ok(Self { dir: dir.to_owned(), disk })
     }
@@ -80,10 +81,8 @@ impl Kernel for Running {
 
     fn edit(&mut self, edit: Edit) -> Result<(), Errno> {
         let done: io::Result<()> = match edit {
-            Edit::Create => fs::write(self.view("new"), b"new\n"),
-            Edit::Modify => fs::OpenOptions::new()
-                .append(true)
-                .open(self.view("changed"))
+            Edit::Create => file::write(&self.view("new"), b"new\n"),
+            Edit::Modify => file::open_as(&self.view("changed"), OFlag::O_WRONLY | OFlag::O_APPEND, 0)
                 .and_then(|mut file| file.write_all(b"changed\n")),
             Edit::List => fs::read_dir(self.dir.join("view"))
                 .and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop))),

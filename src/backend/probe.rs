@@ -262,10 +262,9 @@ const TRIAL: &str = ".probe.";
 
 /// Removes trial folders, also those that a crash left: who probes holds the catalog's lock, so none is in use.
 fn sweep(stores: &Path) -> Result<()> {
-    for entry in fs::read_dir(stores).at("list", stores)? {
-        let entry = entry.at("list", stores)?;
-        if entry.file_name().as_encoded_bytes().starts_with(TRIAL.as_bytes()) {
-            tree::remove_path(&entry.path())?;
+    for name in file::names(stores).at("list", stores)? {
+        if name.as_encoded_bytes().starts_with(TRIAL.as_bytes()) {
+            tree::remove_path(&stores.join(name))?;
         }
     }
     Ok(())

@@ -1,8 +1,10 @@
 //! The trial of Btrfs seeds: what can be tried without one. The rest is proved when a sliver is made, and undone where it fails.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use nix::fcntl::OFlag;
 
 use super::features::Features;
 use super::kernel::{filesystems, load_module};
@@ -23,7 +25,8 @@ pub fn trial(dir: &Path, disk: &DiskName) -> Result<Verdict> {
         }
     }
     let image = dir.join("image");
-    let file = File::create(&image).at("create", &image)?;
+    let file = file::open_as(&image, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o666)
+        .at("create", &image)?;
     file::set_size(&file, LEAST).at("lay out", &image)?;
     let taken = file.metadata().at("look at", &image)?.blocks().saturating_mul(512);
     if taken >= LEAST {

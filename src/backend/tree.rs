@@ -1,15 +1,15 @@
 //! The trials of the backends whose store is a whole tree: a Btrfs snapshot, a copy that shares extents, a full copy.
 
-use std::fs::{self, File};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 use super::trial::DiskName;
 use super::verdict::Verdict;
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind;
-use crate::sys::{btrfs, extents, statfs};
+use crate::sys::{btrfs, extents, file, statfs};
 use crate::tree;
 
 /// Makes a subvolume and a snapshot of it in `dir`, changes the snapshot, and looks whether the original stayed.
@@ -39,9 +39,10 @@ pub fn snapshot(dir: &Path, disk: &DiskName) -> Result<Verdict> {
 pub fn reflink(dir: &Path, disk: &DiskName) -> Result<Verdict> {
     let kind = Kind::Reflink;
     let (from, to) = (dir.join("from"), dir.join("to"));
-    fs::write(&from, [b'x'; 8192]).at("write", &from)?;
-    let from = File::open(&from).at("open", &from)?;
-    let copy = File::create(&to).at("create", &to)?;
+    file::write(&from, &[b'x'; 8192]).at("write", &from)?;
+    let from = file::open(&from).at("open", &from)?;
+    let copy =
+        file::open_as(&to, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o666).at("create", &to)?;
     match extents::share(&from, &copy) {
         Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::ENOSYS) => Ok(Verdict::no(
             kind,

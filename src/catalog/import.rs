@@ -1,14 +1,15 @@
 //! The import of a base: from a source to a published folder, or to nothing at all.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
 use super::base::{Attrs, Base, Form};
@@ -22,7 +23,7 @@ use crate::name::Name;
 use crate::out::Progress;
 use crate::shell;
 use crate::size::Size;
-use crate::sys::file::{read_some, set_size};
+use crate::sys::file::{self, read_some, set_size};
 use crate::sys::signals::LastWords;
 use crate::sys::{btrfs, statfs};
 use crate::tree::{self, Dir, Summary};
@@ -297,7 +298,7 @@ fn packed(tree: &Path, staging: &Staging, packer: &Packer, form: Form) -> Result
 fn received(mut stream: Box<dyn Stream>, staging: &Staging, form: Form) -> Result<Found> {
     let file = staging.path().join(form.file());
     let mut to =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).at("create", &file)?;
+        file::open_as(&file, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o600).at("create", &file)?;
     let mut buffer = vec![0; 1 << 16];
     let zeros = vec![0; 1 << 16];
     let mut length = 0u64;
@@ -336,7 +337,7 @@ fn look(file: &Path, staging: &Staging, form: Form, total: Option<u64>) -> Resul
 
 /// SHA-256 of a file, in hexadecimal digits.
 pub fn sha256(file: &Path) -> Result<String> {
-    let from = File::open(file).at("open", file)?;
+    let from = file::open(file).at("open", file)?;
     let progress = Progress::new("reading the image", from.metadata().ok().map(|meta| meta.len()));
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];

@@ -1,11 +1,11 @@
 //! Locks that last as long as a process: flock(2) on files of the run folder, which is on a tmpfs.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::stat::{major, minor};
 
 use crate::error::{Context, Result};
@@ -97,15 +97,8 @@ fn holder(file: &File) -> String {
 }
 
 fn open(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        // Who could open it could hold it.
-        .mode(0o600)
-        .open(path)
-        .at("open the lock", path)
+    // Who could open it could hold it.
+    file::open_as(path, OFlag::O_RDWR | OFlag::O_CREAT, 0o600).at("open the lock", path)
 }
 
 #[cfg(test)]

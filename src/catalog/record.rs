@@ -1,9 +1,10 @@
 //! Records: small JSON documents with a version, replaced as a whole or not at all.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use nix::fcntl::OFlag;
 
 use serde::Serialize;
 
@@ -57,19 +58,14 @@ pub fn write<T: Serialize>(dir: &Path, file: &str, record: &T) -> Result<()> {
 pub fn write_volatile<T: Serialize>(dir: &Path, file: &str, record: &T) -> Result<()> {
     let temporary = dir.join(format!(".{file}.new"));
     let path = dir.join(file);
-    fs::write(&temporary, to_text(&path, record)?).at("write", &temporary)?;
+    file::write(&temporary, &to_text(&path, record)?).at("write", &temporary)?;
     fs::rename(&temporary, &path).at("rename the new record to", &path)
 }
 
 fn write_synced<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     let text = to_text(path, record)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .at("create the record", path)?;
+    let how = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+    let mut file = file::open_as(path, how, 0o600).at("create the record", path)?;
     file.write_all(&text).and_then(|()| file.sync_all()).at("write the record", path).inspect_err(|_| {
         let _gone = fs::remove_file(path);
     })

@@ -13,6 +13,7 @@ use crate::json::{FromJson, Json};
 use crate::kind::Kind;
 use crate::mount::seed;
 use crate::name::Name;
+use crate::sys::file;
 
 /// The record's file name, in the store's folder.
 pub const FILE: &str = "sliver.json";
@@ -127,15 +128,9 @@ impl Sliver {
 /// stands in for another.
 pub fn names_in(dir: &Path, stand_in: &str) -> Result<Vec<Name>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(dir).at("list", dir)? {
-        let entry = entry.at("list", dir)?;
-        if let Some(name) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| Name::parse(name.strip_prefix(stand_in).unwrap_or(name)).ok())
-        {
-            names.push(name);
-        }
+    for name in file::names(dir).at("list", dir)? {
+        let name = name.to_str().map(|name| name.strip_prefix(stand_in).unwrap_or(name));
+        names.extend(name.and_then(|name| Name::parse(name).ok()));
     }
     names.sort_unstable();
     names.dedup();

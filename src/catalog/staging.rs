@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::root::Root;
 use crate::error::{Context, Error, Result};
 use crate::name::Name;
-use crate::sys::{sync, xattr};
+use crate::sys::{file, sync, xattr};
 use crate::tree;
 
 const NEW: &str = ".new.";
@@ -105,12 +105,10 @@ pub fn sweep(root: &Root) -> Result<()> {
 /// Hands over each folder that nobody is at work on.
 pub fn each_left(root: &Root, work: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
     let bases = root.bases();
-    for entry in fs::read_dir(&bases).at("list", &bases)? {
-        let entry = entry.at("list", &bases)?;
-        let name = entry.file_name();
+    for name in file::names(&bases).at("list", &bases)? {
         let ours = name.to_str().is_some_and(|name| name.starts_with(NEW) || name.starts_with(REMOVED));
-        if ours && entry.file_type().at("look at", &entry.path())?.is_dir() {
-            let path = entry.path();
+        let path = bases.join(name);
+        if ours && fs::symlink_metadata(&path).at("look at", &path)?.is_dir() {
             // Held while the tree goes, so that two sweepers do not meet in it.
             if let Some(_lock) = lock(&path)? {
                 work(&path)?;
@@ -122,7 +120,7 @@ pub fn each_left(root: &Root, work: &mut dyn FnMut(&Path) -> Result<()>) -> Resu
 
 /// The lock on a folder; none where another process holds it, or where the folder is not there any more.
 fn lock(path: &Path) -> Result<Option<Flock<File>>> {
-    let file = match File::open(path) {
+    let file = match file::open(path) {
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         opened => opened.at("open", path)?,
     };

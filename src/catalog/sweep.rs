@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::root::Root;
 use crate::error::{Context, Result};
 use crate::name::Name;
-use crate::sys::sync;
+use crate::sys::{file, sync};
 use crate::tree;
 
 /// A store that is being made.
@@ -99,8 +99,7 @@ pub fn new(root: &Root, name: &Name) -> Result<()> {
 pub fn names(root: &Root) -> Result<Vec<Name>> {
     let mut names = Vec::new();
     for dir in [root.stores(), root.path().to_owned()] {
-        for entry in fs::read_dir(&dir).at("list", &dir)? {
-            let file = entry.at("list", &dir)?.file_name();
+        for file in file::names(&dir).at("list", &dir)? {
             let hidden =
                 file.to_str().and_then(|file| file.strip_prefix(".new.").or(file.strip_prefix(".rm.")));
             names.extend(hidden.and_then(|name| Name::parse(name).ok()));

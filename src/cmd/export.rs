@@ -1,13 +1,12 @@
 //! `sliverfs export`: what a sliver changed, as an OCI image layer.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use serde::Serialize;
 
 use crate::archive::{Tar, is_stdin};
@@ -17,8 +16,8 @@ use crate::cmd::layers::Layers;
 use crate::error::{Context, Error, Result};
 use crate::layer::{Changes, Format, Layer, Show, Step};
 use crate::out::{self, escape};
-use crate::sys::sync;
 use crate::sys::tool::{self, Child};
+use crate::sys::{file, sync};
 use crate::tree::Dir;
 
 /// The layer as `export --json` prints it: see docs/json.md.
@@ -40,7 +39,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         return Err(Error::usage("standard output cannot take the layer and JSON")
             .way_out("name a file for the layer: -o FILE"));
     }
-    if path.is_none() && io::stdout().is_terminal() {
+    if path.is_none() && file::is_terminal(1) {
         return Err(Error::usage("a layer is nothing for a terminal").way_out("name a file: -o FILE"));
     }
     let ending = path.and_then(Path::extension).and_then(OsStr::to_str);
@@ -98,10 +97,10 @@ impl Output {
         let name = path.unwrap_or(Path::new("standard output")).to_owned();
         let mut temp = None;
         let file = match path {
-            None => File::from(io::stdout().as_fd().try_clone_to_owned().at("open", &name)?),
+            None => File::from(file::stdout().at("open", &name)?),
             // A pipe or a device stays what it is.
             Some(path) if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) => {
-                OpenOptions::new().write(true).open(path).at("open", path)?
+                file::open_as(path, OFlag::O_WRONLY, 0).at("open", path)?
             }
             Some(path) => {
                 let mut beside = OsStr::new(".").to_owned();
@@ -113,7 +112,7 @@ impl Output {
                     done => done.at("remove", &beside)?,
                 }
                 // The layer may hold what only the sliver's root may read.
-                let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
+                let new = file::open_as(&beside, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o600);
                 let new = new.at("create", &beside)?;
                 temp = Some(beside);
                 new

@@ -27,7 +27,7 @@ use crate::mount::{exec, private};
 use crate::out;
 use crate::size::Size;
 use crate::sys::rsync::{Rsync, Stats};
-use crate::sys::statfs;
+use crate::sys::{file, statfs};
 use crate::tree::{self, Content};
 use crate::view;
 
@@ -137,7 +137,7 @@ impl Source {
         if !path.is_dir() {
             return wrong("is not a directory");
         }
-        let held = File::open(&path).at("open the source", &path)?;
+        let held = file::open(&path).at("open the source", &path)?;
         fcntl(&held, FcntlArg::F_SETFD(FdFlag::empty())).at("hand on", &path)?;
         let word = format!("/proc/self/fd/{}/", held.as_raw_fd());
         Ok(Self { word: word.into(), _held: Some(held) })

@@ -6,7 +6,6 @@ pub mod uci;
 mod words;
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -128,7 +127,7 @@ fn first_of(paths: &[&Path]) -> Result<Config> {
 }
 
 fn from_file(path: &Path) -> Result<Config> {
-    let file = File::open(path).at("open", path)?;
+    let file = file::open(path).at("open", path)?;
     let text = file::read_all(file, MAX_BYTES + 1).at("read", path)?;
     if text.len() > MAX_BYTES {
         return Err(Error::usage(format!("{} is larger than {MAX_BYTES} bytes", path.display()))

@@ -12,6 +12,7 @@
 use std::fmt;
 
 use super::words::{Syntax, Words};
+use crate::out::escape;
 
 /// One UCI file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -273,7 +274,7 @@ fn quote(word: &[u8]) -> String {
         Some(start) if word.len() > 40 => (start, "…"),
         _ => (word, ""),
     };
-    format!("`{}{more}`", start.escape_ascii())
+    format!("`{}{more}`", escape(start))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
 use crate::mount::{exec, image, private};
 use crate::out::Progress;
+use crate::sys::file;
 use crate::sys::pause;
 use crate::sys::tool::{self, Stream};
 use crate::tree::Summary;
@@ -155,7 +156,7 @@ impl Packer {
         let progress = Progress::new("packing", None);
         let status = self.run(tree, to, false, Some(&progress)).at("run", self.program.as_ref())?;
         let Some(status) = status else {
-            return fs::File::open(to).and_then(|image| image.sync_all()).at("write to the disk", to);
+            return file::open(to).and_then(|image| image.sync_all()).at("write to the disk", to);
         };
         let free = crate::sys::statfs::of(to.parent().unwrap_or(to)).map_or(0, |disk| disk.available);
         Err(Error::failed(format!(

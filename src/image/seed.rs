@@ -1,11 +1,11 @@
 //! Packs a tree as a Btrfs seed: mkfs.btrfs, a copy into it by our own hands, which keeps everything, and btrfstune.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -47,7 +47,7 @@ const ATTEMPTS: u32 = 6;
 ///
 /// The image is not much larger than what is in it, holes or not: its SHA-256 is over every byte.
 pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
-    let file = fs::OpenOptions::new().write(true).create_new(true).open(to).at("create", to)?;
+    let file = file::open_as(to, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o666).at("create", to)?;
     let mut size = what.disk.saturating_add(what.disk >> 3);
     size = size.saturating_add(what.entries.saturating_mul(ENTRY)).saturating_add(EMPTY);
     // A loop device leaves out what fills no sector.

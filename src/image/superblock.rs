@@ -1,7 +1,6 @@
 //! The superblocks of squashfs (linux: fs/squashfs/squashfs_fs.h), erofs (fs/erofs/erofs_fs.h) and Btrfs
 //! (uapi/linux/btrfs_tree.h), as far as they tell whether an image is whole. Frozen formats; all numbers are little-endian.
 
-use std::fs::File;
 use std::path::Path;
 
 use crate::catalog::base::Form;
@@ -46,7 +45,7 @@ pub struct Superblock {
 impl Superblock {
     /// Reads the superblock of the image at `path`, and compares it with the file's length.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).at("open the image", path)?;
+        let file = file::open(path).at("open the image", path)?;
         let length = file.metadata().at("look at the image", path)?.len();
         let head = file::read_all(file, HEAD).at("read the image", path)?;
         let Some(block) = Self::parse(&head) else {

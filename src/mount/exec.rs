@@ -4,10 +4,11 @@ use std::ffi::CString;
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 use super::plan::{MountCall, Rewrite, Step};
@@ -17,7 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::layer;
 use crate::out::Progress;
 use crate::sys::mountpoint::mount;
-use crate::sys::{btrfs, exchange, mountpoint, sync};
+use crate::sys::{btrfs, exchange, file, mountpoint, sync};
 use crate::tree::{self, SELF, Time};
 
 /// What takes a done step back.
@@ -96,7 +97,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         }
         Step::Forget(device) => seed::forget(device),
         Step::Unmount(target) => unmount(target)?,
-        Step::Detach(target) => umount2(target, MntFlags::MNT_DETACH).at("unmount", target)?,
+        Step::Detach(target) => umount2(target.as_path(), MntFlags::MNT_DETACH).at("unmount", target)?,
         Step::SyncDisk(dir) => tree::sync_tree(dir)?,
         Step::Rewrite(work) => {
             // A folder that something is mounted on goes with that; a snapshot is taken back by itself.
@@ -155,7 +156,7 @@ fn take_back(undo: Vec<Undo>) {
 
 /// Mounts a union with its layers as names relative to a folder, and comes back to where it stood.
 pub fn mount_union(call: &MountCall) -> Result<()> {
-    let here = fs::File::open(".").at("open", Path::new("."))?;
+    let here = file::open(".").at("open", Path::new("."))?;
     nix::unistd::chdir(&call.from).at("change into", &call.from)?;
     let done = mount(
         Some(Path::new(&call.source)),
@@ -251,7 +252,7 @@ fn exchange(one: &Path, other: &Path, by: &Path) -> Result<()> {
 }
 
 fn new_file(path: &Path) -> Result<fs::File> {
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).at("write", path)
+    file::open_as(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o644).at("write", path)
 }
 
 /// Removes a tree by descriptors, without following links and without crossing into another mount.

@@ -7,13 +7,13 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::mount::MsFlags;
 
 use super::disk;
@@ -80,7 +80,7 @@ pub fn serve(call: &Call) -> Result<Child> {
         ))
         .way_out("use another folder, or another backend"));
     }
-    let device = OpenOptions::new().read(true).write(true).open(DEVICE).at("open", Path::new(DEVICE));
+    let device = file::open_as(Path::new(DEVICE), OFlag::O_RDWR, 0).at("open", Path::new(DEVICE));
     let device = device.map_err(|err| match err.errno() {
         Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
             err.way_out("this kernel has no FUSE: load its module fuse")
@@ -106,10 +106,10 @@ pub fn serve(call: &Call) -> Result<Child> {
 
 fn start(call: &Call, device: File) -> Result<Child> {
     let upper = call.from.join(&call.upper);
-    let locked = File::open(&upper).at("open", &upper)?;
+    let locked = file::open(&upper).at("open", &upper)?;
     let number = format!("/dev/fd/{}", device.as_raw_fd());
     let args = ["-f", "-o", call.layers.as_str(), &number].map(OsStr::new);
-    let here = File::open(".").at("open", Path::new("."))?;
+    let here = file::open(".").at("open", Path::new("."))?;
     nix::unistd::chdir(&call.from).at("change into", &call.from)?;
     let started = daemon::start(PROGRAM, &args, &device, &locked, call.ends_with_us);
     nix::unistd::fchdir(&here).at("change back from", &call.from)?;
@@ -143,12 +143,12 @@ fn last_words(child: &mut Child) -> Option<String> {
     let text = errors.and_then(|errors| file::read_all(errors, usize::MAX).ok()).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let said = |line: &&str| !line.trim().is_empty() && !line.starts_with("unknown argument ignored");
-    text.lines().rfind(said).map(|line| crate::out::escape(line.as_bytes())).or(ended)
+    text.lines().filter(said).last().map(|line| crate::out::escape(line.as_bytes())).or(ended)
 }
 
 /// Does a daemon work on the store with this upper folder? In whichever namespace, and whether or not its view can still be seen.
 pub fn serves(upper: &Path) -> Result<bool> {
-    let open = match File::open(upper) {
+    let open = match file::open(upper) {
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         opened => opened.at("open", upper)?,
     };

@@ -5,12 +5,12 @@
 //! While the seed itself is mounted, nothing grows from it and nothing that grew is mounted (fs/btrfs/volumes.c:
 //! open_seed_devices, device_list_add). All that is kept apart by a lock on the image.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::mount::MsFlags;
 
 use super::exec;
@@ -48,7 +48,7 @@ pub fn too_small(size: u64) -> Error {
 
 /// Waits until nobody else is at this image.
 pub fn lock(image: &Path) -> Result<Flock<File>> {
-    let mut file = File::open(image).at("open the image", image)?;
+    let mut file = file::open(image).at("open the image", image)?;
     loop {
         match Flock::lock(file, FlockArg::LockExclusive) {
             Ok(held) => return Ok(held),
@@ -72,7 +72,8 @@ pub fn grow(seed: &Path, store: &Path, size: u64, target: &Path) -> Result<()> {
         )));
     }
     let block = whole(seed)?;
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(store).at("create", store)?;
+    let file =
+        file::open_as(store, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o600).at("create", store)?;
     file::set_size(&file, size).at("lay out", store)?;
     let _lock = lock(seed)?;
     let below = loopdev::bind(seed, false)?;

@@ -1,13 +1,15 @@
 //! Btrfs subvolumes, by the descriptors of the folders that hold them, and devices (linux/btrfs.h).
 
 use std::ffi::CStr;
-use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
+
+use super::file;
 
 /// The inode of each subvolume's root (BTRFS_FIRST_FREE_OBJECTID).
 pub const ROOT_INODE: u64 = 256;
@@ -85,7 +87,7 @@ pub fn forget(device: &Path) -> nix::Result<()> {
 }
 
 fn control(number: u8, device: &Path) -> nix::Result<()> {
-    let control = OpenOptions::new().read(true).write(true).open("/dev/btrfs-control");
+    let control = file::open_as(Path::new("/dev/btrfs-control"), OFlag::O_RDWR, 0);
     let control = control.map_err(|err| err.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
     write(
         control.as_fd(),

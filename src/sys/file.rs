@@ -1,11 +1,14 @@
 //! Reading and writing of descriptors, without what std's traits bring along.
 
-use std::fs::File;
-use std::io;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{self, OFlag};
+use nix::sys::stat::Mode;
 use nix::unistd;
 
 /// Reads once, and again where a signal came between.
@@ -38,9 +41,40 @@ fn rest(from: BorrowedFd<'_>, most: usize) -> nix::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Opens a file to read it.
+pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
+    open_as(path.as_ref(), OFlag::O_RDONLY, 0)
+}
+
+/// Opens a file as open(2) does; one that is made gets the mode. std's way has texts for mistakes that nobody makes here, and with
+/// them all that `{:?}` needs: 2 KiB of the ipk.
+pub fn open_as(path: &Path, how: OFlag, mode: u32) -> io::Result<File> {
+    let mode = Mode::from_bits_truncate(mode);
+    loop {
+        match fcntl::open(path, how | OFlag::O_CLOEXEC, mode) {
+            Err(Errno::EINTR) => {}
+            opened => return Ok(opened?.into()),
+        }
+    }
+}
+
+/// Makes a file of these bytes, or a file that is there one of these bytes.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    open_as(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o666)?.write_all(bytes)
+}
+
+/// The names in a folder, in no order.
+pub fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.push(entry?.file_name());
+    }
+    Ok(names)
+}
+
 /// A whole file.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    Ok(read_all(File::open(path)?, usize::MAX)?)
+    Ok(read_all(open(path)?, usize::MAX)?)
 }
 
 /// A whole file of text; what is not UTF-8 in it is replaced.
@@ -67,6 +101,18 @@ pub fn say(stream: i32, mut bytes: &[u8]) -> nix::Result<()> {
 /// Makes a file as long as that: cut off, or with a hole at its end.
 pub fn set_size(file: impl AsFd, size: u64) -> nix::Result<()> {
     unistd::ftruncate(file, i64::try_from(size).map_err(|_| Errno::EFBIG)?)
+}
+
+/// Is a standard stream of this program a terminal?
+pub fn is_terminal(stream: i32) -> bool {
+    // SAFETY: as above.
+    unsafe { BorrowedFd::borrow_raw(stream) }.is_terminal()
+}
+
+/// Standard output, as a descriptor of its own.
+pub fn stdout() -> nix::Result<OwnedFd> {
+    // SAFETY: as above.
+    unistd::dup(unsafe { BorrowedFd::borrow_raw(1) })
 }
 
 /// Standard input, as a descriptor of its own.

@@ -1,11 +1,12 @@
 //! Loop devices over images (loop(4), linux/loop.h).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
 
 use crate::error::{Context, Error, Result};
@@ -60,15 +61,11 @@ pub struct Loop {
 ///
 /// Another process may take the free device between the question and the answer; then the next one is tried.
 pub fn bind(image: &Path, writable: bool) -> Result<Loop> {
-    let backing = OpenOptions::new()
-        .read(true)
-        .write(writable)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(image)
-        .at("open the image", image)?;
+    let how = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+    let backing = file::open_as(image, how | OFlag::O_NOFOLLOW, 0).at("open the image", image)?;
     for attempt in 0..64u32 {
         let path = free_device(attempt)?;
-        let device = match OpenOptions::new().read(true).write(writable).open(&path) {
+        let device = match file::open_as(&path, how, 0) {
             Ok(device) => device,
             // It was taken away, or a fixed /dev has its node without it.
             Err(err) if matches!(err.raw_os_error(), Some(libc::ENOENT | libc::ENXIO | libc::ENODEV)) => {
@@ -96,8 +93,7 @@ pub fn bound_to(image: &Path) -> Result<Option<PathBuf>> {
         Err(err) => return Err(err).at("look at the image", image),
     };
     let blocks = Path::new("/sys/block");
-    for entry in std::fs::read_dir(blocks).at("list", blocks)? {
-        let name = entry.at("list", blocks)?.file_name();
+    for name in file::names(blocks).at("list", blocks)? {
         if name.as_encoded_bytes().starts_with(b"loop") {
             let device = Path::new("/dev").join(name);
             if backing(&device)? == Some(id) {
@@ -112,7 +108,7 @@ pub fn bound_to(image: &Path) -> Result<Option<PathBuf>> {
 ///
 /// Fails where the device cannot be asked though the kernel has it: then nobody knows what it stands on.
 pub fn backing(device: &Path) -> Result<Option<(u64, u64)>> {
-    let open = match File::open(device) {
+    let open = match file::open(device) {
         Ok(open) => open,
         Err(_) if image_of(device).is_none() => return Ok(None),
         Err(err) => return Err(err).at("look at the loop device", device),
@@ -135,7 +131,7 @@ pub fn image_of(device: &Path) -> Option<Vec<u8>> {
 /// The next free device: asked from /dev/loop-control, or before Linux 3.1 tried one by one.
 fn free_device(attempt: u32) -> Result<PathBuf> {
     let control = Path::new("/dev/loop-control");
-    let number = match OpenOptions::new().read(true).write(true).open(control) {
+    let number = match file::open_as(control, OFlag::O_RDWR, 0) {
         Ok(file) => ioctl(file.as_raw_fd(), LOOP_CTL_GET_FREE, 0)
             .at("ask for a free loop device from", control)?
             .to_string(),

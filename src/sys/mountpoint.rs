@@ -27,7 +27,8 @@ pub struct Seen {
     pub dir: bool,
 }
 
-/// Calls mount(2). nix's is generic over four kinds of path: each mix of them would be there on its own.
+/// Calls mount(2). nix's is generic over four kinds of path: each mix of them would be there on its own, and each path that has
+/// no end of its own yet brings a buffer for it.
 pub fn mount(
     source: Option<&Path>,
     target: &Path,
@@ -35,7 +36,15 @@ pub fn mount(
     flags: MsFlags,
     options: Option<&str>,
 ) -> nix::Result<()> {
-    nix::mount::mount(source, target, fstype, flags, options)
+    let source = source.map(|source| ended(source.as_os_str().as_bytes())).transpose()?;
+    let target = ended(target.as_os_str().as_bytes())?;
+    let fstype = fstype.map(|fstype| ended(fstype.as_bytes())).transpose()?;
+    let options = options.map(|options| ended(options.as_bytes())).transpose()?;
+    nix::mount::mount(source.as_deref(), &*target, fstype.as_deref(), flags, options.as_deref())
+}
+
+fn ended(text: &[u8]) -> nix::Result<CString> {
+    CString::new(text).map_err(|_| Errno::EINVAL)
 }
 
 /// Is something mounted on a folder? None where the kernel does not tell: before 5.8, or where the path cannot be looked at.

@@ -57,7 +57,7 @@ impl Rsync {
             let mut words = version.split(&[',', '\n'][..]).map(str::trim);
             words.any(|word| word == what)
         };
-        let protocol = version.split("protocol version ").nth(1).map_or(0, number);
+        let protocol = after(version, "protocol version ");
         Self { acls: built_with("ACLs"), xattrs: built_with("xattrs"), info: protocol >= 31 }
     }
 
@@ -134,7 +134,7 @@ impl Rsync {
 
 impl Stats {
     fn parse(text: &str) -> Self {
-        let of = |what: &str| text.split(what).nth(1).map_or(0, number);
+        let of = |what: &str| after(text, what);
         // "files transferred: " before 3.1, "regular files transferred: " since.
         Self {
             files: of("files transferred: "),
@@ -143,6 +143,12 @@ impl Stats {
             bytes: of("Total transferred file size: "),
         }
     }
+}
+
+/// The number behind the first of these words in a text; 0 where there is none.
+fn after(text: &str, words: &str) -> u64 {
+    let at = text.as_bytes().windows(words.len()).position(|here| here == words.as_bytes());
+    at.and_then(|at| text.get(at + words.len()..)).map_or(0, number)
 }
 
 /// The number that a text starts with; its digits may stand in groups.

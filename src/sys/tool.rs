@@ -3,10 +3,11 @@
 //! std's Command would do; with the map of the environment that it keeps, it weighs 12 KiB of the compressed MIPS binary.
 
 use std::ffi::{CString, OsStr};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -15,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execvp, fork, pipe2};
 
-use super::file::read_some;
+use super::file::{self, read_some};
 
 /// Where one of a program's standard streams goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub(super) fn spawn(
         .map(|word| CString::new(word.as_bytes()).map_err(|_| Errno::EINVAL))
         .collect::<nix::Result<_>>()?;
     let [stdin, stdout, stderr] = streams;
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(errno)?;
+    let null = file::open_as(Path::new("/dev/null"), OFlag::O_RDWR, 0).map_err(errno)?;
     let (from_us, to_it) = pipe_for(stdin)?;
     let (to_us, from_it) = pipe_for(stdout)?;
     let (its_errors, errors) = pipe_for(stderr)?;
