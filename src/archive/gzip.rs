@@ -24,7 +24,8 @@ impl Gzip {
     pub fn new(from: Box<dyn Stream>) -> Self {
         Self {
             from: Buffered { from, buffer: vec![0; 1 << 16], left: 0..0 },
-            state: InflateState::new_boxed(DataFormat::Raw),
+            // Of raw deflate: the frame is read here.
+            state: Box::default(),
             sum: 0,
             length: 0,
             inside: false,
