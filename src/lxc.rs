@@ -7,6 +7,7 @@ use crate::catalog::Root;
 use crate::error::{Context, Error, Result};
 use crate::hash::fnv64a;
 use crate::name::Name;
+use crate::out::joined;
 use crate::shell::quote;
 use crate::sys::file;
 use crate::sys::tool::{self, Stream};
@@ -84,7 +85,7 @@ pub fn config(root: &Root, name: &Name, lxc: Version, program: &Path) -> Result<
     lines.push(format!("lxc.hook.pre-start = {}", hook("pre-start")));
     lines.push(format!("lxc.hook.post-stop = {}", hook("post-stop")));
     lines.push(String::new());
-    Ok(lines.join("\n"))
+    Ok(joined(&lines, "\n"))
 }
 
 /// The sockets on which the monitors of running containers take commands: their addresses, sorted, and inodes.

@@ -109,6 +109,18 @@ pub fn escape(bytes: &[u8]) -> String {
     text
 }
 
+/// The texts one after the other, with `between` between them. `join` would be one more for these beside that for `&str`.
+pub fn joined(texts: &[String], between: &str) -> String {
+    let mut all = String::new();
+    for (at, text) in texts.iter().enumerate() {
+        if at > 0 {
+            all.push_str(between);
+        }
+        all.push_str(text);
+    }
+    all
+}
+
 fn hex(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         let _into_string = write!(text, "\\x{byte:02x}");

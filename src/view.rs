@@ -17,6 +17,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, fuse};
 use crate::name::Name;
+use crate::out::joined;
 use crate::sys::{mountpoint, statfs};
 
 /// The plan that mounts a sliver; empty where its view is up already.
@@ -198,7 +199,7 @@ pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<()> {
         return Err(Error::in_use(format!(
             "`{name}` is unmounted from {}, but its store is still mounted at {}",
             root.view(name).display(),
-            elsewhere.join(", and at ")
+            joined(&elsewhere, ", and at ")
         ))
         .way_out("end the processes there; until then it cannot be mounted again or destroyed"));
     }
@@ -236,7 +237,7 @@ fn name_holders(root: &Root, name: &Name, err: Error) -> Error {
     if who.is_empty() {
         return err;
     }
-    Error::in_use(format!("{} is in use by {}", view.display(), who.join(", ")))
+    Error::in_use(format!("{} is in use by {}", view.display(), joined(&who, ", ")))
         .way_out("stop the container, end the processes that stand in it or hold files of it, and unmount what is mounted in it")
 }
 
@@ -260,7 +261,7 @@ pub fn free_seed(root: &Root, kind: Kind, base: &Name) -> Result<()> {
     }
     Err(Error::in_use(format!(
         "the seed `{base}` is mounted as the base of {}: while it is, nothing can grow from it",
-        users.join(", ")
+        joined(&users, ", ")
     ))
     .way_out("unmount these slivers first, or give them a base of their own"))
 }

@@ -18,6 +18,7 @@ use crate::mount::fuse;
 use crate::mount::plan::MountCall;
 use crate::mount::seed;
 use crate::name::Name;
+use crate::out::joined;
 use crate::sys::console::Quiet;
 use crate::sys::{loopdev, pause};
 
@@ -30,7 +31,7 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
     if !places.is_empty() {
         return Err(Error::in_use(format!(
             "the store of `{name}` is mounted at {}",
-            places.join(", and at ")
+            joined(&places, ", and at ")
         ))
         .way_out(format!(
             "stop the container, or end the processes there, and unmount it: sliverfs umount {name}"
@@ -57,7 +58,7 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
     }
     if held.unwrap_or(!who.is_empty()) {
         who.extend(bound(root, name)?.map(|device| format!("the loop device {}", device.display())));
-        let who = if who.is_empty() { "a process".to_owned() } else { who.join(", ") };
+        let who = if who.is_empty() { "a process".to_owned() } else { joined(&who, ", ") };
         return Err(Error::in_use(format!(
             "the store of `{name}` is mounted nowhere, but a detached view of it is still held by {who}"
         ))

@@ -1,6 +1,5 @@
 //! `sliverfs hook`: what LXC calls. Its output goes to the system's log: LXC keeps none of it.
 
-use std::env::var_os;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -13,6 +12,7 @@ use crate::error::{Class, Error, Result};
 use crate::lxc::{CONFIG, Sockets};
 use crate::name::Name;
 use crate::out::escape;
+use crate::sys::env::var;
 use crate::view;
 
 /// Runs a hook. A failing pre-start stops the start; a failing post-stop would turn a reboot into a stop.
@@ -38,7 +38,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
 /// lxc-copy(1) leaves the hooks to the copy of a sliver's container, but no lxc.rootfs.path: LXC 5.0 would start it on the node's
 /// own root. Where a person calls a hook there is no LXC_NAME, and nothing that starts.
 fn refuse_another(root: &Root, name: &Name) -> Result<()> {
-    let Some(container) = var_os("LXC_NAME") else { return Ok(()) };
+    let Some(container) = var(c"LXC_NAME") else { return Ok(()) };
     if container != *name.as_str() {
         return Err(Error::usage(format!(
             "the container `{}` has the hooks of the sliver `{name}`, and is another one",
@@ -47,7 +47,7 @@ fn refuse_another(root: &Root, name: &Name) -> Result<()> {
         .way_out("a copy of its container is no sliver: remove the folder of the copy, and `sliverfs create` a sliver"));
     }
     let view = root.view(name);
-    let path = var_os("LXC_ROOTFS_PATH").unwrap_or_default();
+    let path = var(c"LXC_ROOTFS_PATH").unwrap_or_default();
     if !same(path.as_bytes().strip_prefix(b"dir:").unwrap_or(path.as_bytes()), &view) {
         let place = if path.is_empty() { "the node's own root".to_owned() } else { escape(path.as_bytes()) };
         return Err(Error::usage(format!(
@@ -55,7 +55,7 @@ fn refuse_another(root: &Root, name: &Name) -> Result<()> {
         ))
         .way_out(format!("its configuration must say: lxc.rootfs.path = dir:{}", view.display())));
     }
-    let config = var_os("LXC_CONFIG_FILE").unwrap_or_default();
+    let config = var(c"LXC_CONFIG_FILE").unwrap_or_default();
     if config.is_empty() || same(config.as_bytes(), &root.container(name).join(CONFIG)) {
         return Ok(());
     }
@@ -76,7 +76,7 @@ fn same(told: &[u8], expected: &Path) -> bool {
 
 /// The container is down: so is its view, unless it comes up again at once.
 fn post_stop(root: &Root, name: &Name) -> Result<()> {
-    if var_os("LXC_TARGET").is_some_and(|target| target == "reboot") {
+    if var(c"LXC_TARGET").is_some_and(|target| target == "reboot") {
         return Ok(());
     }
     let _lock = root.lock_sliver(name)?;

@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::mount::plan::Step;
 use crate::name::Name;
 use crate::out;
+use crate::sys::env::var;
 
 /// Runs the command.
 pub fn run(cli: Cli) -> Result<()> {
@@ -98,7 +99,7 @@ impl Ctx {
         if let Some(path) = &self.lxcpath {
             return Ok(path.clone());
         }
-        let path = match std::env::var_os("SLIVERFS_LXCPATH").filter(|path| !path.is_empty()) {
+        let path = match var(c"SLIVERFS_LXCPATH").filter(|path| !path.is_empty()) {
             Some(path) => PathBuf::from(path),
             None => {
                 let config = self.config()?;

@@ -4,6 +4,7 @@ use nix::errno::Errno;
 
 use super::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Step, Writer, cannot, compare};
 use crate::error::{Class, Error, Result};
+use crate::out::joined;
 use crate::tree::{Dir, Kind, shown, sys};
 
 /// As many refused entries are told by name.
@@ -49,7 +50,7 @@ impl Survey {
     /// Fails where entries cannot be written, with their names.
     pub fn check(&self, to: Format) -> Result<()> {
         let Some(class) = self.class else { return Ok(()) };
-        let mut names = self.refused.join("; ");
+        let mut names = joined(&self.refused, "; ");
         if self.more > 0 {
             names.push_str("; and more: ");
             names.push_str(&self.more.to_string());

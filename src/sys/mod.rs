@@ -5,6 +5,7 @@ pub mod btrfs;
 pub mod child;
 pub mod console;
 pub mod daemon;
+pub mod env;
 pub mod exchange;
 pub mod extents;
 pub mod file;
