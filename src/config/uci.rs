@@ -12,7 +12,7 @@
 use std::fmt;
 
 use super::words::{Syntax, Words};
-use crate::out::escape;
+use crate::out::{escape, joined};
 
 /// One UCI file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -274,7 +274,8 @@ fn quote(word: &[u8]) -> String {
         Some(start) if word.len() > 40 => (start, "…"),
         _ => (word, ""),
     };
-    format!("`{}{more}`", escape(start))
+    let lines: Vec<String> = start.split(|b| *b == b'\n').map(escape).collect();
+    format!("`{}{more}`", joined(&lines, "\\n"))
 }
 
 #[cfg(test)]
