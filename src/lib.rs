@@ -1,5 +1,8 @@
 //! sliverfs runs many LXC containers ("slivers") on one shared read-only base image.
 
+// What the ipk has no room for: clippy.toml.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod alive;
 pub mod archive;
 pub mod backend;

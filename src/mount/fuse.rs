@@ -142,8 +142,13 @@ fn last_words(child: &mut Child) -> Option<String> {
     let ended = child.kill();
     let text = errors.and_then(|errors| file::read_all(errors, usize::MAX).ok()).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let said = |line: &&str| !line.trim().is_empty() && !line.starts_with("unknown argument ignored");
-    text.lines().filter(said).last().map(|line| crate::out::escape(line.as_bytes())).or(ended)
+    let mut last = None;
+    for line in text.lines() {
+        if !line.trim().is_empty() && !line.starts_with("unknown argument ignored") {
+            last = Some(line);
+        }
+    }
+    last.map(|line| crate::out::escape(line.as_bytes())).or(ended)
 }
 
 /// Does a daemon work on the store with this upper folder? In whichever namespace, and whether or not its view can still be seen.
