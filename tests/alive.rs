@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::holder::Holder;
 use common::node::{Node, run};
-use common::require;
+use common::{busy, require};
 
 fn btrfs() -> Option<Node> {
     require("root", common::root()).then(|| Node::with_base("btrfs", 160))
@@ -130,7 +130,7 @@ fn files_of_a_detached_view_are_found() {
             node.ok(&["create", "a", "--base", "b", "--backend", backend]);
             node.ok(&["mount", "a"]);
             let file = node.view("a").join("etc/dir/sh");
-            fs::copy("/bin/sh", &file).unwrap();
+            busy::program(Path::new("/bin/sh"), &file);
             let open = format!("exec 3<\"$0\"; {wait}");
             let (program, script) = match how {
                 "open" => (Path::new("sh"), &*open),

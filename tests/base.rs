@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::node::{Node, run};
 use common::tar::Tar;
 use common::tree::{Temp, assert_same, full_tree, installed};
-use common::{listing, require};
+use common::{busy, listing, require};
 
 fn node(mib: u64) -> Option<Node> {
     require("root", common::root()).then(|| Node::new("ext4", mib))
@@ -563,7 +563,7 @@ fn a_full_disk_is_told_and_given_back() {
     assert_eq!(in_bases(&node), [""; 0]);
     node.ok(&["base", "add", "b", text(&temp.join("small"))]);
     // A disk that cannot be written at all.
-    run(Command::new("mount").args(["-o", "remount,ro"]).arg(node.lxcpath.parent().unwrap()));
+    busy::remount("ro", node.lxcpath.parent().unwrap());
     let said = node.fails(1, &["base", "add", "c", text(&temp.join("small"))]);
     assert!(said.contains("Read-only file system"), "{said}");
     node.ok(&["base", "list"]);

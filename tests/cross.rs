@@ -13,8 +13,8 @@ use std::process::Command;
 
 use common::holder::Holder;
 use common::node::{Node, run, small_tree};
-use common::require;
 use common::tree::{Temp, installed};
+use common::{busy, require};
 use targets::{Target, repository};
 
 #[test]
@@ -155,7 +155,7 @@ fn a_sliver_lives_under_each() {
     let script = "exec chroot \"$0\" /busybox sh -c 'echo ready; read x'";
     let jail = Temp::new();
     let found = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap().stdout;
-    fs::copy(String::from_utf8(found).unwrap().trim(), jail.join("busybox")).unwrap();
+    busy::program(Path::new(String::from_utf8(found).unwrap().trim()), &jail.join("busybox"));
     let _locked_in = Holder::start(Command::new("unshare").args(["-m", "sh", "-c", script]).arg(&jail.0));
     for target in ready {
         let node = Node::new("ext4", 48);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::node::{Node, run};
-use common::{listing, require};
+use common::{busy, listing, require};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
@@ -112,7 +112,7 @@ fn what_became_equal_and_what_did_not() {
         let wanted = ["a", "b"].map(|name| listing::of(&node.view(name), true));
         let before = free(&node);
         // Mounted and in use: a running program, and a file that is open for writing.
-        fs::copy("/bin/sleep", a.join("bin/sleep")).unwrap();
+        busy::program(Path::new("/bin/sleep"), &a.join("bin/sleep"));
         let mut program = Command::new(a.join("bin/sleep")).arg("60").spawn().unwrap();
         let open = fs::OpenOptions::new().append(true).open(a.join("usr/lib/2")).unwrap();
         let did = node.json(&["dedupe", "--json"]);

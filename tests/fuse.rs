@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::holder::Holder;
 use common::node::{Node, run};
-use common::{listing, require};
+use common::{busy, listing, require};
 use serde_json::Value;
 
 const KIND: &str = "fuse-overlayfs";
@@ -375,9 +375,7 @@ fn a_start_that_fails_says_why() {
     // Another program of that name.
     let other = node.dir().join("bin");
     fs::create_dir(&other).unwrap();
-    fs::write(other.join(KIND), "#!/bin/sh\necho first words >&2; echo 'last \x1b words' >&2; exit 3\n")
-        .unwrap();
-    run(Command::new("chmod").arg("755").arg(other.join(KIND)));
+    busy::script(&other.join(KIND), "#!/bin/sh\necho first words >&2; echo 'last \x1b words' >&2; exit 3\n");
     let path = format!("{}:{}", other.display(), std::env::var("PATH").unwrap());
     let output = node.command(&["mount", "a"]).env("PATH", path).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 use common::node::run;
-use common::require;
 use common::tree::Temp;
+use common::{busy, require};
 use sliverfs::layer::{Change, Changes, Comparer, Doubt, Format, Show, Step};
 use sliverfs::tree::{self, Dir};
 
@@ -246,7 +246,7 @@ fn a_mount_in_a_tree_is_no_part_of_it() {
     run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&target));
     fs::write(target.join("x"), "").unwrap();
     let found = std::panic::catch_unwind(|| told(Format::Tree, &temp));
-    run(Command::new("umount").arg(&target));
+    busy::umount(&target);
     let list = [
         (Change::Meta, "d", None),
         (Change::Put, "d/f", None),

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::holder::Holder;
 use common::node::{Node, run};
-use common::{listing, require};
+use common::{busy, listing, require};
 
 fn node() -> Option<Node> {
     require("root", common::root()).then(|| Node::with_base("ext4", 64))
@@ -364,7 +364,7 @@ fn places_that_are_not_right() {
 fn full_and_read_only_disks() {
     let Some(node) = node() else { return };
     node.ok(&["create", "a", "--base", "b"]);
-    run(Command::new("mount").args(["-o", "remount,ro"]).arg(node.dir().join("disk")));
+    busy::remount("ro", &node.dir().join("disk"));
     let said = node.fails(1, &["create", "c", "--base", "b", "--backend", "overlay"]);
     assert!(said.contains("read-only"), "{said}");
     let create = ["create", "d", "--base", "b", "--backend", "overlay"];
@@ -375,7 +375,7 @@ fn full_and_read_only_disks() {
         }
     }
     assert_eq!(node.json(&["list", "--json"])[0]["actual"], "unmounted");
-    run(Command::new("mount").args(["-o", "remount,rw"]).arg(node.dir().join("disk")));
+    busy::remount("rw", &node.dir().join("disk"));
     node.ok(&["mount", "a"]);
     node.ok(&["umount", "a"]);
     let full = node.dir().join("disk/full");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::node::{Node, run};
-use common::{listing, require};
+use common::{busy, listing, require};
 use serde_json::Value;
 
 /// What the probe says of overlay.
@@ -121,10 +121,10 @@ fn a_full_or_read_only_disk_is_never_remembered_as_unsupported() {
     assert_eq!(overlay(&node, &[])["works"], true, "tried again without being told");
 
     let disk = node.lxcpath.parent().unwrap();
-    run(Command::new("mount").args(["-o", "remount,ro"]).arg(disk));
+    busy::remount("ro", disk);
     let verdict = overlay(&node, &["--fresh"]);
     assert_eq!((&verdict["works"], &verdict["lasting"]), (&false.into(), &false.into()), "{verdict}");
-    run(Command::new("mount").args(["-o", "remount,rw"]).arg(disk));
+    busy::remount("rw", disk);
     assert_eq!(overlay(&node, &[])["works"], true);
 }
 
@@ -180,9 +180,9 @@ fn a_full_or_read_only_disk_is_told_in_words() {
         assert!(said.contains(&words) && !said.contains("another disk"), "{said}");
         assert!(!table.contains(".probe.") && !said.contains(".probe."), "{table}{said}");
     };
-    run(Command::new("mount").args(["-o", "remount,ro"]).arg(&disk));
+    busy::remount("ro", &disk);
     told("mounted read-only: remount it");
-    run(Command::new("mount").args(["-o", "remount,rw"]).arg(&disk));
+    busy::remount("rw", &disk);
     let fill = disk.join("fill");
     let _full =
         Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", fill.display())).output();

@@ -5,12 +5,12 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::tree::{Temp, installed};
-use common::{require, root};
+use common::{busy, require, root};
 
 /// Notes its arguments, and whether procd's lock was left open for it; ends as /fail says.
 const SLIVERFS: &str = "#!/bin/sh
@@ -35,7 +35,7 @@ impl Router {
             fs::create_dir_all(router.path(dir)).unwrap();
         }
         let busybox = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap().stdout;
-        fs::copy(String::from_utf8(busybox).unwrap().trim(), router.path("bin/busybox")).unwrap();
+        busy::program(Path::new(String::from_utf8(busybox).unwrap().trim()), &router.path("bin/busybox"));
         for applet in "sh sed head tail grep md5sum cut ln rm mkdir cat basename readlink ls".split(' ') {
             symlink("busybox", router.path(&format!("bin/{applet}"))).unwrap();
         }
@@ -60,8 +60,7 @@ impl Router {
     }
 
     fn script(&self, path: &str, text: &str) {
-        fs::write(self.path(path), text).unwrap();
-        fs::set_permissions(self.path(path), fs::Permissions::from_mode(0o755)).unwrap();
+        busy::script(&self.path(path), text);
     }
 
     /// Runs a command on the router; it must succeed, and say nothing.

@@ -6,13 +6,12 @@ mod common;
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::node::{Node, run};
 use common::tree::{assert_same, installed};
-use common::{listing, require, strace};
+use common::{busy, listing, require, strace};
 
 /// A bit of everything that a source may have.
 const EDITS: &str = r#"
@@ -151,12 +150,10 @@ fn what_is_refused() {
     // One that was built without, and brings not everything.
     let tools = node.dir().join("tools");
     fs::create_dir(&tools).unwrap();
-    fs::write(
-        tools.join("rsync"),
+    busy::script(
+        &tools.join("rsync"),
         "#!/bin/sh\n[ \"$1\" = --version ] && echo 'no ACLs, no xattrs' && exit\nexit 23\n",
-    )
-    .unwrap();
-    fs::set_permissions(tools.join("rsync"), fs::Permissions::from_mode(0o755)).unwrap();
+    );
     let partial = node.command(&["sync", "s", "/etc"]).env("PATH", &tools).output().unwrap();
     let said = String::from_utf8_lossy(&partial.stderr);
     assert!(partial.status.code() == Some(1) && said.contains("without ACLs and extended"), "{said}");
@@ -166,8 +163,7 @@ fn what_is_refused() {
     node.fails(4, &["sync", "s", "/etc"]);
     // What takes ssh's place gets the host as a word, and the path not by its shell.
     let shell = tools.join("shell");
-    fs::write(&shell, "#!/bin/sh\n[ \"$1\" = h ] && shift && exec sh -c \"$*\"\n").unwrap();
-    fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
+    busy::script(&shell, "#!/bin/sh\n[ \"$1\" = h ] && shift && exec sh -c \"$*\"\n");
     let odd = node.dir().join("a b;$(touch pwned)");
     fs::create_dir(&odd).unwrap();
     fs::write(odd.join("by-shell"), "x").unwrap();
