@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::error::{Context, Result};
+use crate::out::escape;
 use crate::sys::file;
 
 /// The process numbers in /proc.
@@ -38,8 +39,10 @@ pub fn tasks(pid: u32) -> Vec<String> {
 
 /// A process in a message: its number and its command's name.
 pub fn words(pid: u32) -> String {
-    let name = file::text(format!("/proc/{pid}/comm"));
-    format!("process {pid} ({})", name.as_deref().map_or("ended", str::trim))
+    // Any process may call itself as it likes.
+    let name = file::read(Path::new(&format!("/proc/{pid}/comm")));
+    let name = name.map_or_else(|_| "ended".to_owned(), |name| escape(name.trim_ascii()));
+    format!("process {pid} ({name})")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Bringing a sliver's view up, and taking it down.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::alive::{Place, Views, holders, in_use, refuse_alive};
@@ -17,7 +18,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, fuse};
 use crate::name::Name;
-use crate::out::joined;
+use crate::out::{escape, joined};
 use crate::sys::{mountpoint, statfs};
 
 /// The plan that mounts a sliver; empty where its view is up already.
@@ -229,7 +230,7 @@ fn name_holders(root: &Root, name: &Name, err: Error) -> Error {
         for mount in info.mounts() {
             let target = mount.target();
             if *target != *view && target.starts_with(&view) {
-                who.push(format!("the mount on {}", target.display()));
+                who.push(format!("the mount on {}", escape(target.as_os_str().as_bytes())));
             }
         }
     }

@@ -120,13 +120,16 @@ fn who_keeps_a_view_from_being_unmounted_is_told() {
     for backend in ["overlay", "copy"] {
         node.ok(&["create", "a", "--base", "b", "--backend", backend]);
         node.ok(&["mount", "a"]);
-        let inside = node.view("a").join("empty");
+        let inside = node.view("a").join("empty/\u{1b}[2J");
+        fs::create_dir(&inside).unwrap();
         run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&inside));
-        let script = "exec 3<\"$0\"; echo ready; read x";
+        // Names that clear the terminal, and begin a line of their own.
+        let script = "printf '\\033[2J\\nx' > /proc/$$/comm; exec 3<\"$0\"; echo ready; read x";
         let holder =
             Holder::start(Command::new("sh").args(["-c", script]).arg(node.view("a").join("etc/a.txt")));
         let said = node.fails(4, &["umount", "a"]);
-        let who = format!("the mount on {}, process {} (sh);", inside.display(), holder.0.id());
+        let at = inside.to_str().unwrap().replace('\u{1b}', "\\x1b");
+        let who = format!("the mount on {at}, process {} (\\x1b[2J\\x0ax);", holder.0.id());
         assert!(said.contains(&who), "{backend}: {said}");
         run(Command::new("umount").arg(&inside));
         drop(holder);

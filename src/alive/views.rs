@@ -19,6 +19,7 @@ use crate::mount::{disk, fuse, seed};
 use crate::name::Name;
 use crate::proc::{processes, tasks, words};
 use crate::sys::{loopdev, pause};
+use crate::tree::shown;
 
 /// Where a view is mounted.
 #[derive(Clone, Debug)]
@@ -235,13 +236,15 @@ impl Place {
 
     /// The place in a sentence.
     pub fn words(&self) -> String {
-        let target = self.target.display();
+        let target = shown(self.target.as_os_str().as_bytes());
+        let target = target.display();
         match &self.namespace {
             Namespace::Ours => target.to_string(),
             Namespace::Of(pid) => {
                 format!("{target} in the mount namespace of {}", words(*pid))
             }
             Namespace::Kept(path) => {
+                let path = shown(path.as_os_str().as_bytes());
                 format!("{target} in the mount namespace that is kept on {}", path.display())
             }
         }

@@ -1,5 +1,6 @@
 //! `sliverfs destroy`: removes a sliver with all it changed.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::catalog::sliver::FILE;
@@ -12,6 +13,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, seed};
 use crate::name::Name;
+use crate::out::escape;
 use crate::sys::statfs;
 
 /// Destroys a sliver that is alive nowhere. It is hidden by a rename before anything of it is removed.
@@ -95,8 +97,10 @@ fn refuse_mounts_in(dirs: &[PathBuf]) -> Result<()> {
         .find(|target| dirs.iter().any(|dir| target.starts_with(dir)));
     match inside {
         None => Ok(()),
-        Some(target) => Err(Error::in_use(format!("something is mounted on {}", target.display()))
-            .way_out("unmount it first")),
+        Some(target) => {
+            Err(Error::in_use(format!("something is mounted on {}", escape(target.as_os_str().as_bytes())))
+                .way_out("unmount it first"))
+        }
     }
 }
 
