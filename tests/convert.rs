@@ -192,6 +192,18 @@ fn a_plan_and_the_way_back() {
     node.ok(&["convert", "s", "--undo"]);
     assert_eq!((backend(&node, "s").as_str(), in_stores(&node)), ("overlay", vec!["s".to_owned()]));
     assert_same(&view(&node, "s"), &wanted, "brought back");
+    // What cannot be removed of the store that was given up is told: it is undone all the same.
+    node.ok(&["convert", "s", "--to", "copy"]);
+    let immutable = node.store("s").join("tree/var/big");
+    run(Command::new("chattr").arg("+i").arg(&immutable));
+    let output = node.run(&["convert", "s", "--undo"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    run(Command::new("chattr").arg("-i").arg(node.lxcpath.join(".store/.rm.s/tree/var/big")));
+    assert!(output.status.success() && said.contains("chattr -i"), "{said}");
+    assert_eq!(backend(&node, "s"), "overlay");
+    assert_same(&view(&node, "s"), &wanted, "brought back");
+    node.ok(&["check", "--repair"]);
+    assert_eq!(in_stores(&node), ["s"]);
     // Destroyed with what is kept of it.
     node.ok(&["convert", "s", "--to", "copy"]);
     node.ok(&["destroy", "s"]);

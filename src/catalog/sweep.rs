@@ -44,7 +44,18 @@ pub fn settle(root: &Root, name: &Name) -> Result<()> {
             fs::rename(&swapped, &to).at("rename to", &to)?;
             sync::dir(&root.stores())
         }
-        None => tree::remove_path(&swapped),
+        // Nothing is missing: it may stay where it cannot be removed.
+        None => {
+            told(tree::remove_path(&swapped));
+            Ok(())
+        }
+    }
+}
+
+/// After what was wanted is done: what could not be removed is told, and stays for the next command, or for `check --repair`.
+pub fn told(removed: Result<()>) {
+    if let Err(err) = removed {
+        log::warn!("{err}");
     }
 }
 
@@ -78,7 +89,7 @@ pub fn all(root: &Root, name: &Name) -> Result<()> {
     removed(root, name)
 }
 
-/// The folders that an interrupted `create` or `destroy` left of the name.
+/// The folders that interrupted commands left of the name, and the store that `convert` kept.
 pub fn left(root: &Root, name: &Name) -> Vec<PathBuf> {
     let mut dirs = vec![
         new_store(root, name),
@@ -100,8 +111,9 @@ pub fn names(root: &Root) -> Result<Vec<Name>> {
     let mut names = Vec::new();
     for dir in [root.stores(), root.path().to_owned()] {
         for file in file::names(&dir).at("list", &dir)? {
-            let hidden =
-                file.to_str().and_then(|file| file.strip_prefix(".new.").or(file.strip_prefix(".rm.")));
+            let hidden = file.to_str().and_then(|file| {
+                [".new.", ".rm.", ".old.", SWAPPED].iter().find_map(|prefix| file.strip_prefix(prefix))
+            });
             names.extend(hidden.and_then(|name| Name::parse(name).ok()));
         }
     }

@@ -214,7 +214,7 @@ fn convert(
     // What is noted of its last mount is none of the new store's.
     Mounted::forget(root, name)?;
     // The one between, where the sliver was converted twice without a mount.
-    sweep::new(root, name)?;
+    sweep::told(sweep::new(root, name));
     report.state = "converted";
     report.kept_store = Some(sweep::kept_store(root, name));
     Ok(report)
@@ -245,11 +245,8 @@ pub(super) fn kept(root: &Root, sliver: &Sliver) -> Result<Option<Sliver>> {
 
 /// Removes a new store that came to nothing; where that fails, it is told, and the next conversion removes it.
 pub(super) fn left_over(root: &Root, name: &Name, dry_run: bool) {
-    if dry_run {
-        return;
-    }
-    if let Err(err) = sweep::new(root, name) {
-        log::warn!("{err}");
+    if !dry_run {
+        sweep::told(sweep::new(root, name));
     }
 }
 
@@ -394,7 +391,7 @@ fn undo(root: &Root, name: &Name, dry_run: bool, quiet: bool) -> Result<Report> 
         exec::run(&back)?;
     }
     Mounted::forget(root, name)?;
-    sweep::drop_kept(root, name)?;
+    sweep::told(sweep::drop_kept(root, name));
     report.state = "undone";
     Ok(report)
 }

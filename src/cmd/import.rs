@@ -14,7 +14,7 @@ use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cli::Args;
-use crate::cmd::print_plan;
+use crate::cmd::{convert, print_plan};
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind as Backend;
 use crate::layer::{Aspects, Change, Changes, Comparer, Entry, Format, Show, Side, Step as Seen, Writer};
@@ -76,11 +76,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         }
         Ok(Vec::new())
     })
-    .inspect_err(|_| {
-        if let Err(err) = if args.dry_run { Ok(()) } else { sweep::new(root, name) } {
-            log::warn!("{err}");
-        }
-    })?;
+    .inspect_err(|_| convert::left_over(root, name, args.dry_run))?;
     if args.dry_run {
         return import.plan(source);
     }
@@ -90,7 +86,8 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     }
     Mounted::forget(root, name)?;
     // The old store is there now, and so may be one from before a conversion.
-    sweep::drop_kept(root, name)
+    sweep::told(sweep::drop_kept(root, name));
+    Ok(())
 }
 
 struct Import<'a> {

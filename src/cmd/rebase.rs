@@ -180,7 +180,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         publish(root, name, &new, before.is_some()).inspect_err(|_| left_over(root, name, false))?;
         // What is noted of its last mount is none of the new store's.
         Mounted::forget(root, name)?;
-        sweep::removed(root, name)?;
+        sweep::told(sweep::removed(root, name));
     }
     out::print(&String::from_utf8_lossy(&text))
 }
@@ -352,7 +352,7 @@ fn undo(root: &Root, name: &Name, how: &How) -> Result<()> {
         exec::run(&back)?;
     }
     Mounted::forget(root, name)?;
-    sweep::drop_kept(root, name)?;
+    sweep::told(sweep::drop_kept(root, name));
     report("undone").say(how, &format!("`{name}` stands on `{}` again, as before it was rebased", kept.base))
 }
 

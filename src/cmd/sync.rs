@@ -231,7 +231,7 @@ impl Work<'_> {
                 .inspect_err(|_| convert::left_over(root, name, false))?;
         }
         Mounted::forget(root, name)?;
-        sweep::new(root, name)?;
+        sweep::told(sweep::new(root, name));
         Ok(stats)
     }
 
