@@ -89,7 +89,7 @@ fn what_a_crash_left_is_settled() {
     let note = notes(&node).join("a");
     sh(
         "cd $1; mkdir -p .store/.new.x/upper .store/.rm.a/upper .store/.old.a/upper .rm.y/rootfs .base/.new.z.1/tree .store/a/work/work; \
-         echo half > .store/a/work/work/#1; echo > .store/a/.sliver.json.new; mkdir .store/a/.sliverfs-new .store/c/tree/.sliverfs-old; \
+         echo half > .store/a/work/work/#1; echo > .store/a/.sliver.json.new; mkdir .store/a/.sliverfs-new .store/c/.sliverfs-old; \
          printf 'P etc/a.t' > .store/a/.sliverfs-journal; \
          echo '{\"version\":1,\"backend\":\"overlay\",\"source\":\"sliverfs:x\",\"device\":999999}' > $2",
         &[&node.lxcpath, &note],

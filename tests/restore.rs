@@ -147,6 +147,50 @@ fn a_tenant_leads_no_mount_out_of_his_tree() {
     node.ok(&["umount", "a"]);
 }
 
+/// What a tenant calls as our own files are called stays, whatever is done with the sliver.
+#[test]
+fn names_of_a_tenant_stay() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for (fstype, mib, kind) in
+        [("ext4", 32, "copy"), ("btrfs", 128, "btrfs-snapshot"), ("btrfs", 128, "reflink")]
+    {
+        let node = Node::with_base(fstype, mib);
+        node.ok(&["create", "a", "--base", "b", "--backend", kind]);
+        node.ok(&["mount", "a"]);
+        sh(
+            "cd $1; mkdir .sliverfs-new .sliverfs-old .sliverfs-room-0; echo mine > .sliverfs-new/etc; echo mine > .sliverfs-room-0/f; \
+             echo 'P etc' > .sliverfs-journal; echo .sliverfs-old > .sliverfs-room; echo mine > .sliverfs-records; \
+             rm -r etc; mkdir etc; echo mine > etc/mine; touch -d @1500000000 .",
+            &[&node.view("a")],
+        );
+        node.ok(&["umount", "a"]);
+        let tree = node.store("a").join("tree");
+        let all = || common::listing::of(&tree, true);
+        let before = all();
+        node.ok(&["check", "--repair"]);
+        node.ok(&["mount", "a"]);
+        node.ok(&["umount", "a"]);
+        assert_same(&all(), &before, kind);
+        assert_eq!(node.ok(&["restore", "a", "etc"]), "etc: copied from the base\n", "{kind}");
+        node.ok(&["mount", "a"]);
+        node.ok(&["umount", "a"]);
+        let those = |text: &str, what: &dyn Fn(&str) -> bool| {
+            text.lines().filter(|line| what(line)).collect::<Vec<_>>().join("\n")
+        };
+        let others = |text: &str| those(text, &|line| !line.starts_with("etc"));
+        let base = common::listing::of(&node.lxcpath.join(".base/b/tree"), true);
+        assert_same(&others(&all()), &others(&before), kind);
+        // The names of one file are one only where they were copied at once.
+        let known = |text: &str| those(text, &|line| line.starts_with("etc/dir"));
+        assert_same(&known(&all()), &known(&base), kind);
+        let left: Vec<_> =
+            fs::read_dir(node.store("a")).unwrap().map(|one| one.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| name == "tree" || name == "sliver.json"), "{kind}: {left:?}");
+    }
+}
+
 #[test]
 fn every_path_of_stores_of_random_edits() {
     if !require("root", common::root()) {
@@ -416,6 +460,44 @@ fn killed_at_every_step() {
             assert_same(&seen(), &new, &format!("{path}: {point:?}"));
         }
         fresh();
+    }
+}
+
+/// As above of a snapshot, in which alone a folder can be put in place of another.
+#[test]
+fn killed_at_every_step_in_a_snapshot() {
+    if !require("root", common::root()) || !require("strace", strace::works()) {
+        return;
+    }
+    let node = Node::with_base("btrfs", 128);
+    node.ok(&["create", "a", "--base", "b", "--backend", "btrfs-snapshot"]);
+    let tree = node.store("a").join("tree");
+    let fresh = || {
+        sh(
+            "cd $1; rm -rf empty; mkdir -p empty .sliverfs-new; echo mine > empty/mine; touch -d @1 empty/mine empty",
+            &[&tree],
+        )
+    };
+    // The time of the root is that of the last edit.
+    let seen = || common::listing::of(&tree, true).split_once('\n').unwrap().1.to_owned();
+    let without_times = || common::listing::of(&tree, false);
+    fresh();
+    let old = without_times();
+    let args = ["restore", "a", "empty"];
+    let points = strace::points(&node, &args);
+    let (new, whole) = (without_times(), seen());
+    assert!(old != new && points.len() > 20, "{points:?}");
+    for point in points {
+        fresh();
+        strace::kill(&node, &point, &args);
+        let output = node.run(&["check", "a", "--repair"]);
+        assert!(output.status.success(), "{point:?}: {}", said(&output));
+        let after = without_times();
+        assert!(after == old || after == new, "{point:?}: {after}");
+        node.ok(&["check", "a"]);
+        node.ok(&args);
+        assert_same(&seen(), &whole, &format!("{point:?}"));
+        assert!(tree.join(".sliverfs-new").exists());
     }
 }
 

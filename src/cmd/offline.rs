@@ -63,14 +63,17 @@ pub fn hold(ctx: &mut Ctx, layers: &Layers<'_>) -> Result<Option<Held>> {
 /// Where the store is changed from, cleared of what a crash left unless this is only a dry run.
 pub fn scratch(held: Option<&Held>, format: Format, store: &Dir, dry_run: bool) -> Result<Scratch> {
     let scratch = match held {
-        // Next to a subvolume is another file system.
-        Some(held) if !format.whole() => Scratch::beside(tree::again(&held.folder)?),
-        _ => Scratch::inside(store)?,
+        Some(held) => beside(tree::again(&held.folder)?, format, store)?,
+        None => Scratch::inside(store)?,
     };
     if !dry_run {
         scratch.settle(format, store)?;
     }
     Ok(scratch)
+}
+
+fn beside(folder: Dir, format: Format, store: &Dir) -> Result<Scratch> {
+    if format.whole() { Scratch::beside_tree(folder, store) } else { Ok(Scratch::beside(folder)) }
 }
 
 /// Ends what a command that was cut began in the store of a sliver that is mounted nowhere. Its lock is held.
@@ -81,7 +84,5 @@ pub fn settle(root: &Root, sliver: &Sliver) -> Result<()> {
     let format = Format::of(sliver.backend);
     let folder = root.store(&sliver.name);
     let store = tree::open(&folder.join(if format.whole() { "tree" } else { "upper" }))?;
-    let scratch =
-        if format.whole() { Scratch::inside(&store)? } else { Scratch::beside(tree::open(&folder)?) };
-    scratch.settle(format, &store)
+    beside(tree::open(&folder)?, format, &store)?.settle(format, &store)
 }

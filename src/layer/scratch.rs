@@ -20,6 +20,10 @@ const OLD: &CStr = c".sliverfs-old";
 const RECORDS: &CStr = c".sliverfs-records";
 /// What was begun and must be ended: a letter, a blank, a path in the store, and a line's end when it is whole.
 const JOURNAL: &CStr = c".sliverfs-journal";
+/// The name of the room in the store, and a line's end when it is whole.
+const NOTE: &CStr = c".sliverfs-room";
+/// What the name of a room begins with.
+const ROOM: &[u8] = b".sliverfs-room-";
 
 /// No journal is longer: what the kernel takes as one word of a command line (`MAX_ARG_STRLEN`, linux/binfmts.h).
 const MOST: u64 = 1 << 17;
@@ -31,25 +35,39 @@ const DROP: u8 = b'D';
 
 /// A folder on the disk of a store: beside it, or the store itself, where nothing beside it is ours.
 ///
-/// What it holds by these names was left by a crash. Beside a store no name of a tenant's can be one of them. In it one can: a journal
-/// may be a tenant's, and then it leads nowhere but to what is the tenant's.
+/// What it holds by these names was left by a crash. Beside a store no name of a tenant's can be one of them. In one that is given as
+/// a bare directory one can: a journal may be a tenant's, and then it leads nowhere but to what is the tenant's.
 pub struct Scratch {
     dir: Dir,
-    /// Of the store's root, where it is that.
-    time: Option<Time>,
+    /// The store's root and its time, where the work may change that.
+    root: Option<(Dir, Time)>,
+    /// The name of a folder in the store's root, where nothing can be renamed from beside the store into it: a subvolume. It is noted
+    /// beside the store before it is made, so that no folder of a tenant's is ever taken for it.
+    room: Option<CString>,
 }
 
 impl Scratch {
     /// The folder of a sliver's store, in which the upper folder lies.
     pub fn beside(dir: Dir) -> Self {
-        Self { dir, time: None }
+        Self { dir, root: None, room: None }
     }
 
-    /// The store itself: a bare directory, or a tree of its own kind on the disk.
+    /// The folder of a sliver's store, in which the store lies as a whole tree, or as a subvolume.
+    pub fn beside_tree(dir: Dir, store: &Dir) -> Result<Self> {
+        let mut scratch = Self::inside(store)?;
+        let failed = || sys("look beside", b".");
+        if dir.stat().map_err(failed())?.id.0 != store.stat().map_err(failed())?.id.0 {
+            scratch.room = Some(room(&dir, store).map_err(failed())?);
+        }
+        Ok(Self { dir, ..scratch })
+    }
+
+    /// The store itself: a bare directory.
     pub fn inside(store: &Dir) -> Result<Self> {
         let failed = || sys("look at", b".");
         let time = store.stat().map_err(failed())?.mtime;
-        Ok(Self { dir: store.again().map_err(failed())?, time: Some(time) })
+        let again = || store.again().map_err(failed());
+        Ok(Self { dir: again()?, root: Some((again()?, time)), room: None })
     }
 
     pub(super) fn dir(&self) -> &Dir {
@@ -60,9 +78,17 @@ impl Scratch {
         RECORDS
     }
 
+    /// The folder with the entries that come and go.
+    fn place(&self) -> nix::Result<Dir> {
+        match (&self.room, &self.root) {
+            (Some(room), Some((root, _))) => root.child(room),
+            _ => self.dir.again(),
+        }
+    }
+
     /// The names of what a crash left.
     pub fn left(&self) -> Vec<&'static CStr> {
-        let mut names = vec![JOURNAL, NEW, OLD, RECORDS];
+        let mut names = vec![JOURNAL, NOTE, NEW, OLD, RECORDS];
         names.retain(|name| self.dir.stat_at(name).is_ok());
         names
     }
@@ -92,24 +118,31 @@ impl Scratch {
 
     /// Removes what is left, but for the journal.
     pub(super) fn clear(&self) -> Result<()> {
+        let remove = |dir: &Dir, name: &CStr| tree::remove(dir, name, &tree::shown(name.to_bytes()));
         for name in [NEW, OLD, RECORDS] {
-            tree::remove(&self.dir, name, &tree::shown(name.to_bytes()))?;
+            remove(&self.dir, name)?;
         }
-        if let Some(time) = self.time {
-            self.dir.set_mtime(SELF, time).map_err(sys("set the time of", b"."))?;
+        let Some((root, time)) = &self.root else { return Ok(()) };
+        let noted = self.dir.stat_at(NOTE).is_ok();
+        if let Some(room) = self.room.as_ref().filter(|_| noted) {
+            // A note that is not whole was written before there was a room.
+            if noted_room(&self.dir).as_ref() == Ok(&Some(room.clone())) {
+                remove(root, room)?;
+            }
+        }
+        root.set_mtime(SELF, *time).map_err(sys("set the time of", b"."))?;
+        if noted {
+            // The note goes last, and for good: a tenant may then take the name.
+            root.sync().map_err(sys("clear", b"the store"))?;
+            remove(&self.dir, NOTE)?;
+            self.dir.sync().map_err(sys("clear", b"the store"))?;
         }
         Ok(())
     }
 
     /// What was begun; none where it was not even noted whole.
     fn journal(&self) -> nix::Result<Option<(u8, Vec<u8>)>> {
-        let stat = self.dir.stat_at(JOURNAL)?;
-        if stat.kind != Kind::File || stat.size > MOST {
-            return Ok(None);
-        }
-        let most = usize::try_from(stat.size).unwrap_or(0);
-        let text = read_all(self.dir.open_file(JOURNAL, &stat)?, most)?;
-        Ok(match text.as_slice() {
+        Ok(match read(&self.dir, JOURNAL)?.as_slice() {
             [what @ (PUT | DROP), b' ', path @ .., b'\n'] => Some((*what, path.to_vec())),
             _ => None,
         })
@@ -119,14 +152,17 @@ impl Scratch {
     fn begin(&self, what: u8, path: &[u8]) -> Result<()> {
         let mut text = vec![what, b' '];
         text.extend_from_slice(path);
-        text.push(b'\n');
-        let failed = || sys("write the journal for", path);
-        let mut file = self.dir.create_file(JOURNAL).map_err(failed())?;
-        let written = file.write_all(&text).and_then(|()| file.sync_all());
+        self.note(JOURNAL, text).map_err(sys("write the journal for", path))
+    }
+
+    /// Writes a line to a new file, all of it durable.
+    fn note(&self, name: &CStr, mut line: Vec<u8>) -> nix::Result<()> {
+        line.push(b'\n');
+        let mut file = self.dir.create_file(name)?;
+        let written = file.write_all(&line).and_then(|()| file.sync_all());
         let errno = |err: std::io::Error| Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO));
-        let noted = written.map_err(errno).and_then(|()| self.dir.sync());
-        noted.map_err(failed()).inspect_err(|_| {
-            let _settled_by_the_next = self.dir.unlink(JOURNAL);
+        written.map_err(errno).and_then(|()| self.dir.sync()).inspect_err(|_| {
+            let _settled_by_the_next = self.dir.unlink(name);
         })
     }
 
@@ -137,8 +173,13 @@ impl Scratch {
 
     /// A fresh folder for a new entry.
     pub(super) fn fresh(&self) -> nix::Result<Dir> {
-        self.dir.make_dir(NEW)?;
-        self.dir.child(NEW)
+        if let (Some(room), Some((root, _))) = (&self.room, &self.root) {
+            self.note(NOTE, room.to_bytes().to_vec())?;
+            root.make_dir(room)?;
+        }
+        let place = self.place()?;
+        place.make_dir(NEW)?;
+        place.child(NEW)
     }
 
     /// Puts the entry `name` out of the fresh folder to where it belongs, `dir`, in place of what is there: in one step, or noted
@@ -146,7 +187,8 @@ impl Scratch {
     pub(super) fn publish(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
         let done = self.put(format, dir, name, path);
         if done.is_err() && self.left().contains(&JOURNAL) {
-            let unpublished = self.dir.child(NEW).is_ok_and(|new| new.stat_at(name).is_ok());
+            let new = self.place().and_then(|place| place.child(NEW));
+            let unpublished = new.is_ok_and(|new| new.stat_at(name).is_ok());
             if !(unpublished && self.take_back(dir, name)) {
                 // The next command ends it.
                 return done;
@@ -160,14 +202,18 @@ impl Scratch {
         // What is named later must be whole on the disk before.
         sync::disk(&dir.proc_path(SELF))?;
         let look = || sys("look at", path);
-        let new = self.dir.child(NEW).and_then(|new| new.stat_at(name)).map_err(look())?;
+        let from = self.place().and_then(|place| place.child(NEW)).map_err(look())?;
+        let new = from.stat_at(name).map_err(look())?;
         let old = super::walk::stat(dir, name).map_err(look())?;
+        if self.is_room(dir, name) {
+            return Err(look()(Errno::EEXIST));
+        }
         let whited = match aufs_whiteout(format, name)? {
             Some(whiteout) => dir.stat_at(&whiteout).is_ok(),
             None => false,
         };
         if !whited && old.is_none_or(|old| old.kind != Kind::Dir && new.kind != Kind::Dir) {
-            let moved = self.dir.child(NEW).and_then(|from| from.rename(name, dir, name));
+            let moved = from.rename(name, dir, name);
             return moved.and_then(|()| dir.sync()).map_err(sys("put in place", path));
         }
         self.begin(PUT, path)?;
@@ -175,21 +221,30 @@ impl Scratch {
         self.end()
     }
 
+    /// Is it the room that the base has a name for? Nothing but chance gives it one.
+    fn is_room(&self, dir: &Dir, name: &CStr) -> bool {
+        let same =
+            |root: &Dir| matches!((root.stat(), dir.stat()), (Ok(one), Ok(other)) if one.id == other.id);
+        self.room.as_deref() == Some(name) && self.root.as_ref().is_some_and(|(root, _)| same(root))
+    }
+
     /// After a failure: what was moved away is put back where it was, and the journal ends. False where it cannot be.
     fn take_back(&self, dir: &Dir, name: &CStr) -> bool {
-        let there = dir.stat_at(name).is_ok() || gone(self.dir.rename(OLD, dir, name)).is_ok();
+        let back = || self.place().and_then(|place| place.rename(OLD, dir, name));
+        let there = dir.stat_at(name).is_ok() || gone(back()).is_ok();
         there && self.end().is_ok()
     }
 
     /// Can be cut and begun again anywhere.
     fn exchange(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
         let failed = || sys("put in place", path);
-        let new = match self.dir.child(NEW) {
+        let opened = self.place().and_then(|place| place.child(NEW).map(|new| (place, new)));
+        let opened = match opened {
             Err(Errno::ENOENT) => None,
             opened => Some(opened.map_err(failed())?),
         };
-        if let Some(new) = new.filter(|new| new.stat_at(name).is_ok()) {
-            gone(dir.rename(name, &self.dir, OLD)).map_err(failed())?;
+        if let Some((place, new)) = opened.filter(|(_, new)| new.stat_at(name).is_ok()) {
+            gone(dir.rename(name, &place, OLD)).map_err(failed())?;
             new.rename(name, dir, name).map_err(failed())?;
         }
         if let Some(whiteout) = aufs_whiteout(format, name)? {
@@ -245,10 +300,39 @@ impl Scratch {
     fn take_out(&self, dir: &Dir, name: &CStr) -> nix::Result<()> {
         match super::walk::stat(dir, name)? {
             None => Ok(()),
-            Some(stat) if stat.kind == Kind::Dir => dir.rename(name, &self.dir, OLD),
+            Some(stat) if stat.kind == Kind::Dir => dir.rename(name, &self.place()?, OLD),
             Some(_) => gone(dir.unlink(name)),
         }
     }
+}
+
+/// What a short file of ours holds; nothing where it is none.
+fn read(dir: &Dir, name: &CStr) -> nix::Result<Vec<u8>> {
+    let stat = dir.stat_at(name)?;
+    if stat.kind != Kind::File || stat.size > MOST {
+        return Ok(Vec::new());
+    }
+    read_all(dir.open_file(name, &stat)?, usize::try_from(stat.size).unwrap_or(0))
+}
+
+/// The room that is noted beside a store; none where the note is not whole, or none of ours.
+fn noted_room(dir: &Dir) -> nix::Result<Option<CString>> {
+    let text = match read(dir, NOTE) {
+        Err(Errno::ENOENT) => return Ok(None),
+        read => read?,
+    };
+    let name = text.strip_suffix(b"\n").filter(|name| name.starts_with(ROOM) && !name.contains(&b'/'));
+    Ok(name.and_then(|name| CString::new(name).ok()))
+}
+
+/// The room of a store: the one that is noted, or one that is free.
+fn room(dir: &Dir, store: &Dir) -> nix::Result<CString> {
+    if let Some(room) = noted_room(dir)? {
+        return Ok(room);
+    }
+    let names = (0..1000_u32).map(|number| format!(".sliverfs-room-{number}"));
+    let free = |name: &CString| matches!(store.stat_at(name), Err(Errno::ENOENT));
+    names.flat_map(CString::new).find(free).ok_or(Errno::EEXIST)
 }
 
 /// Does mini_fo have a record of the name?
