@@ -88,13 +88,14 @@ fn what_a_crash_left_is_settled() {
     node.ok(&["create", "c", "--base", "b", "--backend", "copy"]);
     let note = notes(&node).join("a");
     sh(
-        "cd $1; mkdir -p .store/.new.x/upper .store/.rm.a/upper .store/.old.a/upper .rm.y/rootfs .base/.new.z.1/tree .store/a/work/work; \
-         echo half > .store/a/work/work/#1; echo > .store/a/.sliver.json.new; mkdir .store/a/.sliverfs-new .store/c/.sliverfs-old; \
+        "cd $1; mkdir -p .store/.new.x/upper .store/.rm.a/upper .store/.old.a/upper .store/.old.gone/upper .rm.y/rootfs .base/.new.z.1/tree .store/a/work/work; \
+         echo half > .store/a/work/work/#1; echo > .store/a/.sliver.json.new; mkdir .store/a/.sliverfs-new .store/c/.sliverfs-old .store/c/tree/.sliverfs-old; \
          printf 'P etc/a.t' > .store/a/.sliverfs-journal; \
          echo '{\"version\":1,\"backend\":\"overlay\",\"source\":\"sliverfs:x\",\"device\":999999}' > $2",
         &[&node.lxcpath, &note],
     );
     let list = [
+        ("-", "left_over"),
         ("-", "left_over"),
         ("-", "left_over"),
         ("-", "left_over"),
@@ -110,14 +111,76 @@ fn what_a_crash_left_is_settled() {
     assert_eq!(found(&node, &[], 5), wanted(&list, false));
     // Nothing was changed by looking.
     assert!(node.lxcpath.join(".store/.new.x").exists());
-    let repaired = [&list[..4], &list[5..]].concat();
+    let repaired = [&list[..5], &list[6..]].concat();
     // What is left of `a` goes with the node's.
     assert_eq!(found(&node, &["--repair"], 0), wanted(&repaired, true));
     // What a conversion kept is no left-over.
     assert!(node.lxcpath.join(".store/.old.a/upper").exists());
+    // What a tenant has in a tree of its own is the tenant's.
+    assert!(node.store("c").join("tree/.sliverfs-old").exists());
     assert_eq!(found(&node, &[], 0), []);
     node.ok(&["mount", "--all"]);
     node.ok(&["umount", "--all"]);
+}
+
+/// What cannot be removed is told with its reason, and keeps nothing else from being put right; the document is whole.
+#[test]
+fn what_is_immutable_does_not_end_a_repair() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = new_node(32);
+    for name in ["a", "m", "z"] {
+        node.ok(&["create", name, "--base", "b", "--backend", "overlay"]);
+    }
+    fs::write(
+        node.store("m").join("sliver.json"),
+        fs::read_to_string(node.store("m").join("sliver.json")).unwrap().replace("\"overlay\"", "\"aufs\""),
+    )
+    .unwrap();
+    let made = "cd $1/.store; mkdir -p .new.x .new.y a/work/work z/.sliverfs-new m/upper/.wh..wh.x.1 m/upper/.wh..wh.y.1; \
+        for d in .new.x .new.y a/work/work z/.sliverfs-new m/upper/.wh..wh.x.1 m/upper/.wh..wh.y.1; do echo > $d/f; done; \
+        echo > a/.sliver.json.new";
+    sh(made, &[&node.lxcpath]);
+    let stuck = [".new.x/f", "a/work/work/f", "z/.sliverfs-new/f", "m/upper/.wh..wh.x.1/f"];
+    let stuck: Vec<_> = stuck.iter().map(|path| node.lxcpath.join(".store").join(path)).collect();
+    let chattr = |how: &str| stuck.iter().for_each(|path| sh(&format!("chattr {how} $1"), &[path]));
+    chattr("+i");
+    let output = node.run(&["check", "--repair", "--json"]);
+    let plain = node.run(&["check", "--repair"]);
+    chattr("-i");
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut all = Vec::new();
+    for sliver in json.as_array().unwrap() {
+        for finding in sliver["findings"].as_array().unwrap() {
+            let told = finding["error"].as_str().unwrap_or("");
+            assert!(told.is_empty() || told.contains("chattr -i"), "{finding}");
+            assert_eq!(told.is_empty(), finding["repaired"] == true, "{finding}");
+            let path = finding["path"].as_str().unwrap().rsplit_once(".store/");
+            all.push((
+                path.map_or(finding["path"].as_str().unwrap(), |path| path.1).to_owned(),
+                told.is_empty(),
+            ));
+        }
+    }
+    all.sort();
+    let mut wanted = [
+        (".new.x", false),
+        (".new.y", true),
+        ("a/work/work/f", false),
+        ("a/.sliver.json.new", true),
+        (".wh..wh.x.1", false),
+        (".wh..wh.y.1", true),
+        (".sliverfs-new", false),
+    ];
+    wanted.sort_unstable();
+    assert_eq!(all, wanted.map(|(path, done)| (path.to_owned(), done)));
+    let lines = String::from_utf8_lossy(&plain.stdout).into_owned();
+    assert_eq!((plain.status.code(), lines.lines().count()), (Some(1), 4), "{lines}");
+    assert!(lines.lines().all(|line| line.contains("left over by a crash: not put right: ")), "{lines}");
+    node.ok(&["check", "--repair"]);
+    assert_eq!(found(&node, &[], 0), []);
 }
 
 #[test]

@@ -24,6 +24,8 @@ struct Finding<'a> {
     what: &'a str,
     path: String,
     repaired: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 /// Tells the findings as they come: there may be many.
@@ -33,29 +35,53 @@ struct Report {
     comma: &'static str,
     /// What was found and is still there.
     left: u64,
+    /// How much of that could not be put right, though it was tried.
+    failed: u64,
 }
 
 impl Report {
-    /// `words` say what `what` means.
-    fn tell(&mut self, what: &str, words: &str, path: &[u8], repaired: bool) -> Result<()> {
-        if !repaired {
-            self.left = self.left.saturating_add(1);
-        }
+    /// `words` say what `what` means, and `done` whether it was put right.
+    fn tell(&mut self, what: &str, words: &str, path: &[u8], done: Result<bool>) -> Result<()> {
+        let (repaired, error) = match done {
+            Ok(repaired) => (repaired, None),
+            Err(err) => (false, Some(err.to_string())),
+        };
+        self.left = self.left.saturating_add(u64::from(!repaired));
+        self.failed = self.failed.saturating_add(u64::from(error.is_some()));
         let path = if path.is_empty() { ".".to_owned() } else { escape(path) };
         if !self.json {
-            return out::line(&format!("{path}: {words}{}", if repaired { ": put right" } else { "" }));
+            let done = match &error {
+                Some(err) => format!(": not put right: {err}"),
+                None if repaired => ": put right".to_owned(),
+                None => String::new(),
+            };
+            return out::line(&format!("{path}: {words}{done}"));
         }
         out::print(std::mem::replace(&mut self.comma, ","))?;
-        let text = json::write(&Finding { what, path, repaired })?;
+        let text = json::write(&Finding { what, path, repaired, error })?;
         out::print(&String::from_utf8_lossy(&text))
     }
 
-    /// What a crash left at `path`; `remove` takes it away.
-    fn left_over(&mut self, path: &Path, remove: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
-        if self.repair {
-            remove(path)?;
+    /// What a crash left at `path`, which is removed.
+    fn left_over(&mut self, path: &Path) -> Result<()> {
+        let done = if self.repair { tree::remove_path(path).map(|()| true) } else { Ok(false) };
+        self.tell("left_over", "left over by a crash", path.as_os_str().as_bytes(), done)
+    }
+
+    /// What it comes to: an error where something is left.
+    fn end_of_all(&mut self) -> Result<()> {
+        match (std::mem::take(&mut self.left), std::mem::take(&mut self.failed)) {
+            (0, _) => Ok(()),
+            (left, 0) => Err(Error::damaged(format!("{left} findings are left")).way_out(if self.repair {
+                "what could be lost by a repair is not repaired: look at it"
+            } else {
+                "`sliverfs check --repair` puts right what it can without losing anything"
+            })),
+            (left, failed) => Err(Error::failed(format!(
+                "{left} findings are left, of which {failed} could not be put right"
+            ))
+            .way_out("each is told with its reason")),
         }
-        self.tell("left_over", "left over by a crash", path.as_os_str().as_bytes(), self.repair)
     }
 
     /// The findings of one sliver, or of the node, stand between these two.
@@ -77,14 +103,18 @@ impl Report {
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
     let all = args.words.is_empty();
-    let mut report = Report { json: args.json, repair: args.repair, comma: "", left: 0 };
+    let mut report = Report { json: args.json, repair: args.repair, comma: "", left: 0, failed: 0 };
     let mut failed: Option<Error> = None;
     let mut before = "[";
     if all {
         report.begin(None, before)?;
-        node(&root, &mut report)?;
+        let done = node(&root, &mut report);
         report.end(false)?;
         before = ",";
+        if let Err(err) = done {
+            log::error!("{err}");
+            failed = Some(err);
+        }
     }
     let names = if all { Sliver::names(&root)? } else { args.names()? };
     for name in &names {
@@ -108,24 +138,19 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     }
     match failed {
         Some(err) => Err(Error::new(err.class(), "not all is well")),
-        None if report.left == 0 => Ok(()),
-        None => Err(Error::damaged(format!("{} findings are left", report.left)).way_out(if args.repair {
-            "what could be lost by a repair is not repaired: look at it"
-        } else {
-            "`sliverfs check --repair` puts right what it can without losing anything"
-        })),
+        None => report.end_of_all(),
     }
 }
 
 /// What interrupted commands left of bases, and of slivers that there may be no more.
 fn node(root: &Root, report: &mut Report) -> Result<()> {
     let repair = report.repair;
-    staging::each_left(root, &mut |path| report.left_over(path, &mut |path| tree::remove_path(path)))?;
+    staging::each_left(root, &mut |path| report.left_over(path))?;
     for name in sweep::names(root)? {
         let _lock = root.lock_sliver(&name)?;
         for path in left(root, &name) {
             // What is removed here is hidden from every other command already.
-            report.left_over(&path, &mut |path| tree::remove_path(path))?;
+            report.left_over(&path)?;
         }
         if repair && !root.store(&name).exists() {
             Mounted::forget(root, &name)?;
@@ -134,10 +159,12 @@ fn node(root: &Root, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What an interrupted command left, without the store that `convert` kept to be taken back.
+/// What an interrupted command left, without the store that `convert` kept to be taken back. Of a sliver whose store alone is missing it
+/// may be all that there is.
 fn left(root: &Root, name: &Name) -> Vec<PathBuf> {
-    let kept = sweep::kept_store(root, name);
-    sweep::left(root, name).into_iter().filter(|path| *path != kept).collect()
+    let known = root.store(name).exists() || root.container(name).exists();
+    let kept = Some(sweep::kept_store(root, name)).filter(|_| known);
+    sweep::left(root, name).into_iter().filter(|path| Some(path) != kept.as_ref()).collect()
 }
 
 fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Result<()> {
@@ -146,22 +173,20 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
     let (held, sliver) = Held::take(root, name)?;
     let folder = root.store(name);
     for path in left(root, name) {
-        report.left_over(&path, &mut |path| tree::remove_path(path))?;
+        report.left_over(&path)?;
     }
     let noted = root.mounted(name);
     if noted.exists()
         && Views::everywhere(root)?.of(root, name).next().is_none()
         && holders(root, name)?.is_empty()
     {
-        if report.repair {
-            Mounted::forget(root, name)?;
-        }
+        let done = if report.repair { Mounted::forget(root, name).map(|()| true) } else { Ok(false) };
         let path = noted.as_os_str().as_bytes();
-        report.tell("note", "noted as mounted, which it is not", path, report.repair)?;
+        report.tell("note", "noted as mounted, which it is not", path, done)?;
     }
     let record = folder.join(".sliver.json.new");
     for path in stale_work(&folder)?.into_iter().chain(record.exists().then_some(record)) {
-        report.left_over(&path, &mut |path| tree::remove_path(path))?;
+        report.left_over(&path)?;
     }
     if sliver.backend.grows_image() {
         return Ok(());
@@ -169,11 +194,13 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
     layers.with(ctx, &mut |format, base, store, _| {
         let scratch = offline::scratch(Some(&held), format, &store, true)?;
         let left = scratch.left();
-        if report.repair {
-            scratch.settle(format, &store)?;
-        }
+        let mut settled =
+            if report.repair { scratch.settle(format, &store).map(|()| true) } else { Ok(false) };
         for name in left {
-            report.tell("left_over", "left over by a crash", name.to_bytes(), report.repair)?;
+            // Told once: with the first.
+            let done = std::mem::replace(&mut settled, Ok(report.repair));
+            let done = if scratch.left().contains(&name) { done.map(|_| false) } else { done };
+            report.tell("left_over", "left over by a crash", name.to_bytes(), done)?;
         }
         let whole = matches!(format, Format::Snapshot | Format::Tree);
         if !whole {
@@ -184,11 +211,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
             mend(format, &base, store, &scratch, repair, &mut tell)?;
         }
         // Counted here, for this may be a child of its own.
-        match std::mem::take(&mut report.left) {
-            0 => Ok(()),
-            left => Err(Error::damaged(format!("{left} findings are left"))
-                .way_out("`sliverfs check --repair` puts right what it can without losing anything")),
-        }
+        report.end_of_all()
     })
 }
 

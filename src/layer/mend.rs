@@ -5,10 +5,10 @@ use super::{Changes, Doubt, Entry, Format, Scratch, Show, Step, records};
 use crate::error::Result;
 use crate::tree::{self, Dir, shown, sys};
 
-/// Is told a doubt, its path and whether it was put right.
-pub type Tell<'a> = &'a mut dyn FnMut(Doubt, &[u8], bool) -> Result<()>;
+/// Is told a doubt, its path and whether it was put right, or why it could not be.
+pub type Tell<'a> = &'a mut dyn FnMut(Doubt, &[u8], Result<bool>) -> Result<()>;
 
-/// Walks through a store and tells each doubt, with its path and whether it was put right.
+/// Walks through a store and tells each doubt. What cannot be put right does not keep the rest from it.
 pub fn mend(
     format: Format,
     base: &Dir,
@@ -21,7 +21,7 @@ pub fn mend(
     while let Some(step) = changes.step()? {
         let Step::Entry(entry) = step else { continue };
         if let Some(doubt) = entry.doubt {
-            let done = repair && put_right(format, scratch, &entry, doubt)?;
+            let done = if repair { put_right(format, scratch, &entry, doubt) } else { Ok(false) };
             tell(doubt, entry.path, done)?;
         }
         changes.enter()?;
