@@ -271,6 +271,30 @@ fn the_command_line() {
 }
 
 /// A full disk is when an operator compacts.
+/// On a disk that was taken out of a node, somebody may have put a link in the store's place.
+#[test]
+fn a_link_in_the_place_of_a_store_is_not_followed() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let temp = Temp::quick();
+    sh(
+        "cd $1; mkdir base outside; echo x > base/f; touch -d @1 base/f; cp -a base/f outside; ln -s outside store; ln -s $1/outside abs",
+        &[&temp.0],
+    );
+    for store in ["store", "store/", "abs"] {
+        let store = temp.join(store);
+        let output = bare("overlay", &temp.join("base"), &store, &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("a link is not followed"), "{said}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
+        command.args(["convert", "--format", "overlay", "--to", "copy", "--base"]).arg(temp.join("base"));
+        command.arg("--store").arg(&store).arg("--out").arg(temp.join("out"));
+        assert_eq!(command.output().unwrap().status.code(), Some(2), "{}", store.display());
+    }
+    assert!(temp.join("outside/f").exists() && !temp.join("out").exists());
+}
+
 #[test]
 fn a_full_disk_is_emptied_and_a_store_in_use_is_left_alone() {
     if !require("root", common::root()) {

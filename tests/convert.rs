@@ -510,6 +510,36 @@ fn killed_between_the_renames_of_an_old_kernel() {
 }
 
 /// An empty store is one, too.
+/// A restore was cut where the old folder is out of the way, and the new one not yet in its place: nobody takes that for the sliver.
+#[test]
+fn what_was_cut_is_ended_first() {
+    if !ready() {
+        return;
+    }
+    let node = Node::with_base("ext4", 96);
+    node.ok(&["create", "s", "--base", "b", "--backend", "copy"]);
+    let wanted = view(&node, "s");
+    let cut = "cd $1; mkdir .sliverfs-new .sliverfs-old; cp -a tree/etc .sliverfs-new/etc; mv tree/etc .sliverfs-old; echo P etc > .sliverfs-journal";
+    let cut = || run(Command::new("sh").args(["-ec", cut, "sh"]).arg(node.store("s")));
+    let lost = |text: &str| text.lines().filter(|line| line.starts_with("etc")).count();
+    cut();
+    for args in [&["diff", "s"][..], &["export", "s", "-o", "/dev/null"]] {
+        assert!(node.fails(4, args).contains("sliverfs check --repair s"), "{args:?}");
+    }
+    node.ok(&["check", "--repair", "s"]);
+    node.ok(&["diff", "s"]);
+    cut();
+    node.ok(&["convert", "s", "--to", "overlay"]);
+    assert_eq!(lost(&view(&node, "s")), lost(&wanted));
+    node.ok(&["convert", "s", "--to", "copy"]);
+    node.ok(&["mount", "s"]);
+    node.ok(&["umount", "s"]);
+    cut();
+    node.ok(&["base", "add", "c", node.dir().join("tree").to_str().unwrap()]);
+    node.ok(&["rebase", "s", "--onto", "c"]);
+    assert_eq!(lost(&view(&node, "s")), lost(&wanted));
+}
+
 #[test]
 fn a_sliver_that_was_never_mounted() {
     if !ready() {

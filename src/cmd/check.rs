@@ -126,6 +126,8 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         match done {
             // Of all slivers, those that are in use are passed over.
             Err(err) if in_use && all => log::info!("{name} is not looked into: {err}"),
+            // Another process destroyed it meanwhile.
+            Err(_) if all && root.store(name).symlink_metadata().is_err() => {}
             Err(err) => {
                 log::error!("{name}: {err}");
                 failed = failed.or(Some(err));

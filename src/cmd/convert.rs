@@ -12,7 +12,7 @@ use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::layers::Layers;
-use crate::cmd::{Ctx, create, print_plan};
+use crate::cmd::{Ctx, create, offline, print_plan};
 use crate::config::AUTO;
 use crate::error::{Class, Context, Error, Result};
 use crate::json::{self, Json};
@@ -171,6 +171,7 @@ fn convert(
         print_plan(&publish)?;
     }
     if !dry_run {
+        offline::settle(root, sliver)?;
         sweep::new(root, name)?;
         if kept.is_none() {
             // A new store that was never published would be in the way.
@@ -352,7 +353,7 @@ impl Plan {
 const SCRATCH: &str = ".base.raw";
 
 fn look_at(from: Format, store: &Path, base: &Path, to: Format) -> Result<Looked> {
-    let survey = layer::survey(from, &tree::open(store)?, &tree::open(base)?, to)?;
+    let survey = layer::survey(from, &tree::open_store(store)?, &tree::open(base)?, to)?;
     survey.check(to)?;
     Ok(Looked::of(survey))
 }

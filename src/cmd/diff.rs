@@ -44,13 +44,14 @@ struct Row {
 /// Prints a line for each path that differs, or the JSON document. What no format explains makes the command fail at its end.
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let layers = Layers::new(args)?;
+    let watch = layers.watch(ctx)?;
     layers.with(ctx, &mut |format, base, store, words| {
         let path = match words {
             [] => Vec::new(),
             [path] => inside(path)?,
             _ => return Err(Error::usage("one path at a time")),
         };
-        diff(format, &base, store, &path, args.json)
+        diff(format, &base, store, &path, args.json).and(watch.same())
     })
 }
 

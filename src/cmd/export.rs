@@ -44,12 +44,14 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     }
     let ending = path.and_then(Path::extension).and_then(OsStr::to_str);
     let gzip = args.gzip || matches!(ending, Some("gz" | "tgz"));
+    let watch = layers.watch(ctx)?;
     layers.with(ctx, &mut |format, base, store, words| {
         if !words.is_empty() {
             return Err(Error::usage("one sliver at a time, and all of it"));
         }
         let mut output = Output::open(path, gzip)?;
         let done = output.tar().and_then(|tar| write(format, &base, store, tar));
+        let done = done.and_then(|done| watch.same().map(|()| done));
         let (diff_id, size, entries) = match done.and_then(|done| output.publish().map(|()| done)) {
             Ok(done) => done,
             Err(err) => {

@@ -11,10 +11,11 @@ use crate::catalog::{Root, Sliver};
 use crate::cli::Args;
 use crate::cmd::Ctx;
 use crate::error::{Context, Error, Result};
-use crate::layer::Format;
+use crate::layer::{Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::{exec, image, private, seed};
 use crate::name::Name;
+use crate::sys::mountpoint::look;
 use crate::tree::{self, Dir};
 use crate::view;
 
@@ -33,6 +34,22 @@ pub struct Layers<'a> {
 /// What is done with a store's format, its base, itself, and the other words of the command line.
 pub type Work<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<()>;
 
+/// A sliver's folder while nothing keeps others from its store.
+pub struct Watch(Option<(PathBuf, (u64, u64))>);
+
+impl Watch {
+    /// Refuses what was read where the store was converted, rebased or removed meanwhile: it may be half of the one and half of the other.
+    pub fn same(&self) -> Result<()> {
+        match &self.0 {
+            Some((folder, id)) if look(folder).map(|seen| (seen.device, seen.inode)) != Some(*id) => {
+                Err(Error::in_use(format!("{} was replaced or removed meanwhile", folder.display()))
+                    .way_out("run it again"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl<'a> Layers<'a> {
     /// Those of a command line.
     pub fn new(args: &'a Args) -> Result<Self> {
@@ -44,12 +61,25 @@ impl<'a> Layers<'a> {
         })
     }
 
+    /// To be asked when a store was read whose sliver is not held. A store in which a step was cut is refused: it shows neither the one
+    /// state nor the other.
+    pub fn watch(&self, ctx: &mut Ctx) -> Result<Watch> {
+        let (None, Some(name)) = (self.format, self.words.first()) else { return Ok(Watch(None)) };
+        let folder = ctx.root()?.store(&Name::parse(name)?);
+        let Some(seen) = look(&folder) else { return Ok(Watch(None)) };
+        if Scratch::beside(tree::open(&folder)?).begun() {
+            return Err(Error::in_use(format!("the store of `{name}` is being changed, or that was cut"))
+                .way_out(format!("run it again; if that does not help: sliverfs check --repair {name}")));
+        }
+        Ok(Watch(Some((folder, (seen.device, seen.inode)))))
+    }
+
     /// Opens the layers, and does the work. A base that is an image is mounted in a namespace of its own for as long as it takes,
     /// and the work is done there, in a child.
     pub fn with(&self, ctx: &mut Ctx, work: Work<'_>) -> Result<()> {
         match (self.format, self.base, self.store) {
             (Some(format), Some(base), Some(store)) => {
-                return work(format, tree::open(base)?, tree::open(store)?, self.words);
+                return work(format, tree::open(base)?, tree::open_store(store)?, self.words);
             }
             (None, None, None) => {}
             _ => return Err(Error::usage("bare directories want all of --format, --base and --store")),

@@ -10,7 +10,7 @@ use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::convert::{kept, left_over, refuse_busy};
-use crate::cmd::{Ctx, create, for_each, print_plan};
+use crate::cmd::{Ctx, create, for_each, offline, print_plan};
 use crate::error::{Class, Error, Result};
 use crate::json;
 use crate::layer::{self, Action, Format, Outcome, Prefer};
@@ -168,6 +168,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         }
         refuse_busy(root, &sliver)?;
         statfs::refuse_read_only(&root.stores())?;
+        offline::settle(root, &sliver)?;
         sweep::new(root, name)?;
         if before.is_none() {
             // A new store that was never published would be in the way.

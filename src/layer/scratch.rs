@@ -93,13 +93,18 @@ impl Scratch {
         names
     }
 
+    /// Was something begun, and not ended?
+    pub fn begun(&self) -> bool {
+        self.dir.stat_at(JOURNAL).is_ok()
+    }
+
     /// Ends what the journal says, and removes the rest: what was begun is done or undone.
     pub fn settle(&self, format: Format, store: &Dir) -> Result<()> {
         let left = self.left();
         if left.is_empty() {
             return Ok(());
         }
-        if left.contains(&JOURNAL) {
+        if self.begun() {
             if let Some((what, path)) = self.journal().map_err(sys("read the journal of", b"the store"))? {
                 match (what, place(store, &path)?) {
                     // The directory was there when it was noted, and nothing that was begun removes it.
@@ -186,7 +191,7 @@ impl Scratch {
     /// in the journal. `path` is its path in the store. What fails is taken back, and the rest cleared.
     pub(super) fn publish(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
         let done = self.put(format, dir, name, path);
-        if done.is_err() && self.left().contains(&JOURNAL) {
+        if done.is_err() && self.begun() {
             let new = self.place().and_then(|place| place.child(NEW));
             let unpublished = new.is_ok_and(|new| new.stat_at(name).is_ok());
             if !(unpublished && self.take_back(dir, name)) {

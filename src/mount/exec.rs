@@ -226,7 +226,7 @@ fn rewrite(work: &Rewrite) -> Result<()> {
     let progress = Progress::new("converting", None);
     layer::rewrite(
         work.from,
-        &tree::open(&work.store)?,
+        &tree::open_store(&work.store)?,
         &tree::open(&work.base)?,
         work.to,
         &tree::open(&work.new)?,

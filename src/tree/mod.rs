@@ -72,3 +72,16 @@ pub fn open(path: &Path) -> Result<Dir> {
     use crate::error::Context;
     Dir::open(path).at("open", path)
 }
+
+/// Opens a bare store, whose last name is no link: on a disk that was taken out of a node, one could lead to the operator's own.
+pub fn open_store(path: &Path) -> Result<Dir> {
+    use crate::error::Context;
+    use std::os::unix::ffi::OsStrExt;
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return open(path) };
+    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    match open(above)?.child(&c_name(name.as_bytes())?) {
+        Err(Errno::ELOOP | Errno::ENOTDIR) => Err(Error::usage(format!("{} is no folder", path.display()))
+            .way_out("a link is not followed: name the store itself")),
+        opened => opened.at("open", path),
+    }
+}
