@@ -50,13 +50,15 @@ fn what_no_format_explains_is_told_entry_by_entry() {
     for (format, store, list) in [
         (
             Format::Aufs,
-            "echo > both; : > .wh.both; : > .wh.gone; mkdir .wh.dir d d/.wh..wh..opq e; : > .wh.; : > .wh..wh..dr.x; \
+            "echo > both; : > .wh.both; : > .wh.gone; mkdir .wh.dir d d/.wh..wh..opq e; : > .wh.; : > .wh..; : > .wh...; : > .wh..wh..dr.x; \
              : > .wh..wh.tmp.0001; : > e/.wh..wh.aufs; mkdir .wh..wh.plnk .wh..wh.orph; : > .wh..wh..opq; : > .wh..wh.aufs; echo > .wh..wh.plnk/1.2",
             &[
                 (Nothing, ".wh.dir", Some(Doubt::Foreign)),
                 (Nothing, ".wh..wh.tmp.0001", Some(Doubt::Garbage)),
                 (Nothing, ".wh..wh..opq", Some(Doubt::Foreign)),
                 (Nothing, ".wh..wh..dr.x", Some(Doubt::Dirren)),
+                (Nothing, ".wh...", Some(Doubt::Foreign)),
+                (Nothing, ".wh..", Some(Doubt::Foreign)),
                 (Nothing, ".wh.", Some(Doubt::Foreign)),
                 (Delete, "both", Some(Doubt::Both)),
                 (Meta, "d", Some(Doubt::Foreign)),
@@ -95,7 +97,7 @@ fn what_no_format_explains_is_told_entry_by_entry() {
         ),
         (
             Format::MiniFo,
-            "M=META_dAfFgHE39ktF3HD2sr; printf 'D gone\\nD d\\nX y\\nD tor' > $M; mkdir d e; mkfifo d/$M; ln -s /etc/passwd e/$M; \
+            "M=META_dAfFgHE39ktF3HD2sr; printf 'D gone\\nD ..\\nD .\\nD d\\nX y\\nD tor' > $M; mkdir d e; mkfifo d/$M; ln -s /etc/passwd e/$M; \
              mkdir big; truncate -s 1G big/$M; mkdir dir dir/$M; echo > dir/$M/x",
             &[
                 (Nothing, "META_dAfFgHE39ktF3HD2sr", Some(Doubt::Record)),

@@ -298,6 +298,8 @@ fn hostile_layers_are_refused_whole() {
         (tar(b"/out"), "`/out` has a path that is absolute"),
         (tar(b".wh..wh..opq"), "`.wh..wh..opq` hides the whole base"),
         (tar(b"etc/.wh."), "`etc/.wh.` is a whiteout of no name"),
+        (tar(b"etc/.wh.."), "`etc/.wh..` is a whiteout of no name"),
+        (tar(b".wh..."), "`.wh...` is a whiteout of no name"),
         (tar(b"etc/.wh..wh.x"), "`etc/.wh..wh.x` is a whiteout of no name"),
         (tar(b"etc/.wh.d/f"), "lies in a folder with the name of a whiteout"),
         (Tar::default().file(b".wh.x", b"full"), "`.wh.x` has the name of a whiteout, and is no empty file"),

@@ -60,7 +60,8 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
             if name.as_c_str() == OPAQUE && parents.is_empty() {
                 return Err(refuse(path, "hides the whole base, which then is none"));
             }
-            if name.to_bytes().starts_with(b".wh..wh.") && name.as_c_str() != OPAQUE || name.to_bytes() == WH
+            if name.to_bytes().starts_with(b".wh..wh.") && name.as_c_str() != OPAQUE
+                || matches!(name.to_bytes().strip_prefix(WH), Some(b"" | b"." | b".."))
             {
                 return Err(refuse(path, "is a whiteout of no name"));
             }

@@ -79,7 +79,8 @@ impl Names {
                 b".wh..opq" if !root && kind == Kind::File => continue,
                 b".wh.hino" => Doubt::Dirren,
                 _ if rest.starts_with(b".wh..dr.") => Doubt::Dirren,
-                b"" | b".wh..opq" => Doubt::Foreign,
+                // Of no name, or of what no folder can lack.
+                b"" | b"." | b".." | b".wh..opq" => Doubt::Foreign,
                 _ if rest.starts_with(WH) => Doubt::Garbage,
                 _ if kind != Kind::File => Doubt::Foreign,
                 _ => {

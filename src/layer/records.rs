@@ -94,7 +94,9 @@ impl Records {
             let whole = line.strip_suffix(b"\n");
             let (letter, rest) = whole.and_then(|line| line.split_at_checked(2)).unwrap_or_default();
             match (letter, CString::new(rest)) {
-                (b"D ", Ok(name)) if !rest.is_empty() && !rest.contains(&b'/') => self.gone.push(name),
+                (b"D ", Ok(name)) if !matches!(rest, b"" | b"." | b"..") && !rest.contains(&b'/') => {
+                    self.gone.push(name);
+                }
                 (b"R ", Ok(_)) if rest.starts_with(b"/") => self.moved.push(rest.to_vec()),
                 _ => self.odd = true,
             }
@@ -122,6 +124,7 @@ mod tests {
             (b"D a\nD a\n", &[c"a", c"a"], &[], false),
             (b"D a\nD b", &[c"a"], &[], true),
             (b"D nl\nname\n", &[c"nl"], &[], true),
+            (b"D .\nD ..\nD ...\n", &[c"..."], &[], true),
             (b"D a/b\nD \nR x y\n\nX a\nD x\0y\n", &[], &[], true),
         ] {
             let mut records = Records::default();
