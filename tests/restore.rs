@@ -147,6 +147,36 @@ fn a_tenant_leads_no_mount_out_of_his_tree() {
     node.ok(&["umount", "a"]);
 }
 
+/// What cannot be removed of what the tenant had there is told: the path is the base's all the same, and the sliver can be mounted.
+#[test]
+fn what_is_immutable_keeps_no_sliver_down() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 32);
+    for kind in ["overlay", "copy"] {
+        node.ok(&["create", "a", "--base", "b", "--backend", kind]);
+        node.ok(&["mount", "a"]);
+        sh("echo mine > $1/etc/dir/mine", &[&node.view("a")]);
+        node.ok(&["umount", "a"]);
+        // overlay keeps the flag that a tenant sets to itself; what is bound sets it on the disk.
+        sh("cd $1; chattr +i [ut]*/etc/dir/mine", &[&node.store("a")]);
+        let output = node.run(&["restore", "a", "etc/dir"]);
+        assert!(output.status.success() && said(&output).contains("chattr -i"), "{kind}: {}", said(&output));
+        let output = node.run(&["mount", "a"]);
+        assert!(output.status.success() && said(&output).contains("chattr -i"), "{kind}: {}", said(&output));
+        assert!(!node.view("a").join("etc/dir/mine").exists());
+        assert_eq!(fs::read_to_string(node.view("a").join("etc/dir/c.txt")).unwrap(), "three\n");
+        node.ok(&["umount", "a"]);
+        assert!(node.fails(1, &["restore", "a", "etc/dir/c.txt"]).contains("chattr -i"));
+        assert!(node.fails(1, &["check", "--repair"]).contains("could not be put right"));
+        sh("chattr -i $1/.sliverfs-old/mine", &[&node.store("a")]);
+        node.ok(&["check", "--repair"]);
+        node.ok(&["check"]);
+        node.ok(&["destroy", "a"]);
+    }
+}
+
 /// What a tenant calls as our own files are called stays, whatever is done with the sliver.
 #[test]
 fn names_of_a_tenant_stay() {

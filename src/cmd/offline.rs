@@ -84,5 +84,5 @@ pub fn settle(root: &Root, sliver: &Sliver) -> Result<()> {
     let format = Format::of(sliver.backend);
     let folder = root.store(&sliver.name);
     let store = tree::open(&folder.join(if format.whole() { "tree" } else { "upper" }))?;
-    beside(tree::open(&folder)?, format, &store)?.settle(format, &store)
+    beside(tree::open(&folder)?, format, &store)?.settle_or_tell(format, &store)
 }

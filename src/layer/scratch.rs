@@ -100,10 +100,24 @@ impl Scratch {
 
     /// Ends what the journal says, and removes the rest: what was begun is done or undone.
     pub fn settle(&self, format: Format, store: &Dir) -> Result<()> {
-        let left = self.left();
-        if left.is_empty() {
+        if self.left().is_empty() {
             return Ok(());
         }
+        self.finish(format, store)?;
+        self.clear()
+    }
+
+    /// As [`Self::settle`], but what cannot be removed may stay: a tenant's immutable file in it must not keep the sliver down.
+    pub fn settle_or_tell(&self, format: Format, store: &Dir) -> Result<()> {
+        if self.left().is_empty() {
+            return Ok(());
+        }
+        self.finish(format, store)?;
+        told(self.clear());
+        Ok(())
+    }
+
+    fn finish(&self, format: Format, store: &Dir) -> Result<()> {
         if self.begun() {
             if let Some((what, path)) = self.journal().map_err(sys("read the journal of", b"the store"))? {
                 match (what, place(store, &path)?) {
@@ -118,7 +132,7 @@ impl Scratch {
             }
             self.end()?;
         }
-        self.clear()
+        Ok(())
     }
 
     /// Removes what is left, but for the journal.
@@ -200,7 +214,7 @@ impl Scratch {
             }
         }
         let cleared = self.clear();
-        done.and(cleared)
+        done.map(|()| told(cleared))
     }
 
     fn put(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
@@ -286,7 +300,8 @@ impl Scratch {
             }
             dir.sync().map_err(failed())?;
         }
-        self.clear()
+        told(self.clear());
+        Ok(())
     }
 
     fn drop_recorded(&self, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
@@ -308,6 +323,13 @@ impl Scratch {
             Some(stat) if stat.kind == Kind::Dir => dir.rename(name, &self.place()?, OLD),
             Some(_) => gone(dir.unlink(name)),
         }
+    }
+}
+
+/// What is done is done where the rest of it cannot be removed: the next command comes upon it again.
+fn told(cleared: Result<()>) {
+    if let Err(err) = cleared {
+        log::warn!("{err}");
     }
 }
 
