@@ -199,6 +199,26 @@ fn a_table_of_three_ways() {
     }
 }
 
+/// Both new versions find a place, though their names have no room for what is put behind them, and begin alike.
+#[test]
+fn long_names_that_begin_alike() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let temp = Temp::quick();
+    let [base, new, ours] = ["old", "new", "ours"].map(|name| temp.join(name));
+    for (who, folder) in [("1", &base), ("22", &new), ("333", &ours)] {
+        fs::create_dir(folder).unwrap();
+        sh(&format!("for n in 1 2; do echo {who} > $(printf %0240d $n); done"), folder);
+    }
+    for format in UNIONS.into_iter().chain([Format::Tree]) {
+        let (view, told) = rebase(format, &temp, Prefer::Both, [&base, &new, &ours]);
+        let conflicts = told.iter().filter(|(_, action)| *action == Action::Conflict).count();
+        let beside = view.keys().filter(|path| path.ends_with(".base-new")).count();
+        assert_eq!((view.len(), conflicts, beside), (5, 2, 2), "{}: {view:?}", format.name());
+    }
+}
+
 /// What points into the old base is made whole, and what the driver noted of it is left behind.
 #[test]
 fn redirects_and_bookkeeping() {

@@ -9,13 +9,17 @@ use super::judge::{Judge, META, Verdict, is_dir, merged};
 use super::walk::stat;
 use super::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Side, Step, Writer};
 use crate::error::{Error, Result};
+use crate::hash::fnv64a;
 use crate::tree::{Chain, Dir, Kind, shown, sys};
 
 /// What is put in beside a name that both sides changed is called like it, and this.
 const BESIDE: &[u8] = b".base-new";
 
-/// As much of a long name stands before it: so it fits every format, with a number.
+/// The longest name that stands before it: so it fits every format, with a number.
 const BESIDE_MAX: usize = 220;
+
+/// As much of a longer one does, and a hash of all of it: others may begin alike.
+const BESIDE_CUT: usize = 200;
 
 /// Whose version stays of what both sides changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,11 +380,15 @@ const NO_FOLDER: &str = "changed here, no folder any more in the new base";
 
 /// A name for the new base's version that neither the store nor the bases have in this folder.
 fn free_name(store: &Dir, new: Side<'_>) -> nix::Result<CString> {
-    let name = new.name.to_bytes();
-    let name = name.get(..BESIDE_MAX).unwrap_or(name);
+    let mut name = new.name.to_bytes().to_vec();
+    if name.len() > BESIDE_MAX {
+        let hash = format!(".{:x}", fnv64a(&name));
+        name.truncate(BESIDE_CUT);
+        name.extend_from_slice(hash.as_bytes());
+    }
     let mut number = 0_u32;
     loop {
-        let mut text = [name, BESIDE].concat();
+        let mut text = [name.as_slice(), BESIDE].concat();
         if number > 0 {
             text.extend_from_slice(format!(".{number}").as_bytes());
         }
