@@ -220,22 +220,29 @@ fn nothing_is_followed_and_nothing_blocks() {
             .unwrap();
     }
 
-    // A folder that becomes a link between the look and the step into it.
-    let temp = made("mkdir d", "mkdir d; echo > d/x");
-    let base = tree::open(&temp.join("base")).unwrap();
-    let mut changes =
-        Changes::new(Format::Overlay, tree::open(&temp.join("store")).unwrap(), &base, Show::Changes)
-            .unwrap();
-    changes.step().unwrap();
-    changes.enter().unwrap();
-    assert!(matches!(changes.step().unwrap(), Some(Step::Entry(entry)) if entry.path == b"d"));
-    run(Command::new("sh")
-        .arg("-ec")
-        .arg("cd \"$1\"; rm -r d; ln -s /etc d")
-        .arg("sh")
-        .arg(temp.join("store")));
-    let said = changes.enter().unwrap_err().to_string();
-    assert!(said.starts_with("open the directory d: "), "{said}");
+    // A folder that becomes a link between the look and the step into it: refused, or what is walked is the folder that it was.
+    for (format, opened) in [(Format::MiniFo, false), (Format::Overlay, true)] {
+        let temp = made("mkdir d", "mkdir d; echo > d/x");
+        let base = tree::open(&temp.join("base")).unwrap();
+        let store = tree::open(&temp.join("store")).unwrap();
+        let mut changes = Changes::new(format, store, &base, Show::Changes).unwrap();
+        changes.step().unwrap();
+        changes.enter().unwrap();
+        assert!(matches!(changes.step().unwrap(), Some(Step::Entry(entry)) if entry.path == b"d"));
+        run(Command::new("sh")
+            .arg("-ec")
+            .arg("cd \"$1\"; rm -r d; ln -s /etc d")
+            .arg("sh")
+            .arg(temp.join("store")));
+        let entered = changes.enter();
+        if opened {
+            entered.unwrap();
+            assert!(matches!(changes.step().unwrap(), Some(Step::Leave(entry)) if entry.path == b"d"));
+        } else {
+            let said = entered.unwrap_err().to_string();
+            assert!(said.starts_with("open the directory d: "), "{said}");
+        }
+    }
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn lies_in(path: &[u8], top: &[u8]) -> bool {
 
 fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Result<()> {
     let nowhere = lacks(base, top) && lacks(&store, top);
-    let mut changes = Changes::new(format, store, base, Show::Changes)?;
+    let mut changes = Changes::new(format, store, base, Show::Changes)?.without_leaves();
     let mut comparer = Comparer::new(format);
     let (mut unclear, mut text, mut comma) = (0_u64, String::new(), "");
     if json {

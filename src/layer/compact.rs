@@ -337,7 +337,7 @@ fn removed(done: nix::Result<()>) -> nix::Result<()> {
 
 /// The attributes that no base keeps, and a view shows all the same: labels, signatures.
 fn labels(side: Side<'_>, format: Format) -> nix::Result<Vec<Attr>> {
-    let mut names = attr::names(side.dir, side.name)?;
+    let mut names = side.attr_names()?;
     names.retain(|name| !attr::kept(name.to_bytes()) && !format.owns(name.to_bytes()));
     names.sort_unstable();
     let path = side.dir.proc_path(side.name);

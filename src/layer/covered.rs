@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::decode::{self, Names, aufs_opaque};
 use super::{Format, walk};
-use crate::tree::{Chain, Dir, Kind};
+use crate::tree::{Chain, Dir, Kind, attr};
 
 /// Does the store say something of each name that the base has in the same directory, and below it? Then the mark that hides the
 /// base's hides nothing. The cost grows with what the store has: the base's names are read no further than that.
@@ -65,7 +65,7 @@ fn merges(format: Format, store: &Dir, base: &Dir, name: &CStr) -> nix::Result<b
             child => Ok(aufs_opaque(&child?)? == Some(false)),
         },
         (_, Some(prefix)) => {
-            let marks = decode::marks(prefix, store, name)?;
+            let marks = decode::marks(prefix, store, name, &attr::names(store, name)?)?;
             Ok(marks.opaque != b'y' && marks.redirect.is_none())
         }
         (_, None) => Ok(true),

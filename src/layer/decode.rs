@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::{Doubt, Format, records};
 use crate::sys::xattr;
-use crate::tree::{Dir, Kind, attr};
+use crate::tree::{Dir, Kind};
 
 /// aufs: a whiteout is this and the name.
 pub(crate) const WH: &[u8] = b".wh.";
@@ -154,17 +154,17 @@ pub(super) struct Marks {
     pub(super) whiteout: bool,
 }
 
-/// Reads an entry's marks.
-pub(super) fn marks(prefix: &str, dir: &Dir, name: &CStr) -> nix::Result<Marks> {
+/// Reads an entry's marks; `names` are those of its attributes.
+pub(super) fn marks(prefix: &str, dir: &Dir, name: &CStr, names: &[CString]) -> nix::Result<Marks> {
     let mut marks = Marks::default();
-    for attr in attr::names(dir, name)? {
+    for attr in names {
         let Some(rest) = attr.to_bytes().strip_prefix(prefix.as_bytes()) else { continue };
         match rest {
             b"metacopy" => marks.metacopy = true,
             // The kernel looks whether overlay's is there, and what overlayfs's says.
             b"whiteout" => marks.whiteout = true,
             b"opaque" | b"redirect" => {
-                let value = match xattr::get(&dir.proc_path(name), &attr) {
+                let value = match xattr::get(&dir.proc_path(name), attr) {
                     Err(Errno::ENODATA) => continue,
                     got => got?,
                 };

@@ -6,7 +6,7 @@ use super::decode::{self, Marks, TARGET};
 use super::format::FUSE;
 use super::walk::{Below, Far, Found, Origin, Seen, stat};
 use super::{Change, Changes, Doubt, Format, Show, Side};
-use crate::tree::{Chain, Dir, Kind, SELF, Stat, c_name};
+use crate::tree::{Chain, Dir, Kind, SELF, Stat, attr, c_name};
 
 impl Seen {
     fn new(found: Found, change: Change, node: Option<Stat>, base: Option<Stat>) -> Self {
@@ -20,6 +20,9 @@ impl Seen {
             origin: None,
             differs: None,
             whiteouts: false,
+            inside: None,
+            below: None,
+            attrs: None,
         }
     }
 
@@ -43,7 +46,7 @@ impl Changes {
         let mut seen = Seen::new(found, Change::Meta, Some(here.stat()?), Some(self.root.stat()?));
         match self.format {
             Format::Overlay | Format::OverlayUser => {
-                seen.whiteouts = self.marks(&seen)?.opaque == b'x';
+                seen.whiteouts = self.marks(&mut seen)?.opaque == b'x';
             }
             Format::Aufs
             | Format::FuseOverlayfs
@@ -95,7 +98,7 @@ impl Changes {
                 seen.doubt = Some(Doubt::Both);
             }
             Format::FuseOverlayfs if stands.kind == Kind::Char && stands.device == (0, 0) => seen.delete(),
-            Format::FuseOverlayfs if stands.kind == Kind::Dir && self.fuse_opaque(&seen)? => {
+            Format::FuseOverlayfs if stands.kind == Kind::Dir && self.fuse_opaque(&mut seen)? => {
                 seen.change = Change::Opaque;
             }
             Format::Aufs | Format::FuseOverlayfs if stands.kind == Kind::Dir => {
@@ -112,16 +115,40 @@ impl Changes {
                 }
             }
         }
+        // Who is told of it mostly goes in.
+        if seen.change == Change::Meta
+            && seen.origin.is_none()
+            && base.is_some_and(|base| base.kind == Kind::Dir)
+        {
+            seen.below = self.base.last().and_then(|base| base.here().child(&seen.name).ok());
+        }
         Ok(if flat && seen.change == Change::Delete && seen.doubt.is_none() { None } else { Some(seen) })
     }
 
-    fn marks(&self, seen: &Seen) -> nix::Result<Marks> {
+    fn marks(&self, seen: &mut Seen) -> nix::Result<Marks> {
         self.marks_by(self.format.prefix().unwrap_or_default(), seen)
     }
 
-    fn marks_by(&self, prefix: &str, seen: &Seen) -> nix::Result<Marks> {
-        match decode::marks(prefix, self.store.here(), &seen.name) {
-            // Removed since it was looked at: whoever opens it will see.
+    /// Lists the attributes but once; a directory is opened for that, which is gone into next.
+    fn marks_by(&self, prefix: &str, seen: &mut Seen) -> nix::Result<Marks> {
+        let here = self.store.here();
+        if seen.attrs.is_none() {
+            if seen.node.is_some_and(|node| node.kind == Kind::Dir) && seen.name.as_c_str() != SELF {
+                let same =
+                    |dir: &Dir| dir.stat().is_ok_and(|stat| seen.node.is_some_and(|node| node.id == stat.id));
+                seen.inside = here.child(&seen.name).ok().filter(same);
+            }
+            let listed = match &seen.inside {
+                Some(inside) => attr::names(inside, SELF),
+                None => attr::names(here, &seen.name),
+            };
+            seen.attrs = match listed {
+                // Removed since it was looked at: whoever opens it will see.
+                Err(Errno::ENOENT) => Some(Vec::new()),
+                listed => Some(listed?),
+            };
+        }
+        match decode::marks(prefix, here, &seen.name, seen.attrs.as_deref().unwrap_or_default()) {
             Err(Errno::ENOENT) => Ok(Marks::default()),
             marks => marks,
         }
@@ -169,7 +196,7 @@ impl Changes {
     }
 
     /// Does one of the attributes say so that fuse-overlayfs looks at?
-    fn fuse_opaque(&self, seen: &Seen) -> nix::Result<bool> {
+    fn fuse_opaque(&self, seen: &mut Seen) -> nix::Result<bool> {
         let mut opaque = self.marks(seen)?.opaque == b'y';
         for prefix in FUSE {
             opaque |= self.marks_by(prefix, seen)?.opaque == b'y';
@@ -261,8 +288,8 @@ impl Changes {
         if node.kind == Kind::Dir {
             return Ok(false);
         }
-        let node = Side { dir: self.store.here(), name: &seen.name, stat: node };
-        let base = Side { dir: base, name: &seen.name, stat: old };
+        let node = Side::new(self.store.here(), &seen.name, node);
+        let base = Side::new(base, &seen.name, old);
         let differs = self.comparer.sides(node, node, base)?;
         seen.differs = Some(differs);
         Ok(differs.is_empty())

@@ -17,7 +17,7 @@ pub fn mend(
     repair: bool,
     tell: Tell<'_>,
 ) -> Result<()> {
-    let mut changes = Changes::new(format, store, base, Show::Changes)?;
+    let mut changes = Changes::new(format, store, base, Show::Changes)?.without_leaves();
     while let Some(step) = changes.step()? {
         let Step::Entry(entry) = step else { continue };
         if let Some(doubt) = entry.doubt {

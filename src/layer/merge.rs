@@ -98,7 +98,7 @@ pub fn merge(
                 let open = merge.levels.last().is_none_or(|level| level.open);
                 let there = if open { stat(new.here(), entry.name) } else { Ok(None) };
                 let there = there.map_err(sys("look in the new base at", entry.path))?;
-                let side = there.as_ref().map(|stat| Side { dir: new.here(), name: entry.name, stat });
+                let side = there.as_ref().map(|stat| Side::new(new.here(), entry.name, stat));
                 let Some(level) = merge.entry(&entry, side)? else { continue };
                 let open = "open in the new base";
                 if level.open && !entry.path.is_empty() {
@@ -116,7 +116,7 @@ pub fn merge(
                 let open = merge.levels.last().is_none_or(|level| level.open);
                 let there = if open { stat(new.here(), entry.name) } else { Ok(None) };
                 let there = there.map_err(sys("look in the new base at", entry.path))?;
-                let side = there.as_ref().map(|stat| Side { dir: new.here(), name: entry.name, stat });
+                let side = there.as_ref().map(|stat| Side::new(new.here(), entry.name, stat));
                 merge.leave(&entry, side, &level)?;
             }
         }
@@ -134,6 +134,8 @@ struct Level {
     blocked: bool,
     /// What is below it is told, and not written: the new base's version stays.
     quiet: bool,
+    /// What was found out of the directory itself: see [`Judge::sides`].
+    sides: Option<(Aspects, Aspects, Aspects)>,
 }
 
 struct Merge<'a, 'w> {
@@ -161,11 +163,12 @@ impl<'w> Merge<'_, 'w> {
             return Ok(None);
         }
         let quiet = self.levels.last().is_some_and(|level| level.quiet);
-        let level = Level { open: false, made: true, blocked: false, quiet };
+        let level = Level { open: false, made: true, blocked: false, quiet, sides: None };
         if entry.path.is_empty() {
             self.write(entry, new, entry.change)?;
-            self.folder(entry, new)?;
-            return Ok(Some(Level { open: true, ..level }));
+            let sides = self.judge.sides(entry, new)?;
+            self.folder(entry, sides.2)?;
+            return Ok(Some(Level { open: true, sides: Some(sides), ..level }));
         }
         let folder = is_dir(entry.node);
         // overlay marks each new directory as opaque, whatever lies below it.
@@ -209,31 +212,35 @@ impl<'w> Merge<'_, 'w> {
     /// something in it is, or where the sliver changed it itself.
     fn merged(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>, level: Level) -> Result<Level> {
         let open = new.is_some();
-        let (mine, changed) = if is_dir(entry.base) {
-            let mine = self.judge.mine(entry)?;
-            (mine, if open { !mine.is_empty() } else { mine.has(META) })
-        } else {
-            (Aspects::NONE, true)
+        let sides = if open { Some(self.judge.sides(entry, new)?) } else { None };
+        let (mine, changed) = match sides {
+            _ if !is_dir(entry.base) => (Aspects::NONE, true),
+            Some((mine, ..)) => (mine, !mine.is_empty()),
+            None => {
+                let mine = self.judge.mine(entry)?;
+                (mine, mine.has(META))
+            }
         };
+        let level = Level { open, sides, ..level };
         if !changed {
             self.lazily(entry, false, level.quiet);
-            return Ok(Level { open, made: false, ..level });
+            return Ok(Level { made: false, ..level });
         }
         self.write(entry, new, Change::Meta)?;
-        match new {
-            Some(_) => {
-                if !self.folder(entry, new)? && (mine.has(META) || !is_dir(entry.base)) {
+        match sides {
+            Some((.., clash)) => {
+                if !self.folder(entry, clash)? && (mine.has(META) || !is_dir(entry.base)) {
                     self.told(entry, Action::Keep, "", None)?;
                 }
             }
             None => self.told(entry, Action::Conflict, "changed here, gone from the new base", None)?,
         }
-        Ok(Level { open, ..level })
+        Ok(level)
     }
 
     /// Tells where both sides changed a directory itself; is that so?
-    fn folder(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>) -> Result<bool> {
-        let clash = !self.judge.sides(entry, new)?.2.is_empty();
+    fn folder(&mut self, entry: &Entry<'_>, clash: Aspects) -> Result<bool> {
+        let clash = !clash.is_empty();
         if clash {
             self.told(
                 entry,
@@ -281,9 +288,11 @@ impl<'w> Merge<'_, 'w> {
             }
             return Ok(());
         }
-        let both = new.filter(|_| level.open);
-        let (mine, mut theirs, clash) = self.judge.sides(entry, both)?;
-        if let (Some(node), Some(new)) = (entry.node, both) {
+        if let (Some(node), Some(new)) = (entry.node, new.filter(|_| level.open)) {
+            let (mine, mut theirs, clash) = match level.sides {
+                Some(sides) => sides,
+                None => self.judge.sides(entry, Some(new))?,
+            };
             if self.prefer == Prefer::Theirs {
                 theirs = theirs.and(clash);
             }

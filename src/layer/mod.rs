@@ -36,9 +36,9 @@ pub use tar::Layer;
 pub use walk::{Changes, Show, Step, beside};
 pub use write::{Writer, cannot};
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
-use crate::tree::{Dir, Stat};
+use crate::tree::{Dir, SELF, Stat, attr};
 
 /// What became of a name of the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +119,26 @@ pub struct Side<'a> {
     pub name: &'a CStr,
     /// What it is.
     pub stat: &'a Stat,
+    /// It itself, where it is a directory that is open already.
+    pub open: Option<&'a Dir>,
+    /// The names of its attributes, where they were listed already.
+    pub attrs: Option<&'a [CString]>,
+}
+
+impl<'a> Side<'a> {
+    /// Of which nothing more is known.
+    pub fn new(dir: &'a Dir, name: &'a CStr, stat: &'a Stat) -> Self {
+        Self { dir, name, stat, open: None, attrs: None }
+    }
+
+    /// The names of all its attributes.
+    fn attr_names(&self) -> nix::Result<Vec<CString>> {
+        match (self.attrs, self.open) {
+            (Some(names), _) => Ok(names.to_vec()),
+            (None, Some(open)) => attr::names(open, SELF),
+            (None, None) => attr::names(self.dir, self.name),
+        }
+    }
 }
 
 /// A name of the view, and what became of it.

@@ -19,7 +19,7 @@ pub(super) fn forget(format: Format, store: &Dir, base: &Dir) -> Result<()> {
         Format::FuseOverlayfs => &["trusted.overlay.", "user.overlay.", "user.fuseoverlayfs."],
         Format::Overlayfs | Format::MiniFo | Format::Aufs | Format::Snapshot | Format::Tree => return Ok(()),
     };
-    let mut changes = Changes::new(format, again(store)?, base, Show::Changes)?;
+    let mut changes = Changes::new(format, again(store)?, base, Show::Changes)?.without_leaves();
     let mut removed = false;
     while let Some(step) = changes.step()? {
         let Step::Entry(entry) = step else { continue };

@@ -76,7 +76,7 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
     let unseen = to.loses().has(Aspects::ATTRS);
     let (mut attributes, mut garbage) = (0_u64, 0_u64);
     let again = store.again().map_err(sys("look at", b"the store"))?;
-    let mut changes = Changes::new(from, again, base, show)?;
+    let mut changes = Changes::new(from, again, base, show)?.without_leaves();
     while let Some(step) = changes.step()? {
         let Step::Entry(entry) = step else { continue };
         match entry.doubt {
@@ -133,7 +133,7 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
 /// Looks for names in the base that the new driver would hide, or take for its own.
 fn names_of_base(from: Format, store: &Dir, base: &Dir, to: Format, found: &mut Survey) -> Result<()> {
     let again = store.again().map_err(sys("look at", b"the store"))?;
-    let mut changes = Changes::new(from, again, base, Show::View)?;
+    let mut changes = Changes::new(from, again, base, Show::View)?.without_leaves();
     while let Some(step) = changes.step()? {
         let Step::Entry(entry) = step else { continue };
         if let Some(why) = cannot(to, &entry).filter(|_| !entry.stored) {

@@ -12,6 +12,9 @@ use crate::tree::{Chain, Dir, Kind, Stat, shown, sys};
 /// How many moved directories may lie in one another: each of them holds a handful of open directories.
 const MOVES: usize = 16;
 
+/// So many ways there are to walk a store.
+pub(super) const TURNS: usize = 9;
+
 /// What a walk shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
@@ -58,6 +61,11 @@ pub(super) struct Seen {
     pub(super) differs: Option<Aspects>,
     /// A directory that may hold whiteouts by attribute.
     pub(super) whiteouts: bool,
+    /// The store's directory itself, where it was opened already, and the base's.
+    pub(super) inside: Option<Dir>,
+    pub(super) below: Option<Dir>,
+    /// The names of the attributes in the store, where they were listed.
+    pub(super) attrs: Option<Vec<CString>>,
 }
 
 /// How the base's directory for a level was reached.
@@ -150,6 +158,10 @@ pub struct Changes {
     pub(super) began: bool,
     /// The last step was an entry that can be entered.
     pub(super) fresh: bool,
+    /// The ends of directories are told, too.
+    pub(super) leaves: bool,
+    /// Names are not told in their order, but from another one on.
+    pub(super) turn: usize,
 }
 
 impl Changes {
@@ -171,7 +183,19 @@ impl Changes {
             last: None,
             began: false,
             fresh: false,
+            leaves: true,
+            turn: 0,
         })
+    }
+
+    /// The same walk by another way: in each directory it begins at another name, where the format lets it.
+    pub fn turned(self, turn: usize) -> Self {
+        Self { turn, ..self }
+    }
+
+    /// The same walk without the ends of directories.
+    pub fn without_leaves(self) -> Self {
+        Self { leaves: false, ..self }
     }
 
     /// The next step; none at the end. The first entry is the root. A name that was removed since its directory was listed
@@ -186,30 +210,42 @@ impl Changes {
         loop {
             let Some(level) = self.levels.last_mut() else { return Ok(None) };
             self.path.truncate(level.path);
-            let Some(found) = level.next() else { break };
-            if !self.path.is_empty() {
-                self.path.push(b'/');
+            if let Some(found) = level.next() {
+                if !self.path.is_empty() {
+                    self.path.push(b'/');
+                }
+                self.path.extend_from_slice(found.name.to_bytes());
+                if let Some(seen) = self.look(found).map_err(sys("look at", &self.path))? {
+                    return Ok(Some(Step::Entry(self.entry(seen))));
+                }
+                continue;
             }
-            self.path.extend_from_slice(found.name.to_bytes());
-            if let Some(seen) = self.look(found).map_err(sys("look at", &self.path))? {
-                return Ok(Some(Step::Entry(self.entry(seen))));
-            }
-        }
-        self.fresh = false;
-        let Some(level) = self.levels.pop() else { return Ok(None) };
-        let back = || sys("go back from", &self.path);
-        if !self.levels.is_empty() {
-            if level.stored {
-                self.store.up().map_err(back())?;
-            }
-            match (level.base, self.base.last_mut()) {
-                (Below::Down, Some(base)) => drop(base.up().map_err(back())?),
-                (Below::Moved, _) => drop(self.base.pop()),
-                _ => {}
+            let Some(level) = self.levels.pop() else { return Ok(None) };
+            self.go_out(&level).map_err(sys("go back from", &self.path))?;
+            if self.leaves {
+                self.fresh = false;
+                let seen = self.left(level).map_err(sys("look again at", &self.path))?;
+                return Ok(Some(Step::Leave(self.entry(seen))));
             }
         }
-        let seen = self.left(level).map_err(sys("look again at", &self.path))?;
-        Ok(Some(Step::Leave(self.entry(seen))))
+    }
+
+    /// Goes back to the directory above one that was left.
+    fn go_out(&mut self, level: &Level) -> nix::Result<()> {
+        if self.levels.is_empty() {
+            return Ok(());
+        }
+        if level.stored {
+            self.store.up()?;
+        }
+        match (level.base, self.base.last_mut()) {
+            (Below::Down, Some(base)) => base.up().map(drop),
+            (Below::Moved, _) => {
+                self.base.pop();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The entry of a directory that was left, looked at again.
@@ -230,6 +266,9 @@ impl Changes {
             origin: level.origin,
             differs: None,
             whiteouts: level.whiteouts,
+            inside: None,
+            below: None,
+            attrs: None,
         })
     }
 
@@ -290,6 +329,7 @@ impl Changes {
         let view = self.show == Show::View && !self.format.whole();
         let (flat, strange) = self.levels.last().map_or((view, false), |level| (level.flat, level.strange));
         let child = match dir.node {
+            Some(_) if dir.inside.is_some() => dir.inside,
             Some(node) if dir.stored && !root => {
                 let child = self.store.here().child(&dir.name).map_err(open())?;
                 if child.stat().map_err(open())?.id != node.id {
@@ -312,15 +352,20 @@ impl Changes {
             let child = far.dir.child(&far.name).map_err(open())?;
             self.base.push(Chain::new(child).map_err(open())?);
             base = Below::Moved;
-        } else if dir.change == Change::Meta && dir.base.is_some_and(|stat| stat.kind == Kind::Dir) {
+        } else if let Some(below) =
+            dir.base.filter(|stat| dir.change == Change::Meta && stat.kind == Kind::Dir)
+        {
             if let Some(base) = self.base.last_mut().filter(|_| !root) {
-                let child = base.here().child(&dir.name).map_err(open())?;
-                base.down(child).map_err(open())?;
+                let child = match dir.below {
+                    Some(child) => child,
+                    None => base.here().child(&dir.name).map_err(open())?,
+                };
+                base.down_to(child, below.id);
             }
             base = Below::Down;
         }
-        if let Some(child) = child {
-            self.store.down(child).map_err(open())?;
+        if let Some((child, node)) = child.zip(dir.node) {
+            self.store.down_to(child, node.id);
         }
         let mut level = Level {
             names: Names::default(),
@@ -348,6 +393,11 @@ impl Changes {
             level.below = base.here().names().map_err(sys("list in the base", &self.path))?;
             level.below.reverse();
         }
+        let here = &mut level.names.here;
+        if self.turn > 0 && level.names.gone.is_empty() && level.below.is_empty() && !here.is_empty() {
+            let by = (here.len().saturating_mul(self.turn) / TURNS) % here.len();
+            here.rotate_left(by);
+        }
         self.levels.push(level);
         Ok(())
     }
@@ -365,19 +415,21 @@ impl Changes {
         let below = self.base.last().map_or(&self.root, Chain::here);
         let name = seen.name.as_c_str();
         let far = seen.origin.as_ref().and_then(|origin| origin.far.as_ref());
-        let far = far.map(|far| Side { dir: &far.dir, name: &far.name, stat: &far.stat });
+        let far = far.map(|far| Side::new(&far.dir, &far.name, &far.stat));
         let (data, moved) = match seen.change {
             Change::Put => (far, None),
             _ => (None, far),
         };
         let dir = if seen.stored { self.store.here() } else { below };
-        let base = seen.base.as_ref().filter(|_| !strange).map(|stat| Side { dir: below, name, stat });
+        let base = seen.base.as_ref().filter(|_| !strange);
+        let base = base.map(|stat| Side { open: seen.below.as_ref(), ..Side::new(below, name, stat) });
+        let (open, attrs) = (seen.inside.as_ref(), seen.attrs.as_deref());
         Entry {
             change: seen.change,
             doubt: seen.doubt,
             name,
             path: &self.path,
-            node: seen.node.as_ref().map(|stat| Side { dir, name, stat }),
+            node: seen.node.as_ref().map(|stat| Side { dir, name, stat, open, attrs }),
             stored: seen.stored,
             here: self.store.here(),
             data,

@@ -12,6 +12,7 @@ pub mod file;
 pub mod loopdev;
 pub mod memory;
 pub mod mountpoint;
+pub mod names;
 pub mod rsync;
 pub mod signals;
 pub mod statfs;

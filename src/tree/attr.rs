@@ -1,10 +1,11 @@
 //! Which extended attributes belong to a base, and how they are read and written.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use super::Dir;
+use super::{Dir, SELF};
 use crate::sys::xattr;
 
 /// An attribute: its name and its value.
@@ -29,7 +30,8 @@ pub fn forged(name: &[u8]) -> bool {
 
 /// The names of all attributes of an entry. None where the disk has no attributes.
 pub fn names(dir: &Dir, name: &CStr) -> nix::Result<Vec<CString>> {
-    match xattr::list(&dir.proc_path(name)) {
+    let listed = if name == SELF { xattr::list_of(dir.as_fd()) } else { xattr::list(&dir.proc_path(name)) };
+    match listed {
         Err(Errno::EOPNOTSUPP) => Ok(Vec::new()),
         listed => listed,
     }
@@ -38,6 +40,9 @@ pub fn names(dir: &Dir, name: &CStr) -> nix::Result<Vec<CString>> {
 /// Those of the attributes `names` of an entry that a base keeps, sorted by name, with their values.
 pub fn read(dir: &Dir, name: &CStr, mut names: Vec<CString>) -> nix::Result<Vec<Attr>> {
     names.retain(|attr| kept(attr.to_bytes()));
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
     names.sort_unstable();
     let path = dir.proc_path(name);
     let mut attrs = Vec::with_capacity(names.len());

@@ -44,13 +44,18 @@ impl Chain {
     /// Goes down into `child`, a directory of the current one.
     pub fn down(&mut self, child: Dir) -> nix::Result<()> {
         let id = child.stat()?.id;
+        self.down_to(child, id);
+        Ok(())
+    }
+
+    /// The same where device and inode of `child` are known.
+    pub fn down_to(&mut self, child: Dir, id: (u64, u64)) {
         let dir = std::mem::replace(&mut self.here, child);
         self.above.push(Level { id: self.id, dir: Some(dir) });
         self.id = id;
         if let Some(level) = self.above.len().checked_sub(OPEN + 1).and_then(|n| self.above.get_mut(n)) {
             level.dir = None;
         }
-        Ok(())
     }
 
     /// Goes one level up; false at the root. ESTALE when the tree was rearranged under the walk.

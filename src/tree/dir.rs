@@ -1,6 +1,6 @@
 //! An open directory, and the calls on the names in it. Bare errnos: the callers know the path.
 
-use crate::sys::file;
+use crate::sys::{file, names};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -111,20 +111,15 @@ impl Dir {
 
     /// As [`Dir::names`], but of more than `most` names no more than one too many is read.
     pub fn some_names(&self, most: usize) -> nix::Result<Vec<CString>> {
-        let mut open = nix::dir::Dir::openat(&self.0, c".", flags(), Mode::empty())?;
-        let mut names = Vec::new();
-        for entry in open.iter() {
-            let entry = entry?;
-            let name = entry.file_name();
+        let mut found = Vec::new();
+        names::each(self.0.as_fd(), &mut |name| {
             if name != c"." && name != c".." {
-                names.push(name.to_owned());
+                found.push(name.to_owned());
             }
-            if names.len() > most {
-                break;
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+            found.len() <= most
+        })?;
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// Looks at the directory itself.
