@@ -6,6 +6,7 @@ use std::ffi::CString;
 use nix::errno::Errno;
 use serde::Serialize;
 
+use super::ahead::Ahead;
 use super::covered::covered;
 use super::decode::{OPAQUE, WH};
 use super::write::attr_name;
@@ -57,7 +58,7 @@ pub struct Compact<'a> {
     ignore: Aspects,
     dry_run: bool,
     comparer: Comparer,
-    /// The store and the base, until the first file of the base's shows again.
+    /// The store and the base, until the marks of the origin are removed.
     roots: Option<(Dir, Dir)>,
     levels: Vec<Level>,
     done: Compacted,
@@ -91,8 +92,10 @@ impl<'a> Compact<'a> {
     /// Goes through the whole store.
     pub fn run(mut self, store: Dir, base: &Dir) -> Result<Compacted> {
         self.roots = Some((tree::again(&store)?, tree::again(base)?));
+        let (root, mut ahead) = (tree::again(&store)?, Ahead::new());
         let mut changes = Changes::new(self.format, store, base, Show::Changes)?;
         while let Some(step) = changes.step()? {
+            ahead.step(self.format, &root, base);
             let way = match step {
                 Step::Entry(entry) => self.entry(&entry)?,
                 Step::Leave(entry) => {
@@ -110,6 +113,14 @@ impl<'a> Compact<'a> {
             }
         }
         Ok(self.done)
+    }
+
+    /// Once, before the base's file shows by a name whose mark says another one, or none: that may be another file's.
+    fn forget(&mut self) -> Result<()> {
+        match self.roots.take() {
+            Some((store, base)) => origins::forget(self.format, &store, &base),
+            None => Ok(()),
+        }
     }
 
     fn keep(&mut self) -> Result<Way> {
@@ -179,8 +190,11 @@ impl<'a> Compact<'a> {
             return self.keep();
         }
         if !self.dry_run {
-            if let Some((store, base)) = self.roots.take() {
-                origins::forget(self.format, &store, &base)?;
+            if self.roots.is_some() {
+                let own = origins::is_own(self.format, node, base);
+                if !own.map_err(sys("read the mark of the origin of", entry.path))? {
+                    self.forget()?;
+                }
             }
             match node.dir.unlink(node.name) {
                 Err(Errno::EPERM) => {
@@ -212,12 +226,12 @@ impl<'a> Compact<'a> {
 
     fn directory(&mut self, entry: &Entry<'_>, node: Side<'_>) -> Result<Way> {
         let open = || sys("open", entry.path);
+        let mut merges = entry.change == Change::Meta;
         let base = entry.base.filter(|base| base.stat.kind == Kind::Dir);
-        let below = match base {
+        let below = match base.filter(|_| !merges || self.format == Format::MiniFo) {
             Some(base) => Some(base.dir.child(base.name).map_err(open())?),
             None => None,
         };
-        let mut merges = entry.change == Change::Meta;
         if let (false, Some(below)) = (merges, &below) {
             let dirs = (node.dir.child(node.name).map_err(open())?, below.again().map_err(open())?);
             merges =

@@ -1,11 +1,45 @@
 //! Of which file of the base overlay copied a file up: a mark that is only true while the base's does not show.
 
+use std::os::fd::AsFd;
+
 use nix::errno::Errno;
 
-use super::{Change, Changes, Format, Show, Step};
+use super::{Change, Changes, Format, Show, Side, Step};
 use crate::error::Result;
-use crate::sys::{sync, xattr};
+use crate::sys::{handle, sync, xattr};
 use crate::tree::{Dir, SELF, again, c_name, sys};
+
+/// What overlay's mark begins with: its version, a magic number, the length of all, flags and the kind of the handle; then the 16
+/// bytes of the disk's UUID and the handle (`struct ovl_fb`, fs/overlayfs/overlayfs.h).
+const HEAD: usize = 5 + 16;
+const MAGIC: u8 = 0xfb;
+/// The handle is not one of the base's.
+const OF_UPPER: u8 = 1 << 2;
+
+/// Was the store's file copied up from just this one of the base, as its own mark says? Then no other file of the store has that mark:
+/// overlay copies a file up once, while the base's shows. It may show again, and the other marks stay true.
+pub(super) fn is_own(format: Format, node: Side<'_>, base: Side<'_>) -> nix::Result<bool> {
+    let mark = match format {
+        Format::Overlay => c"trusted.overlay.origin",
+        Format::OverlayUser => c"user.overlay.origin",
+        // There are no such marks.
+        Format::Overlayfs | Format::MiniFo | Format::Aufs | Format::Snapshot | Format::Tree => {
+            return Ok(true);
+        }
+        Format::FuseOverlayfs => return Ok(false),
+    };
+    let mark = match xattr::get(&node.dir.proc_path(node.name), mark) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(false),
+        got => got?,
+    };
+    let [0, MAGIC, _, flags, kind, ..] = *mark.as_slice() else { return Ok(false) };
+    match handle::of(base.dir.as_fd(), base.name) {
+        Ok((of, bytes)) => {
+            Ok(flags & OF_UPPER == 0 && of == i32::from(kind) && mark.get(HEAD..) == Some(&*bytes))
+        }
+        Err(_) => Ok(false),
+    }
+}
 
 /// Removes the mark from all files, before the base's show again.
 ///

@@ -9,6 +9,8 @@ pub mod env;
 pub mod exchange;
 pub mod extents;
 pub mod file;
+pub mod handle;
+pub mod helpers;
 pub mod loopdev;
 pub mod memory;
 pub mod mountpoint;
