@@ -38,19 +38,20 @@ pub struct Tar {
     to: File,
     name: PathBuf,
     buffer: Vec<u8>,
-    hash: Sha256,
+    /// Where the digest is wanted.
+    hash: Option<Sha256>,
     size: u64,
     progress: Progress,
 }
 
 impl Tar {
-    /// Begins one that goes to a file or a pipe; `name` is for messages.
-    pub fn new(to: File, name: &Path) -> Self {
+    /// Begins one that goes to a file or a pipe; `name` is for messages. Without `digest` none is made.
+    pub fn new(to: File, name: &Path, digest: bool) -> Self {
         Self {
             to,
             name: name.to_owned(),
             buffer: Vec::with_capacity(AT_ONCE * 2),
-            hash: Sha256::new(),
+            hash: digest.then(Sha256::new),
             size: 0,
             progress: Progress::new("exporting", None),
         }
@@ -95,15 +96,18 @@ impl Tar {
         self.zeros(self.size.next_multiple_of(block).saturating_sub(self.size))
     }
 
-    /// Writes the end. Returns the SHA-256 of all bytes, as OCI writes it, and their number.
+    /// Writes the end. Returns the SHA-256 of all bytes, as OCI writes it, where it is wanted, and their number.
     pub fn finish(mut self) -> Result<(String, u64)> {
         self.zeros(BLOCK as u64 * 2)?;
         self.flush()?;
-        Ok((format!("sha256:{}", hex(&self.hash.finalize())), self.size))
+        let digest = self.hash.map(|hash| format!("sha256:{}", hex(&hash.finalize())));
+        Ok((digest.unwrap_or_default(), self.size))
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.hash.update(&self.buffer);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&self.buffer);
+        }
         self.to.write_all(&self.buffer).at("write to", &self.name)?;
         self.progress.add(self.buffer.len() as u64);
         self.buffer.clear();

@@ -50,7 +50,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             return Err(Error::usage("one sliver at a time, and all of it"));
         }
         let mut output = Output::open(path, gzip)?;
-        let done = output.tar().and_then(|tar| write(format, &base, store, tar));
+        let done = output.tar(args.json).and_then(|tar| write(format, &base, store, tar));
         let done = done.and_then(|done| watch.same().map(|()| done));
         let (diff_id, size, entries) = match done.and_then(|done| output.publish().map(|()| done)) {
             Ok(done) => done,
@@ -74,7 +74,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
 
 fn write(format: Format, base: &Dir, store: Dir, tar: Tar) -> Result<(String, u64, u64)> {
     let mut layer = Layer::new(format, &store, tar)?;
-    let mut changes = Changes::new(format, store, base, Show::Flat)?;
+    let mut changes = Changes::new(format, store, base, Show::Flat)?.without_leaves();
     while let Some(step) = changes.step()? {
         if let Step::Entry(entry) = step {
             layer.take(&entry)?;
@@ -134,13 +134,13 @@ impl Output {
         Ok(output)
     }
 
-    fn tar(&mut self) -> Result<Tar> {
+    fn tar(&mut self, digest: bool) -> Result<Tar> {
         let pipe = self.gzip.as_mut().and_then(|gzip| gzip.stdin.take());
         let to = match pipe {
             Some(pipe) => pipe,
             None => self.file.try_clone().at("open", &self.name)?,
         };
-        Ok(Tar::new(to, &self.name))
+        Ok(Tar::new(to, &self.name, digest))
     }
 
     /// After the last byte: waits for gzip, and gives the file its name when it is on the disk.
