@@ -1,10 +1,10 @@
 # Thin: each target calls the script that does the work, and that can be run by hand as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench bench-seeds setup cross ipk size clean
+.PHONY: help build test demo bench bench-seeds bench-stores setup cross ipk size clean
 
 help: ## this list
-	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## sliverfs for this machine: target/release/sliverfs
 	cargo build --release --locked
@@ -20,6 +20,9 @@ bench: ## the promised figures, measured, to docs/benchmarks.md; BENCH=quick mea
 
 bench-seeds: ## every way to a sliver beside what is typed by hand, to docs/seeds.md and plots; BENCH=quick as above (Debian, root)
 	tests/bench/run seeds $(BENCH)
+
+bench-stores: ## work on stores beside rsync and tar, to docs/stores.md and plots; BENCH=quick as above (Debian, root)
+	tests/bench/run stores $(BENCH)
 
 setup: ## what building for routers needs, where it is missing (Debian, root)
 	cross/setup

@@ -1,5 +1,5 @@
-//! `make bench-seeds`, small: every way of a disk has its row, and whenever it is interrupted, nothing of it stays. What it
-//! measures on a machine that runs tests is nothing to rely on, so figures that are missed are none of this test's concern.
+//! `make bench-seeds` and `make bench-stores`, small: everything has its row, and whenever it is interrupted, nothing of it stays. What
+//! they measure on a machine that runs tests is nothing to rely on, so figures that are missed are none of this test's concern.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,6 +28,9 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// There is room for one bench at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
 /// A folder with a tar to measure with, which goes with the value.
 struct Base(PathBuf);
 
@@ -37,15 +41,24 @@ impl Base {
         fs::create_dir_all(&tree).unwrap();
         small_tree(&tree);
         fs::copy(env!("CARGO_BIN_EXE_sliverfs"), tree.join("program")).unwrap();
+        for number in 0..60 {
+            fs::write(tree.join(format!("file-{number}")), format!("{number}\n")).unwrap();
+        }
         run(Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(dir.join("base.tar")).arg("."));
         Self(dir)
     }
 
     /// The bench, quick, on some disks, in a process group of its own, as a shell starts it.
     fn bench(&self, disks: &str) -> Command {
+        let mut bench = self.run("seeds");
+        bench.env("SLIVERFS_BENCH_DISKS", disks);
+        bench
+    }
+
+    fn run(&self, what: &str) -> Command {
         let mut bench = Command::new(repository().join("tests/bench/run"));
-        bench.args(["seeds", "quick"]).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
-        bench.env("SLIVERFS_BENCH_BASE", self.0.join("base.tar")).env("SLIVERFS_BENCH_DISKS", disks);
+        bench.args([what, "quick"]).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
+        bench.env("SLIVERFS_BENCH_BASE", self.0.join("base.tar"));
         bench.env("SLIVERFS_BENCH_BINARY", env!("CARGO_BIN_EXE_sliverfs"));
         bench
     }
@@ -75,28 +88,59 @@ fn left() -> Vec<String> {
     left
 }
 
+/// What a bench prints; it must have measured everything, whatever it found.
+fn measured(mut bench: Command, rows: &[&str]) {
+    let output = bench.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let measured =
+        matches!(output.status.code(), Some(0 | 1)) && !err.contains("Traceback") && !out.contains("FAILED");
+    assert!(measured, "{}\n{out}{err}", output.status);
+    for row in rows {
+        assert!(out.contains(row), "{row}\n{out}{err}");
+    }
+    assert_eq!(left(), [""; 0]);
+}
+
+#[test]
+fn all_work_on_stores_has_its_row_and_nothing_stays() {
+    if !require("rsync", tools().and_then(|()| common::tree::installed("rsync"))) {
+        return;
+    }
+    let _alone = ONE.lock();
+    let base = Base::new();
+    let mut bench = base.run("stores");
+    bench.env("SLIVERFS_BENCH_ENTRIES", "2000");
+    measured(
+        bench,
+        &[
+            "| 1%, warm | `sliverfs compact`, 1% of the base `ten` | ",
+            "| 1%, warm | `sliverfs rebase`, 1% of the base `one` | ",
+            "| 1%, no cache | `rsync -aHAX --delete` of two views, 1% of the base `one` | ",
+            "| 10%, warm | `tar` of the upper folder, 10% of the base `one` | ",
+            "| peak memory of `sync`, a store of 2,000 entries | ",
+            "| peak memory of `restore`, a store of 2,000 entries | ",
+        ],
+    );
+}
+
 #[test]
 fn every_way_of_a_disk_has_its_row_and_nothing_stays() {
     if !require("mkfs.btrfs", tools()) {
         return;
     }
+    let _alone = ONE.lock();
     let base = Base::new();
-    let output = base.bench("btrfs").stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let measured =
-        matches!(output.status.code(), Some(0 | 1)) && !err.contains("Traceback") && !out.contains("FAILED");
-    assert!(measured, "{}\n{out}{err}", output.status);
-    for row in [
-        "| btrfs-snapshot, btrfs | ",
-        "| by hand: `btrfs subvolume snapshot`, btrfs | ",
-        "| by hand: `btrfs subvolume snapshot`, same fsyncs, btrfs | ",
-        "| reflink, btrfs | ",
-        "| by hand: `cp -a --reflink=always`, `sync -f`, btrfs | ",
-        "| the page: lessfs | ",
-    ] {
-        assert!(out.contains(row), "{row}\n{out}{err}");
-    }
-    assert_eq!(left(), [""; 0]);
+    measured(
+        base.bench("btrfs"),
+        &[
+            "| btrfs-snapshot, btrfs | ",
+            "| by hand: `btrfs subvolume snapshot`, btrfs | ",
+            "| by hand: `btrfs subvolume snapshot`, same fsyncs, btrfs | ",
+            "| reflink, btrfs | ",
+            "| by hand: `cp -a --reflink=always`, `sync -f`, btrfs | ",
+            "| the page: lessfs | ",
+        ],
+    );
 
     // Ended while it is at work: what it mounted and started goes with its namespaces.
     let mut bench = base.bench("ext4").spawn().unwrap();

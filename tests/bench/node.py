@@ -24,6 +24,14 @@ def private_run():
     command(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", RUN])
 
 
+def private_boot():
+    """Places of our own for all that the program, LXC and zfs-fuse keep for the boot."""
+    let_go_of_others()
+    command(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"])
+    for folder in RUN, "/run/lock":
+        os.makedirs(folder, exist_ok=True)
+
+
 def ext4(work):
     """An ext4 of 4 KiB blocks in a file, mounted."""
     image, disk = os.path.join(work, "disk.img"), os.path.join(work, "disk")

@@ -14,9 +14,13 @@ STYLE = """text { font: 13px system-ui, sans-serif; fill: #1f2328 } .title { fon
 
 
 def write(folder, rows):
+    save(folder, {"seeds-disk": disk(rows), "seeds-cache": cache(rows), "seeds-times": times(rows)})
+
+
+def save(folder, drawings):
     """Each as a whole or not at all."""
-    for name, drawing in (("disk", disk(rows)), ("cache", cache(rows)), ("times", times(rows))):
-        path = os.path.join(folder, "seeds-%s.svg" % name)
+    for name, drawing in drawings.items():
+        path = os.path.join(folder, name + ".svg")
         with open(path + ".new", "w") as file:
             file.write(drawing)
         os.rename(path + ".new", path)

@@ -5,9 +5,13 @@ import os
 import signal
 import time
 
-PTRACE_TRACEME, PTRACE_CONT, PTRACE_SETOPTIONS = 0, 7, 0x4200
+PTRACE_TRACEME, PTRACE_CONT, PTRACE_DETACH, PTRACE_SETOPTIONS = 0, 7, 17, 0x4200
 PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT = 1 << 20, 1 << 6
+# Of fork(2), vfork(2), clone(2) and exec(2).
+PTRACE_O_FAMILY = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4
 EXITING = signal.SIGTRAP | 6 << 8  # PTRACE_EVENT_EXIT
+BECAME = signal.SIGTRAP | 4 << 8  # PTRACE_EVENT_EXEC
+WALL = 0x40000000
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -33,8 +37,9 @@ def milliseconds(argv, out=None, err=None):
     return (end - begin) / 1e6
 
 
-def peak_kib(argv):
-    """Runs a program and tells the most memory that it had at once, in KiB.
+def peak_kib(argv, family=False):
+    """Runs a program and tells the most memory that it had at once, in KiB; with `family`, that any process of it had, but no
+    other program that it starts.
 
     Read from /proc when it is about to end, since the kernel counts in what wait4(2) tells what the parent had before
     exec(2): a Python. VmHWM may lag by some pages that each processor counts for itself; Rss is exact, but of the end.
@@ -48,20 +53,30 @@ def peak_kib(argv):
         finally:
             os._exit(127)
     os.waitpid(pid, 0)  # stopped by its exec
-    trace(PTRACE_SETOPTIONS, pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXIT)
+    program = os.readlink("/proc/%d/exe" % pid)
+    trace(PTRACE_SETOPTIONS, pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXIT | (PTRACE_O_FAMILY if family else 0))
     trace(PTRACE_CONT, pid, None)
-    peak = None
+    peak, known = 0, {pid}
     while True:
-        _, status = os.waitpid(pid, 0)
+        one, status = os.waitpid(-1 if family else pid, WALL)
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
-            if status != 0 or peak is None:
+            if one != pid:
+                continue
+            if status != 0 or peak == 0:
                 raise Failed("%s: status %d" % (" ".join(argv), os.waitstatus_to_exitcode(status)))
             return peak
         event = status >> 8
+        if event == BECAME and os.readlink("/proc/%d/exe" % one) != program:
+            trace(PTRACE_DETACH, one, None)
+            continue
         if event == EXITING:
-            peak = max(field(pid, "status", "VmHWM:"), field(pid, "smaps_rollup", "Rss:"))
+            peak = max(peak, field(one, "status", "VmHWM:"), field(one, "smaps_rollup", "Rss:"))
         passed_on = os.WSTOPSIG(status) if event in signal.valid_signals() and event != signal.SIGTRAP else None
-        trace(PTRACE_CONT, pid, passed_on)
+        if one not in known:
+            # A new one begins with a stop that is meant for its tracer.
+            known.add(one)
+            passed_on = None
+        trace(PTRACE_CONT, one, passed_on)
 
 
 def die_with_parent():

@@ -18,7 +18,7 @@ import seedsreport
 import verdicts
 import ways
 from figures import Figures
-from node import Node, command, let_go_of_others
+from node import Node, command, private_boot
 from process import Failed
 from replay import Replay
 
@@ -44,7 +44,7 @@ def main():
     # As an exception, so that what was begun is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-    private()
+    private_boot()
     extent = EXTENTS[args.extent]
     tar = os.path.join(args.work, "base.tar")
     with_large_file(args.base, tar, extent.large)
@@ -72,14 +72,6 @@ def main():
     missed = figures.missed() + [what for what, _ in missing if what.endswith("FAILED")]
     if missed:
         sys.exit("bench: missed: " + "; ".join(missed))
-
-
-def private():
-    """Places of our own for what the program, LXC and zfs-fuse keep for the boot."""
-    let_go_of_others()
-    command(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"])
-    for folder in "/var/run/sliverfs", "/run/lock":
-        os.makedirs(folder, exist_ok=True)
 
 
 def make_disk(kind, work):
