@@ -19,6 +19,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out::{self, Progress, escape};
+use crate::sys::signals::LastWords;
 use crate::sys::statfs;
 use crate::tree;
 use crate::view;
@@ -175,8 +176,15 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
             sweep::drop_kept(root, name)?;
         }
     }
-    let text = private::beside(root.path(), || make(root, &sliver, (&old, &new), how))
-        .inspect_err(|_| left_over(root, name, how.plan))?;
+    let work = || make(root, &sliver, (&old, &new), how);
+    let text = if old.image(root).is_none() && new.image(root).is_none() {
+        // Nothing is mounted for it.
+        let _words = LastWords::begin(true);
+        work()
+    } else {
+        private::beside(root.path(), work)
+    };
+    let text = text.inspect_err(|_| left_over(root, name, how.plan))?;
     if !how.plan {
         publish(root, name, &new, before.is_some()).inspect_err(|_| left_over(root, name, false))?;
         // What is noted of its last mount is none of the new store's.
