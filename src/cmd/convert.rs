@@ -1,10 +1,11 @@
 //! `sliverfs convert`: writes a sliver's store anew, for another backend.
 
+mod bare;
+
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::alive::{Views, refuse_alive};
 use crate::backend::features::Features;
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
@@ -12,13 +13,13 @@ use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::layers::Layers;
+use crate::cmd::replace::{self, Keep};
 use crate::cmd::{Ctx, create, offline, print_plan};
 use crate::config::AUTO;
-use crate::error::{Class, Context, Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::json::{self, Json};
 use crate::kind::{Choice, Kind};
 use crate::layer::{self, Format, Survey, Target};
-use crate::lxc::Sockets;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{Rewrite, Step};
 use crate::mount::{exec, private, seed};
@@ -50,7 +51,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let bare = layers.format.is_some() || layers.base.is_some() || layers.store.is_some() || out.is_some();
     let name = args.words.first().map(|_| args.name()).transpose()?;
     let report = match (&name, args.to.text(), args.undo) {
-        (None, Some(to), false) if bare => bare_directories(args, &layers, to)?,
+        (None, Some(to), false) if bare => bare::run(args, &layers, to)?,
         (Some(name), None, true) if !bare => undo(&ctx.root()?, name, args.dry_run, args.json)?,
         (Some(name), Some(to), false) if !bare => {
             let (root, to) = (ctx.root()?, Choice::parse(to)?);
@@ -70,25 +71,9 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     }
     tell(&report)?;
     match (&report.name, &report.kept_store, report.state) {
-        (Some(name), Some(_), "converted") => tell_kept(&ctx.root()?, name),
+        (Some(name), Some(_), "converted") => replace::tell_kept(&ctx.root()?, name),
         _ => Ok(()),
     }
-}
-
-/// Says where the old store of a sliver is, and what brings it back.
-pub(super) fn tell_kept(root: &Root, name: &Name) -> Result<()> {
-    let sliver = Sliver::load(root, name)?;
-    let kept = sweep::kept_store(root, name);
-    let rebased = self::kept(root, &sliver)?.is_some_and(|kept| kept.base != sliver.base);
-    // What is kept from before a rebase outlives the conversions after it.
-    let (until, command) = match rebased {
-        true => ("the rebase is committed", "rebase"),
-        false => ("the sliver is mounted", "convert"),
-    };
-    out::line(&format!(
-        "the old store is kept in {} until {until}; `sliverfs {command} {name} --undo` brings it back",
-        kept.display()
-    ))
 }
 
 fn tell(report: &Report) -> Result<()> {
@@ -160,11 +145,13 @@ fn convert(
         return Ok(report);
     }
     create::check_kind(to, &base, size)?;
-    refuse_busy(root, sliver)?;
+    offline::refuse(root, name, Some(sliver.backend))?;
     statfs::refuse_read_only(&root.stores())?;
-    let kept = kept(root, sliver)?;
+    let kept = replace::kept(root, sliver)?;
     let plan = Plan::new(root, sliver, &base, to, size)?;
-    let publish = publish(root, name, kept.is_some());
+    // The one that was mounted last stays the one that is kept.
+    let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
+    let publish = replace::publish(root, name, keep);
     if dry_run && !quiet {
         print_plan(&plan.look)?;
         print_plan(&plan.make)?;
@@ -172,11 +159,7 @@ fn convert(
     }
     if !dry_run {
         offline::settle(root, sliver)?;
-        sweep::new(root, name)?;
-        if kept.is_none() {
-            // A new store that was never published would be in the way.
-            sweep::drop_kept(root, name)?;
-        }
+        replace::prepare(root, name, kept.is_some())?;
         for kind in [sliver.backend, to] {
             view::free_seed(root, kind, &base.name)?;
         }
@@ -192,7 +175,7 @@ fn convert(
         json::write(&looked)
     })
     .and_then(|text| Looked::parse(&text))
-    .inspect_err(|_| left_over(root, name, dry_run))?;
+    .inspect_err(|_| replace::left_over(root, name, dry_run))?;
     for told in &looked.told {
         log::warn!("{told}");
     }
@@ -210,7 +193,7 @@ fn convert(
     }
     {
         let _catalog = root.lock_catalog()?;
-        exec::run(&publish).inspect_err(|_| left_over(root, name, false))?;
+        exec::run(&publish).inspect_err(|_| replace::left_over(root, name, false))?;
     }
     // What is noted of its last mount is none of the new store's.
     Mounted::forget(root, name)?;
@@ -219,47 +202,6 @@ fn convert(
     report.state = "converted";
     report.kept_store = Some(sweep::kept_store(root, name));
     Ok(report)
-}
-
-/// Converts only what is alive nowhere.
-pub(super) fn refuse_busy(root: &Root, sliver: &Sliver) -> Result<()> {
-    let name = &sliver.name;
-    if Sockets::read()?.running(root, name) {
-        return Err(Error::in_use(format!("the container `{name}` is running"))
-            .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
-    }
-    // A kernel that does not offer the backend cannot hold a view of it either, but for what mountinfo shows.
-    let features = probe::features(root, sliver.backend).unwrap_or_default();
-    refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)
-}
-
-/// The record of the store that is kept from before the sliver was converted, or rebased.
-pub(super) fn kept(root: &Root, sliver: &Sliver) -> Result<Option<Sliver>> {
-    let store = sweep::kept_store(root, &sliver.name);
-    if store.symlink_metadata().is_err() {
-        return Ok(None);
-    }
-    let kept: Sliver = record::read(&store.join(sliver::FILE))?;
-    // Otherwise it is a new store, whose conversion was cut before it was published.
-    Ok(Some(kept).filter(|kept| kept.converted < sliver.converted))
-}
-
-/// Removes a new store that came to nothing; where that fails, it is told, and the next conversion removes it.
-pub(super) fn left_over(root: &Root, name: &Name, dry_run: bool) {
-    if !dry_run {
-        sweep::told(sweep::new(root, name));
-    }
-}
-
-/// The steps that put the new store in the old one's place.
-pub(super) fn publish(root: &Root, name: &Name, keeps: bool) -> Vec<Step> {
-    let (new, old, store) = (sweep::new_store(root, name), sweep::kept_store(root, name), root.store(name));
-    let by = sweep::swapped_store(root, name);
-    if keeps {
-        // The one that was mounted last stays the one that is kept.
-        return vec![Step::Exchange(new, store, by)];
-    }
-    vec![Step::Rename(new, old.clone()), Step::Exchange(old, store, by)]
 }
 
 /// How the new store is made beside the old one.
@@ -363,38 +305,21 @@ fn undo(root: &Root, name: &Name, dry_run: bool, quiet: bool) -> Result<Report> 
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
     // What a rebase kept has another base.
-    let Some(kept) = kept(root, &sliver)?.filter(|kept| kept.base == sliver.base) else {
+    let Some(kept) = replace::kept(root, &sliver)?.filter(|kept| kept.base == sliver.base) else {
         return Err(Error::usage(format!("there is no store of `{name}` from before a conversion"))
             .way_out("it is kept from a conversion to the next mount only: convert it back"));
     };
-    refuse_busy(root, &sliver)?;
-    let (old, removed) = (sweep::kept_store(root, name), sweep::removed_store(root, name));
-    let back = [Step::Exchange(old.clone(), root.store(name), sweep::swapped_store(root, name))];
-    let mut report = Report {
+    replace::bring_back(root, &sliver, dry_run, quiet)?;
+    Ok(Report {
         name: Some(name.clone()),
         from: sliver.backend.name(),
         to: kept.backend.name(),
-        state: "planned",
+        state: if dry_run { "planned" } else { "undone" },
         entries: 0,
         bytes: 0,
         told: Vec::new(),
         kept_store: None,
-    };
-    if dry_run {
-        if !quiet {
-            print_plan(&back)?;
-            print_plan(&[Step::Rename(old, removed.clone()), Step::RemoveTree(removed)])?;
-        }
-        return Ok(report);
-    }
-    {
-        let _catalog = root.lock_catalog()?;
-        exec::run(&back)?;
-    }
-    Mounted::forget(root, name)?;
-    sweep::told(sweep::drop_kept(root, name));
-    report.state = "undone";
-    Ok(report)
+    })
 }
 
 /// Where this kernel cannot show the store of a sliver at all, converts it (`auto`), or says how. False where it can. `wanted` is
@@ -431,69 +356,4 @@ pub fn settle(
         log::info!("`{name}` is converted to {}; the old store is in {}", report.to, kept.display());
     }
     Ok(true)
-}
-
-/// The store that a bare folder is written into before it has its name.
-const NEW: &str = ".sliverfs-new.";
-
-/// Converts layers that lie anywhere: of a disk that was taken out of a node.
-fn bare_directories(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Report> {
-    let to = Format::parse(to)?;
-    let (Some(from), Some(base), Some(store), Some(out)) =
-        (layers.format, layers.base, layers.store, args.out.path())
-    else {
-        return Err(Error::usage("bare directories want all of --format, --base, --store, --to and --out"));
-    };
-    let (Some(name), Ok(above)) = (out.file_name(), parent(out)) else {
-        return Err(Error::usage(format!("{} cannot be made", out.display())));
-    };
-    if out.symlink_metadata().is_ok() {
-        return Err(Error::usage(format!("{} is there already", out.display()))
-            .way_out("name a folder that is not there yet"));
-    }
-    let mut new = std::ffi::OsString::from(NEW);
-    new.push(name);
-    let new = above.join(new);
-    let looked = look_at(from, store, base, to)?;
-    for told in &looked.told {
-        log::warn!("{told}");
-    }
-    let work = Rewrite {
-        from,
-        store: store.to_owned(),
-        base: base.to_owned(),
-        to,
-        new: new.clone(),
-        tree: if to.whole() { Target::Whole } else { Target::Store },
-    };
-    let steps = [
-        Step::CreateDir(new.clone()),
-        Step::Rewrite(Box::new(work)),
-        Step::SyncDisk(new.clone()),
-        Step::Rename(new.clone(), above.join(name)),
-    ];
-    if args.dry_run {
-        if !args.json {
-            print_plan(&steps)?;
-        }
-    } else {
-        tree::remove_path(&new)?;
-        exec::run(&steps)?;
-    }
-    Ok(Report {
-        name: None,
-        from: from.name(),
-        to: to.name(),
-        state: if args.dry_run { "planned" } else { "converted" },
-        entries: looked.entries,
-        bytes: looked.bytes,
-        told: looked.told,
-        kept_store: None,
-    })
-}
-
-/// The folder that a path lies in.
-fn parent(path: &Path) -> Result<PathBuf> {
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::canonicalize(above).at("open", above)
 }

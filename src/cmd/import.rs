@@ -7,18 +7,17 @@ use std::rc::Rc;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-use crate::alive::{Views, refuse_alive};
 use crate::archive::{self, Content, is_stdin, is_unnamed, unpack_layer};
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cli::Args;
-use crate::cmd::{convert, print_plan};
+use crate::cmd::replace::{self, Keep};
+use crate::cmd::{offline, print_plan};
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind as Backend;
 use crate::layer::{Aspects, Change, Changes, Comparer, Entry, Format, Show, Side, Step as Seen, Writer};
-use crate::lxc::Sockets;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private};
@@ -43,13 +42,9 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     let sliver = Sliver::load(root, name)?;
     let base = Base::load(root, &sliver.base)?;
     view::check_base(&sliver, &base)?;
-    if Sockets::read()?.running(root, name) {
-        return Err(Error::in_use(format!("the container `{name}` is running"))
-            .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
-    }
+    offline::refuse(root, name, Some(sliver.backend))?;
     // A kernel that does not offer the backend needs none of its options here.
     let features = probe::features(root, sliver.backend).unwrap_or_default();
-    refuse_alive(root, name, sliver.backend, features, &Views::settled(root, name)?)?;
     statfs::refuse_read_only(&root.stores())?;
     if !is_stdin(source) {
         fs::metadata(source).at("look at", source)?;
@@ -76,13 +71,13 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         }
         Ok(Vec::new())
     })
-    .inspect_err(|_| convert::left_over(root, name, args.dry_run))?;
+    .inspect_err(|_| replace::left_over(root, name, args.dry_run))?;
     if args.dry_run {
         return import.plan(source);
     }
     {
         let _catalog = root.lock_catalog()?;
-        exec::run(&[import.publish()])?;
+        exec::run(&import.publish())?;
     }
     Mounted::forget(root, name)?;
     // The old store is there now, and so may be one from before a conversion.
@@ -119,11 +114,9 @@ impl Import<'_> {
         Ok(steps)
     }
 
-    /// What puts the new store in the place of the old one.
-    fn publish(&self) -> Step {
-        let name = &self.sliver.name;
-        let by = sweep::swapped_store(self.root, name);
-        Step::Exchange(self.stage.clone(), self.root.store(name), by)
+    /// What puts the new store in the place of the old one, which is not kept.
+    fn publish(&self) -> Vec<Step> {
+        replace::publish(self.root, &self.sliver.name, Keep::Earlier)
     }
 
     fn plan(&self, source: &Path) -> Result<()> {
@@ -133,7 +126,7 @@ impl Import<'_> {
             steps.push(Step::Unmount(self.target.clone()));
         }
         steps.push(Step::SyncDisk(self.stage.clone()));
-        steps.push(self.publish());
+        steps.extend(self.publish());
         steps.push(Step::RemoveTree(self.stage.clone()));
         print_plan(&steps)
     }

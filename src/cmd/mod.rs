@@ -18,6 +18,7 @@ mod mount;
 mod offline;
 mod probe;
 mod rebase;
+mod replace;
 mod restore;
 mod show;
 mod sync;

@@ -3,7 +3,7 @@
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, sweep};
 use crate::cli::Args;
-use crate::cmd::{Ctx, chosen, convert, for_each, offline, print_plan};
+use crate::cmd::{Ctx, chosen, convert, for_each, offline, print_plan, replace};
 use crate::error::{Class, Result};
 use crate::mount::plan::Step;
 use crate::name::Name;
@@ -50,7 +50,7 @@ pub fn mount_as_it_is(root: &Root, name: &Name, dry_run: bool) -> Result<Vec<Ste
         }
         view::up(root, &sliver, &steps)?;
         // The view came up: what was kept from before a conversion has done its duty. What a rebase kept stays until its --commit.
-        let done = convert::kept(root, &sliver).and_then(|kept| match kept {
+        let done = replace::kept(root, &sliver).and_then(|kept| match kept {
             Some(kept) if kept.base != sliver.base => Ok(()),
             _ => sweep::drop_kept(root, name),
         });

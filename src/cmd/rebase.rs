@@ -9,7 +9,7 @@ use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cli::Args;
-use crate::cmd::convert::{kept, left_over, refuse_busy};
+use crate::cmd::replace::{self, Keep, kept, left_over};
 use crate::cmd::{Ctx, create, for_each, offline, print_plan};
 use crate::error::{Class, Error, Result};
 use crate::json;
@@ -167,14 +167,10 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
                     "see whether it works: sliverfs mount {name}; or sliverfs convert {name} --undo"
                 )));
         }
-        refuse_busy(root, &sliver)?;
+        offline::refuse(root, name, Some(sliver.backend))?;
         statfs::refuse_read_only(&root.stores())?;
         offline::settle(root, &sliver)?;
-        sweep::new(root, name)?;
-        if before.is_none() {
-            // A new store that was never published would be in the way.
-            sweep::drop_kept(root, name)?;
-        }
+        replace::prepare(root, name, before.is_some())?;
     }
     let work = || make(root, &sliver, (&old, &new), how);
     let text = if old.image(root).is_none() && new.image(root).is_none() {
@@ -308,18 +304,14 @@ fn make(root: &Root, sliver: &Sliver, (old, new): (&Base, &Base), how: &How) -> 
 
 /// Puts the new store in the old one's place, which is kept instead of one from an earlier rebase.
 fn publish(root: &Root, name: &Name, new: &Base, kept: bool) -> Result<()> {
-    let (stage, old, store) = (sweep::new_store(root, name), sweep::kept_store(root, name), root.store(name));
-    let mut steps = Vec::new();
+    let keep = if kept { Keep::Instead } else { Keep::Own };
     if kept {
         sweep::removed(root, name)?;
-        steps.push(Step::Rename(old.clone(), sweep::removed_store(root, name)));
     }
-    steps.push(Step::Rename(stage, old.clone()));
-    steps.push(Step::Exchange(old, store, sweep::swapped_store(root, name)));
     let _catalog = root.lock_catalog()?;
     // Another process may have removed the base meanwhile, and added another of its name.
     create::same_base(new, &Base::load(root, &new.name)?)?;
-    exec::run(&steps)
+    exec::run(&replace::publish(root, name, keep))
 }
 
 /// The store from before the rebase.
@@ -345,23 +337,11 @@ fn undo(root: &Root, name: &Name, how: &How) -> Result<()> {
     }
     let kept = kept_by_rebase(root, &sliver)?;
     view::check_base(&kept, &Base::load(root, &kept.base)?)?;
-    refuse_busy(root, &sliver)?;
-    let (old, removed) = (sweep::kept_store(root, name), sweep::removed_store(root, name));
-    let back = [Step::Exchange(old.clone(), root.store(name), sweep::swapped_store(root, name))];
     let report = |state| Report::new(&sliver, &kept.base, state);
-    if plan && how.json {
-        return out::json(&report("planned"));
-    }
+    replace::bring_back(root, &sliver, plan, how.json)?;
     if plan {
-        print_plan(&back)?;
-        return print_plan(&[Step::Rename(old, removed.clone()), Step::RemoveTree(removed)]);
+        return if how.json { out::json(&report("planned")) } else { Ok(()) };
     }
-    {
-        let _catalog = root.lock_catalog()?;
-        exec::run(&back)?;
-    }
-    Mounted::forget(root, name)?;
-    sweep::told(sweep::drop_kept(root, name));
     report("undone").say(how, &format!("`{name}` stands on `{}` again, as before it was rebased", kept.base))
 }
 

@@ -16,7 +16,8 @@ use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cli::Args;
-use crate::cmd::{Ctx, convert, offline};
+use crate::cmd::replace::{self, Keep};
+use crate::cmd::{Ctx, offline};
 use crate::error::{Context, Error, Result};
 use crate::json::Json;
 use crate::kind::Kind;
@@ -79,7 +80,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         stats.created,
         stats.deleted
     ))?;
-    convert::tell_kept(&root, name)
+    replace::tell_kept(&root, name)
 }
 
 fn refuse_kind(kind: Kind) -> Result<()> {
@@ -214,21 +215,18 @@ impl Work<'_> {
     fn publish(&self, quiet: bool) -> Result<Stats> {
         let (root, name) = (self.root, &self.sliver.name);
         let ground = self.ground()?;
-        let kept = convert::kept(root, self.sliver)?;
+        let kept = replace::kept(root, self.sliver)?;
+        let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
         offline::settle(root, self.sliver)?;
-        sweep::new(root, name)?;
-        if kept.is_none() {
-            // A new store that was never published would be in the way.
-            sweep::drop_kept(root, name)?;
-        }
+        replace::prepare(root, name, kept.is_some())?;
         let watched = !quiet && std::io::stderr().is_terminal();
         let stats = self
             .apart(&|| self.make(&ground, watched))
-            .inspect_err(|_| convert::left_over(root, name, false))?;
+            .inspect_err(|_| replace::left_over(root, name, false))?;
         {
             let _catalog = root.lock_catalog()?;
-            exec::run(&convert::publish(root, name, kept.is_some()))
-                .inspect_err(|_| convert::left_over(root, name, false))?;
+            exec::run(&replace::publish(root, name, keep))
+                .inspect_err(|_| replace::left_over(root, name, false))?;
         }
         Mounted::forget(root, name)?;
         sweep::told(sweep::new(root, name));

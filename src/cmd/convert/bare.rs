@@ -1,0 +1,79 @@
+//! Layers that lie anywhere, written anew beside themselves.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{Report, look_at};
+use crate::cli::Args;
+use crate::cmd::layers::Layers;
+use crate::cmd::print_plan;
+use crate::error::{Context, Error, Result};
+use crate::layer::{Format, Target};
+use crate::mount::exec;
+use crate::mount::plan::{Rewrite, Step};
+use crate::tree;
+
+/// The store that a bare folder is written into before it has its name.
+const NEW: &str = ".sliverfs-new.";
+
+/// Converts layers that lie anywhere: of a disk that was taken out of a node.
+pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Report> {
+    let to = Format::parse(to)?;
+    let (Some(from), Some(base), Some(store), Some(out)) =
+        (layers.format, layers.base, layers.store, args.out.path())
+    else {
+        return Err(Error::usage("bare directories want all of --format, --base, --store, --to and --out"));
+    };
+    let (Some(name), Ok(above)) = (out.file_name(), parent(out)) else {
+        return Err(Error::usage(format!("{} cannot be made", out.display())));
+    };
+    if out.symlink_metadata().is_ok() {
+        return Err(Error::usage(format!("{} is there already", out.display()))
+            .way_out("name a folder that is not there yet"));
+    }
+    let mut new = OsString::from(NEW);
+    new.push(name);
+    let new = above.join(new);
+    let looked = look_at(from, store, base, to)?;
+    for told in &looked.told {
+        log::warn!("{told}");
+    }
+    let work = Rewrite {
+        from,
+        store: store.to_owned(),
+        base: base.to_owned(),
+        to,
+        new: new.clone(),
+        tree: if to.whole() { Target::Whole } else { Target::Store },
+    };
+    let steps = [
+        Step::CreateDir(new.clone()),
+        Step::Rewrite(Box::new(work)),
+        Step::SyncDisk(new.clone()),
+        Step::Rename(new.clone(), above.join(name)),
+    ];
+    if args.dry_run {
+        if !args.json {
+            print_plan(&steps)?;
+        }
+    } else {
+        tree::remove_path(&new)?;
+        exec::run(&steps)?;
+    }
+    Ok(Report {
+        name: None,
+        from: from.name(),
+        to: to.name(),
+        state: if args.dry_run { "planned" } else { "converted" },
+        entries: looked.entries,
+        bytes: looked.bytes,
+        told: looked.told,
+        kept_store: None,
+    })
+}
+
+/// The folder that a path lies in.
+fn parent(path: &Path) -> Result<PathBuf> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::canonicalize(above).at("open", above)
+}

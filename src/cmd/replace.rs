@@ -1,0 +1,106 @@
+//! A store that was made anew takes the place of a sliver's own: how it gets there, and how the old one is kept and brought back.
+//!
+//! Both lie in the folder of the stores: the new one is made as `.new.NAME`, the old one is kept as `.old.NAME`, and what is no more
+//! wanted goes by way of `.rm.NAME`. A kernel that cannot let two folders change places takes them through `.swap.NAME`. Which of two
+//! stores is the older one their records say ([`Sliver::converted`]): a command that is cut anywhere leaves the old view or the new
+//! one, and the next command knows which it is.
+
+use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::cmd::{offline, print_plan};
+use crate::error::Result;
+use crate::mount::exec;
+use crate::mount::plan::Step;
+use crate::name::Name;
+use crate::out;
+
+/// What is kept when a new store takes a sliver's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The store that was the sliver's until now; there is none from before.
+    Own,
+    /// The one that is kept already. The sliver's own goes where the new one was made, for the caller to remove.
+    Earlier,
+    /// The sliver's own, instead of the one that is kept.
+    Instead,
+}
+
+/// The record of the store that is kept from before the sliver was converted, synced or rebased. The sliver's lock is held.
+pub fn kept(root: &Root, sliver: &Sliver) -> Result<Option<Sliver>> {
+    let store = sweep::kept_store(root, &sliver.name);
+    if store.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    let kept: Sliver = record::read(&store.join(sliver::FILE))?;
+    // Otherwise it is a new store, whose conversion was cut before it was published.
+    Ok(Some(kept).filter(|kept| kept.converted < sliver.converted))
+}
+
+/// Says where the old store of a sliver is, and what brings it back.
+pub fn tell_kept(root: &Root, name: &Name) -> Result<()> {
+    let sliver = Sliver::load(root, name)?;
+    let store = sweep::kept_store(root, name);
+    let rebased = kept(root, &sliver)?.is_some_and(|kept| kept.base != sliver.base);
+    // What is kept from before a rebase outlives the conversions after it.
+    let (until, command) = match rebased {
+        true => ("the rebase is committed", "rebase"),
+        false => ("the sliver is mounted", "convert"),
+    };
+    out::line(&format!(
+        "the old store is kept in {} until {until}; `sliverfs {command} {name} --undo` brings it back",
+        store.display()
+    ))
+}
+
+/// Clears the way for a new store: what an earlier command left unfinished goes. `kept` says that an old store is kept, which stays.
+pub fn prepare(root: &Root, name: &Name, kept: bool) -> Result<()> {
+    if kept {
+        return sweep::new(root, name);
+    }
+    // A new store that was never published would be in the way.
+    sweep::drop_kept(root, name)
+}
+
+/// Removes a new store that came to nothing; where that fails, it is told, and the next command removes it.
+pub fn left_over(root: &Root, name: &Name, dry_run: bool) {
+    if !dry_run {
+        sweep::told(sweep::new(root, name));
+    }
+}
+
+/// The steps that put the new store in the old one's place. The catalog's lock is held while they are taken.
+pub fn publish(root: &Root, name: &Name, keep: Keep) -> Vec<Step> {
+    let (new, old, store) = (sweep::new_store(root, name), sweep::kept_store(root, name), root.store(name));
+    let by = sweep::swapped_store(root, name);
+    if keep == Keep::Earlier {
+        return vec![Step::Exchange(new, store, by)];
+    }
+    let mut steps = Vec::new();
+    if keep == Keep::Instead {
+        steps.push(Step::Rename(old.clone(), sweep::removed_store(root, name)));
+    }
+    steps.push(Step::Rename(new, old.clone()));
+    steps.push(Step::Exchange(old, store, by));
+    steps
+}
+
+/// Brings the store back that is kept, and gives up the one that took its place. A dry run prints the steps, unless it is `quiet`.
+pub fn bring_back(root: &Root, sliver: &Sliver, dry_run: bool, quiet: bool) -> Result<()> {
+    let name = &sliver.name;
+    offline::refuse(root, name, Some(sliver.backend))?;
+    let (old, removed) = (sweep::kept_store(root, name), sweep::removed_store(root, name));
+    let back = [Step::Exchange(old.clone(), root.store(name), sweep::swapped_store(root, name))];
+    if dry_run && quiet {
+        return Ok(());
+    }
+    if dry_run {
+        print_plan(&back)?;
+        return print_plan(&[Step::Rename(old, removed.clone()), Step::RemoveTree(removed)]);
+    }
+    {
+        let _catalog = root.lock_catalog()?;
+        exec::run(&back)?;
+    }
+    Mounted::forget(root, name)?;
+    sweep::told(sweep::drop_kept(root, name));
+    Ok(())
+}
