@@ -9,23 +9,18 @@ mod shown;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
+use common::layers::{UNIONS, bare, sh};
 use common::node::{Node, run};
 use common::require;
 use common::scripts::{Overlay, PLAIN, Random, base, edits, own_namespace};
-use common::strace;
 use common::tree::{Temp, assert_same};
 use recorded::Recording;
 use sliverfs::layer::{Aspects, Compact, Compacted, Format, Scratch};
 use sliverfs::tree;
 
-const UNIONS: [Format; 4] = [Format::Overlay, Format::Overlayfs, Format::MiniFo, Format::Aufs];
 const SCRIPTS: u64 = 60;
-
-fn sh(script: &str, args: &[&Path]) {
-    run(Command::new("sh").arg("-ec").arg(script).arg("sh").args(args));
-}
 
 /// Compacts bare directories by the library; and no dry run says anything else before, or anything after.
 fn compact(format: Format, store: &Path, base: &Path) -> Compacted {
@@ -220,12 +215,6 @@ fn names_of_one_file_are_dropped_together_or_not_at_all() {
     assert_eq!((done.files, done.linked), (2, 1));
 }
 
-fn bare(format: &str, base: &Path, store: &Path, more: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
-    command.args(["compact", "--format", format, "--base"]).arg(base).arg("--store").arg(store).args(more);
-    command.output().unwrap()
-}
-
 #[test]
 fn the_command_line() {
     if !require("root", common::root()) {
@@ -238,7 +227,7 @@ fn the_command_line() {
         &[&store],
     );
     let before = shown::exact(Format::Overlay, &store, &lower);
-    let output = bare("overlay", &lower, &store, &["--dry-run"]);
+    let output = bare("compact", Format::Overlay, &lower, &store, &["--dry-run"]);
     let printed = String::from_utf8(output.stdout).unwrap();
     for line in [
         "d/a: as in the base: dropped",
@@ -248,17 +237,17 @@ fn the_command_line() {
         assert!(printed.contains(line), "{printed}");
     }
     assert!(store.join("d/a").exists());
-    let output = bare("overlay", &lower, &store, &["--json"]);
+    let output = bare("compact", Format::Overlay, &lower, &store, &["--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["files"], 9);
     assert_eq!(json["directories"], 5);
     assert_eq!(json["format"], "overlay");
     assert_same(&shown::exact(Format::Overlay, &store, &lower), &before, "the view");
-    let output = bare("overlay", &lower, &store, &["--json", "--ignore-times"]);
+    let output = bare("compact", Format::Overlay, &lower, &store, &["--json", "--ignore-times"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&json["files"], &json["directories"]), (&1.into(), &1.into()), "{json}");
-    assert_eq!(bare("tree", &lower, &store, &[]).status.code(), Some(3));
-    assert_eq!(bare("overlay", &lower, &store, &["x"]).status.code(), Some(2));
+    assert_eq!(bare("compact", Format::Tree, &lower, &store, &[]).status.code(), Some(3));
+    assert_eq!(bare("compact", Format::Overlay, &lower, &store, &["x"]).status.code(), Some(2));
     assert_eq!(
         Command::new(env!("CARGO_BIN_EXE_sliverfs"))
             .args(["compact", "--format", "aufs"])
@@ -330,11 +319,11 @@ fn a_full_disk_is_emptied_and_a_store_in_use_is_left_alone() {
         &[&lower, &full, &store],
     );
     let before = shown::exact(Format::MiniFo, &full, &lower);
-    let output = bare("mini_fo", &lower, &full, &["--json"]);
+    let output = bare("compact", Format::MiniFo, &lower, &full, &["--json"]);
     let first: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_same(&shown::exact(Format::MiniFo, &full, &lower), &before, "the view");
     assert_eq!(first["stuck"], 1, "{first}");
-    let output = bare("mini_fo", &lower, &full, &["--json"]);
+    let output = bare("compact", Format::MiniFo, &lower, &full, &["--json"]);
     let then: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&then["stuck"], &then["whiteouts"]), (&0.into(), &1.into()), "{then}");
     assert_same(&shown::exact(Format::MiniFo, &full, &lower), &before, "the view");
@@ -348,62 +337,4 @@ fn a_tree_of_its_own_has_nothing_to_drop() {
     let node = Node::with_base("ext4", 24);
     node.ok(&["create", "a", "--base", "b", "--backend", "copy"]);
     assert!(node.fails(3, &["compact", "a"]).contains("dedupe"));
-}
-
-/// Killed anywhere, the view is what it was; and the next run ends in the same place.
-#[test]
-fn killed_at_every_step() {
-    if !require("root", common::root()) || !require("strace", strace::works()) {
-        return;
-    }
-    let node = Node::with_base("ext4", 32);
-    for format in [Format::Overlay, Format::MiniFo, Format::Aufs] {
-        let temp = Temp::quick();
-        let (lower, master, store) = (temp.join("base"), temp.join("master"), temp.join("store"));
-        base(&lower);
-        sh(
-            "mkdir $2; cd $2; cp -a $1/d $1/f .; echo mine > mine; mkdir -p a; echo > a/mine; touch -r $1 .",
-            &[&lower, &master],
-        );
-        match format {
-            Format::Aufs => sh(
-                ": > $1/.wh.nothing; : > $1/.wh.empty; : > $1/d/.wh..wh..opq; touch -r $2/d $1/d",
-                &[&master, &lower],
-            ),
-            Format::MiniFo => {
-                sh("printf 'D f\\nD nothing\\nD d\\nD l\\n' > $1/META_dAfFgHE39ktF3HD2sr", &[&master])
-            }
-            _ => sh(
-                "mknod $1/nothing c 0 0; mknod $1/empty c 0 0; setfattr -n trusted.overlay.opaque -v y $1/d",
-                &[&master],
-            ),
-        }
-        let fresh = || sh("rm -rf $2; cp -a $1 $2", &[&master, &store]);
-        fresh();
-        let before = shown::whole(format, &store, &lower);
-        let (base, path) = (lower.to_str().unwrap(), store.to_str().unwrap());
-        let args = ["compact", "--format", format.name(), "--base", base, "--store", path];
-        let points = strace::points(&node, &args);
-        let names =
-            |dir: &Path| run(Command::new("sh").arg("-ec").arg("cd $1; find . | sort").arg("sh").arg(dir));
-        let end = names(&store);
-        assert!(points.len() > 10, "{points:?}");
-        for point in points {
-            fresh();
-            strace::kill(&node, &point, &args);
-            // mini_fo's new records lie in the store until they are in place.
-            let seen: Vec<_> = shown::whole(format, &store, &lower)
-                .lines()
-                .filter(|line| !line.starts_with("Put .sliverfs-records "))
-                .map(str::to_owned)
-                .collect();
-            assert_same(&seen.join("\n"), &before, &format!("{}: killed at {point:?}", format.name()));
-            run(&mut node.command(&args));
-            assert_same(&shown::whole(format, &store, &lower), &before, &format!("{point:?}, and again"));
-            // A directory whose time a kill kept from being set back is not as the base's any more.
-            if end.contains("\n./d\n") == store.join("d").exists() {
-                assert_eq!(names(&store), end, "{}: {point:?}", format.name());
-            }
-        }
-    }
 }

@@ -11,8 +11,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::node::{Node, run, small_tree};
+use common::slivers::{backend, in_stores, view};
 use common::tree::{assert_same, installed};
-use common::{listing, require, strace};
+use common::{listing, require};
 use sliverfs::kind::Kind;
 use sliverfs::layer::Format;
 
@@ -40,24 +41,6 @@ fn sliver(node: &Node, name: &str, kind: &str) -> String {
     edit(&node.view(name));
     node.ok(&["umount", name]);
     view(node, name)
-}
-
-fn view(node: &Node, name: &str) -> String {
-    node.ok(&["mount", name]);
-    let list = listing::of(&node.view(name), true);
-    node.ok(&["umount", name]);
-    list
-}
-
-fn backend(node: &Node, name: &str) -> String {
-    node.json(&["show", name, "--json"])["backend"].as_str().unwrap().to_owned()
-}
-
-fn in_stores(node: &Node) -> Vec<String> {
-    let entries = fs::read_dir(node.lxcpath.join(".store")).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 /// The view of a store as the layer engine reads it, without any mount.
@@ -420,93 +403,6 @@ fn a_full_disk_leaves_the_old_state() {
     fs::remove_file(node.lxcpath.join("big")).unwrap();
     node.ok(&["convert", "s", "--to", "copy"]);
     assert_same(&view(&node, "s"), &wanted, "the new view");
-}
-
-/// Killed at every call that changes something: the sliver is as it was, or converted, and the same command goes on.
-fn killed(node: &Node, from: &str, to: &str) {
-    node.ok(&["probe"]);
-    node.ok(&["create", "s", "--base", "b", "--backend", from]);
-    node.ok(&["mount", "s"]);
-    let edits = "rm etc/b.txt; mkdir d; echo f > d/f; ln d/f d/g; touch -d @1600000000 d/f d . etc";
-    run(Command::new("sh").args(["-ec", edits]).current_dir(node.view("s")));
-    node.ok(&["umount", "s"]);
-    let convert = ["convert", "s", "--to", to];
-    let wanted = read(node, "s");
-    let points = strace::points(node, &convert);
-    assert!(points.len() > 20, "{points:?}");
-    let back = || {
-        // As `--undo` does, in less time.
-        let [old, store, new] = [".old.s", "s", ".new.s"].map(|name| node.lxcpath.join(".store").join(name));
-        fs::rename(&store, &new).unwrap();
-        fs::rename(&old, &store).unwrap();
-        run(Command::new("rm").arg("-rf").arg(new));
-    };
-    assert_same(&read(node, "s"), &wanted, "converted");
-    back();
-    for point in points {
-        strace::kill(node, &point, &convert);
-        let now = backend(node, "s");
-        assert!(now == from || now == to, "{point:?}: {now}");
-        assert_same(&read(node, "s"), &wanted, &format!("{point:?}"));
-        let done = node.run(&convert);
-        assert!(done.status.success(), "{point:?}: {}", String::from_utf8_lossy(&done.stderr));
-        assert_eq!((backend(node, "s").as_str(), in_stores(node).len()), (to, 2), "{point:?}");
-        assert_same(&read(node, "s"), &wanted, &format!("{point:?}, and again"));
-        back();
-    }
-}
-
-#[test]
-fn killed_at_every_step_from_one_union_to_another() {
-    if ready() && require("strace", strace::works()) {
-        killed(&Node::with_base("ext4", 64), "overlay", "aufs");
-    }
-}
-
-#[test]
-fn killed_at_every_step_from_a_union_to_a_snapshot() {
-    if ready() && require("strace", strace::works()) && require("btrfs-snapshot", installed("mkfs.btrfs")) {
-        killed(&Node::with_base("btrfs", 200), "overlay", "btrfs-snapshot");
-    }
-}
-
-/// A kernel that cannot let two folders change places: killed between its renames.
-#[test]
-fn killed_between_the_renames_of_an_old_kernel() {
-    if !ready() || !require("strace", strace::works()) {
-        return;
-    }
-    let node = Node::with_base("ext4", 64);
-    let wanted = sliver(&node, "s", "overlay");
-    let seen = read(&node, "s");
-    let convert = ["convert", "s", "--to", "copy"];
-    let mut lost = 0;
-    for number in 1..100 {
-        let kill = format!("inject=rename:signal=KILL:when={number}");
-        let old = "inject=renameat2:error=EINVAL";
-        let options = ["-f", "-e", "trace=rename,renameat2", "-e", old, "-e", &kill];
-        let ended = strace::command(&node, &options, &convert).status().unwrap();
-        // A list finds it under its name, wherever its folder is just now.
-        let list = node.json(&["list", "--json"]);
-        assert_eq!(list[0]["name"], "s", "{number}");
-        if list[0]["recorded"] != "created" {
-            lost += 1;
-            node.fails(5, &["show", "s"]);
-            assert!(node.fails(4, &["base", "remove", "b"]).contains("is used by s"));
-            node.ok(&["umount", "s"]);
-        }
-        assert_same(&read(&node, "s"), &seen, &format!("{number}"));
-        node.ok(&convert);
-        assert_eq!((backend(&node, "s").as_str(), in_stores(&node).len()), ("copy", 2), "{number}");
-        if ended.success() {
-            assert!(number > 3 && lost > 0, "{number} {lost}");
-            assert_same(&view(&node, "s"), &wanted, "the view");
-            return;
-        }
-        node.ok(&["convert", "s", "--undo"]);
-        assert_eq!(in_stores(&node), ["s"]);
-    }
-    panic!("it never ended");
 }
 
 /// An empty store is one, too.

@@ -380,40 +380,6 @@ fn a_full_disk_leaves_the_old_store() {
     }
 }
 
-#[test]
-fn killed_at_every_step_of_an_import() {
-    if !require("root", common::root()) || !require("strace", strace::works()) {
-        return;
-    }
-    let node = small();
-    let layers = ["one", "other"].map(|which| {
-        let path = node.dir().join(which);
-        let tar = Tar::default().file(b"which", which.as_bytes()).file(b"etc/.wh.b.txt", b"").end();
-        fs::write(&path, tar).unwrap();
-        path
-    });
-    let args = |which: usize| ["import", "a", layers[which].to_str().unwrap(), "--replace"];
-    let views = [1, 0].map(|which| {
-        node.ok(&args(which));
-        view(&node, "a")
-    });
-    let views = [&views[1], &views[0]];
-    let points = strace::points(&node, &args(0));
-    assert!(points.len() > 30, "{points:?}");
-    // Each from what the one before it ended with.
-    let mut now = 0;
-    for point in points {
-        let next = 1 - now;
-        strace::kill(&node, &point, &args(next));
-        let shown = view(&node, "a");
-        assert!(shown == *views[now] || shown == *views[next], "{point:?}: {shown}");
-        node.ok(&args(next));
-        assert_same(&view(&node, "a"), views[next], &format!("{point:?}, and again"));
-        assert_eq!(stores(&node), ["a"], "{point:?}");
-        now = next;
-    }
-}
-
 /// Before Linux 3.15, and on some disks: two renames.
 #[test]
 fn killed_where_two_names_cannot_be_exchanged() {

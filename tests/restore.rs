@@ -7,32 +7,16 @@ mod shown;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
+use common::layers::{META, UNIONS, bare, cases, said, sh};
 use common::node::{Node, run};
-use common::require;
 use common::scripts::{base, edits, own_namespace};
-use common::strace;
 use common::tree::{Temp, assert_same};
+use common::{require, strace};
 use sliverfs::layer::Format;
 
-const UNIONS: [Format; 4] = [Format::Overlay, Format::Overlayfs, Format::MiniFo, Format::Aufs];
 const SCRIPTS: u64 = 25;
-const META: &str = "META_dAfFgHE39ktF3HD2sr";
-
-fn sh(script: &str, args: &[&Path]) {
-    run(Command::new("sh").arg("-ec").arg(script).arg("sh").args(args));
-}
-
-fn bare(format: Format, base: &Path, store: &Path, paths: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
-    command.args(["restore", "--format", format.name(), "--base"]).arg(base).arg("--store").arg(store);
-    command.args(paths).output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
 
 /// The lines of a view at a path and below it, and all others but for the folders above.
 fn parts(lines: &str, path: &str) -> (Vec<String>, Vec<String>) {
@@ -63,7 +47,7 @@ fn everywhere(format: Format, temp: &Path, lower: &Path, store: &Path, what: &st
         "d/null",
     ] {
         run(Command::new("cp").arg("-a").arg(store).arg(&copy));
-        let output = bare(format, lower, &copy, &[path]);
+        let output = bare("restore", format, lower, &copy, &[path]);
         let told = said(&output);
         let what = format!("{what}: {}: {path}: {told}", format.name());
         // A file stands where the base has a folder.
@@ -77,7 +61,7 @@ fn everywhere(format: Format, temp: &Path, lower: &Path, store: &Path, what: &st
             // Deleted folders above are there again, with nothing else in them.
             let other = |lines: &str| parts(lines, path).1.join("\n");
             assert_same(&other(&after), &other(&before), &what);
-            let again = bare(format, lower, &copy, &[path]);
+            let again = bare("restore", format, lower, &copy, &[path]);
             assert!(again.status.success(), "{what}");
             assert_same(&shown::whole(format, &copy, lower), &whole, &what);
         }
@@ -117,7 +101,7 @@ fn a_journal_of_a_tenant_leads_nowhere() {
                 &[&store, &base],
             );
             sh(journal, &[&store]);
-            let output = bare(format, &base, &store, &["f"]);
+            let output = bare("restore", format, &base, &store, &["f"]);
             assert!(output.status.success(), "{journal}: {}", said(&output));
             assert_eq!(fs::read(temp.join("outside/secret")).unwrap(), b"good\n", "{journal}");
             assert!(temp.join("outside/dir").exists(), "{journal}");
@@ -253,24 +237,6 @@ fn every_path_of_stores_of_random_edits() {
     }
 }
 
-/// Deleted, replaced, below a deleted folder, below an opaque one, in each format's own words.
-fn cases(format: Format, store: &Path) {
-    let script = match format {
-        Format::Aufs => ": > .wh.f; : > .wh.d; : > a/.wh..wh..opq; echo mine > a/b; echo new > a/new",
-        Format::Overlayfs => {
-            "for f in f d; do ln -s '(overlay-whiteout)' $f; setfattr -h -n trusted.overlay.whiteout -v y $f; done; \
-             setfattr -n trusted.overlay.opaque -v y a; echo mine > a/b; echo new > a/new"
-        }
-        Format::MiniFo => {
-            "printf 'D f\\nD d\\nD a\\nD other\\n' > META_dAfFgHE39ktF3HD2sr; echo mine > a/b; echo new > a/new"
-        }
-        _ => {
-            "mknod f c 0 0; mknod d c 0 0; setfattr -n trusted.overlay.opaque -v y a; echo mine > a/b; echo new > a/new"
-        }
-    };
-    sh(&format!("mkdir -p $1/a; cd $1; {script}"), &[store]);
-}
-
 #[test]
 fn each_way_back() {
     if !require("root", common::root()) {
@@ -282,11 +248,13 @@ fn each_way_back() {
         base(&lower);
         cases(format, &store);
         everywhere(format, &temp.0, &lower, &store, "by hand");
-        let output = bare(format, &lower, &store, &["--json", "/f", "./d//e/", "a/b/c", "a/f", "empty"]);
+        let output =
+            bare("restore", format, &lower, &store, &["--json", "/f", "./d//e/", "a/b/c", "a/f", "empty"]);
         // `a/b` is a file now.
         assert_eq!(output.status.code(), Some(1), "{}", said(&output));
         assert!(said(&output).contains("a/b is no directory in the view"), "{}", said(&output));
-        let output = bare(format, &lower, &store, &["--json", "/f", "./d//e/", "a/b", "a/f", "empty"]);
+        let output =
+            bare("restore", format, &lower, &store, &["--json", "/f", "./d//e/", "a/b", "a/f", "empty"]);
         let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let rows: Vec<_> = rows
             .as_array()
@@ -311,7 +279,7 @@ fn each_way_back() {
         for (paths, code) in
             [(&["nosuch"][..], 2), (&["../x"], 2), (&["/"], 2), (&[], 2), (&["l/x"], 2), (&["f/x"], 2)]
         {
-            assert_eq!(bare(format, &lower, &store, paths).status.code(), Some(code), "{paths:?}");
+            assert_eq!(bare("restore", format, &lower, &store, paths).status.code(), Some(code), "{paths:?}");
         }
         if format == Format::MiniFo {
             assert_eq!(fs::read_to_string(store.join(META)).unwrap(), "D d\nD a\nD other\n");
@@ -411,10 +379,10 @@ fn nothing_leads_out_of_the_store() {
             &[&store, &outside],
         );
         for path in ["a/f", "a/b/f", "d/e/x"] {
-            let output = bare(format, &lower, &store, &[path]);
+            let output = bare("restore", format, &lower, &store, &[path]);
             assert_eq!(output.status.code(), Some(1), "{}", said(&output));
         }
-        let output = bare(format, &lower, &store, &["a", "d", "f", "empty"]);
+        let output = bare("restore", format, &lower, &store, &["a", "d", "f", "empty"]);
         assert!(output.status.success(), "{}: {}", format.name(), said(&output));
         for path in ["f", "b/f", "e/x"] {
             assert_eq!(fs::read_to_string(outside.join(path)).unwrap(), "kept\n");
@@ -432,68 +400,7 @@ fn nothing_leads_out_of_the_store() {
     }
 }
 
-/// Can the call fail for want of space?
-fn wants_space(call: &str) -> bool {
-    let calls =
-        ["mkdir", "write", "fsync", "syncfs", "rename", "setxattr", "ftruncate", "symlink", "mknod", "link"];
-    calls.iter().any(|name| call.contains(name)) && !call.contains("unlink")
-}
-
-/// Killed anywhere, or without space at any step: after `check --repair` the path is as it was, or the base's; and the same command ends it.
-#[test]
-fn killed_at_every_step() {
-    if !require("root", common::root()) || !require("strace", strace::works()) {
-        return;
-    }
-    let node = Node::with_base("ext4", 32);
-    let tree = node.lxcpath.join(".base/b/tree");
-    node.ok(&["create", "a", "--base", "b", "--backend", "overlay"]);
-    node.ok(&["mount", "a"]);
-    sh(
-        "cd $1; rm -r var; rm -r etc; mkdir etc; echo mine > etc/mine; echo file > etc/dir; echo x > empty/x",
-        &[&node.view("a")],
-    );
-    node.ok(&["umount", "a"]);
-    let (store, master) = (node.store("a"), node.dir().join("master"));
-    run(Command::new("cp").arg("-a").arg(&store).arg(&master));
-    let fresh = || sh("rm -rf $2; cp -a $1 $2", &[&master, &store]);
-    let seen = || shown::whole(Format::Overlay, &store.join("upper"), &tree);
-    let old = seen();
-    // A copy below a deleted folder, a folder in place of a file, a folder that is taken away.
-    for path in ["var/deep/er", "etc/dir", "empty"] {
-        let args = ["restore", "a", path];
-        let points = strace::points(&node, &args);
-        let new = seen();
-        assert_ne!(old, new);
-        assert!(points.len() > 10, "{points:?}");
-        for (call, number, _) in points.iter().filter(|(call, ..)| wants_space(call)) {
-            fresh();
-            let inject = format!("inject={call}:error=ENOSPC:when={number}");
-            let failed = strace::command(&node, &["-f", "-e", &inject], &args).status().unwrap();
-            let left = node.run(&["check", "a"]);
-            let after = seen();
-            assert!(after == old || after == new, "{path}: no space at {call} {number}: {after}");
-            assert!(!failed.success() || after == new, "{path}: no space at {call} {number}");
-            assert!(left.status.success() || after == new, "{path}: {call} {number}: {}", said(&left));
-            node.ok(&args);
-            assert_same(&seen(), &new, &format!("{path}: no space at {call} {number}"));
-        }
-        for point in points {
-            fresh();
-            strace::kill(&node, &point, &args);
-            let output = node.run(&["check", "a", "--repair"]);
-            assert!(output.status.success(), "{path}: {point:?}: {}", said(&output));
-            let after = seen();
-            assert!(after == old || after == new, "{path}: {point:?}: {after}");
-            node.ok(&["check", "a"]);
-            node.ok(&args);
-            assert_same(&seen(), &new, &format!("{path}: {point:?}"));
-        }
-        fresh();
-    }
-}
-
-/// As above of a snapshot, in which alone a folder can be put in place of another.
+/// Killed anywhere: of a snapshot, in which alone a folder can be put in place of another.
 #[test]
 fn killed_at_every_step_in_a_snapshot() {
     if !require("root", common::root()) || !require("strace", strace::works()) {
@@ -528,57 +435,5 @@ fn killed_at_every_step_in_a_snapshot() {
         node.ok(&args);
         assert_same(&seen(), &whole, &format!("{point:?}"));
         assert!(tree.join(".sliverfs-new").exists());
-    }
-}
-
-/// As above for mini_fo, whose records are rewritten, for aufs, and for a whole tree: bare directories, settled by the next run.
-#[test]
-fn killed_at_every_step_in_bare_directories() {
-    if !require("root", common::root()) || !require("strace", strace::works()) {
-        return;
-    }
-    let node = Node::with_base("ext4", 32);
-    for (format, paths) in
-        [(Format::MiniFo, &["a", "d/e"][..]), (Format::Aufs, &["d/e"]), (Format::Tree, &["a"])]
-    {
-        let temp = Temp::quick();
-        let (lower, master, store) = (temp.join("base"), temp.join("master"), temp.join("store"));
-        base(&lower);
-        cases(format, &master);
-        let fresh = || sh("rm -rf $2; cp -a $1 $2", &[&master, &store]);
-        let seen = || shown::whole(format, &store, &lower);
-        for path in paths {
-            let (lower, store) = (lower.to_str().unwrap(), store.to_str().unwrap());
-            let args = ["restore", "--format", format.name(), "--base", lower, "--store", store, path];
-            // Nothing to do, but to settle what was begun.
-            let settle = ["restore", "--format", format.name(), "--base", lower, "--store", store, "empty"];
-            fresh();
-            let old = seen();
-            let points = strace::points(&node, &args);
-            let new = seen();
-            for (call, number, _) in points.iter().filter(|(call, ..)| wants_space(call)) {
-                fresh();
-                let inject = format!("inject={call}:error=ENOSPC:when={number}");
-                let _failed = strace::command(&node, &["-f", "-e", &inject], &args).status().unwrap();
-                // A disk that fails at the very end leaves what the next run clears.
-                let after = seen();
-                let after: Vec<&str> = after.lines().filter(|line| !line.contains(" .sliverfs-")).collect();
-                let after = after.join("\n");
-                assert!(after == old || after == new, "{}: {path}: {call} {number}: {after}", format.name());
-                node.ok(&args);
-                assert_same(&seen(), &new, &format!("{}: {path}: {call} {number}", format.name()));
-            }
-            for point in points {
-                fresh();
-                strace::kill(&node, &point, &args);
-                if format != Format::Tree {
-                    node.ok(&settle);
-                    let after = seen();
-                    assert!(after == old || after == new, "{}: {path}: {point:?}: {after}", format.name());
-                }
-                node.ok(&args);
-                assert_same(&seen(), &new, &format!("{}: {path}: {point:?}", format.name()));
-            }
-        }
     }
 }

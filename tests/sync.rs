@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::node::{Node, run};
+use common::slivers::{in_stores, view};
 use common::tree::{assert_same, installed};
-use common::{busy, listing, require, strace};
+use common::{busy, listing, require};
 
 /// A bit of everything that a source may have.
 const EDITS: &str = r#"
@@ -33,20 +34,6 @@ fn source(node: &Node) -> PathBuf {
     run(Command::new("cp").arg("-a").arg(node.dir().join("tree")).arg(&source));
     run(Command::new("sh").args(["-ec", EDITS]).current_dir(&source));
     source
-}
-
-fn view(node: &Node, name: &str) -> String {
-    node.ok(&["mount", name]);
-    let list = listing::of(&node.view(name), true);
-    node.ok(&["umount", name]);
-    list
-}
-
-fn in_stores(node: &Node) -> Vec<String> {
-    let entries = fs::read_dir(node.lxcpath.join(".store")).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 /// A real daemon for each of so many connections, started as inetd does: nothing to wait for, and none is left.
@@ -200,43 +187,4 @@ fn a_full_disk_leaves_the_old_state() {
     assert!(said.contains("No space left") && said.contains("is as it was"), "{said}");
     assert_eq!(in_stores(&node), ["s"]);
     assert_same(&view(&node, "s"), &wanted, "a full disk");
-}
-
-/// As many places are tried.
-const KILLS: usize = 60;
-
-#[test]
-fn killed_anywhere() {
-    if !ready() || !require("strace", strace::works()) {
-        return;
-    }
-    let node = Node::new("ext4", 64);
-    let (tree, source) = (node.dir().join("tree"), node.dir().join("source"));
-    let script = "mkdir $1 $2; echo a > $1/a; echo b > $1/b; cp -a $1/a $2; echo c > $2/c; touch -d @1700000000 $1 $2/c $2";
-    run(Command::new("sh").args(["-ec", script, "sh"]).arg(&tree).arg(&source));
-    node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
-    let args = ["sync", "s", source.to_str().unwrap()];
-    let fresh = || node.ok(&["create", "s", "--base", "b", "--backend", "overlay"]);
-    fresh();
-    let old = view(&node, "s");
-    let points = strace::points(&node, &args);
-    let new = view(&node, "s");
-    assert_same(&new, &listing::of(&source, true), "not killed");
-    node.ok(&["destroy", "s"]);
-    let every = points.len().div_ceil(KILLS);
-    let mut kept = 0;
-    for point in points.iter().step_by(every) {
-        fresh();
-        strace::kill(&node, point, &args);
-        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        assert!(!table.contains(".new.s"), "{point:?}");
-        let found = view(&node, "s");
-        assert!(found == old || found == new, "{point:?}: {found}");
-        kept += usize::from(found == old);
-        node.ok(&args);
-        assert_same(&view(&node, "s"), &new, &format!("{point:?}"));
-        assert_eq!(in_stores(&node), ["s"], "{point:?}");
-        node.ok(&["destroy", "s"]);
-    }
-    assert!(kept > 0);
 }

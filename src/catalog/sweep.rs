@@ -68,7 +68,10 @@ pub fn drop_kept(root: &Root, name: &Name) -> Result<()> {
     }
     clear(std::slice::from_ref(&removed))?;
     fs::rename(&kept, &removed).at("rename to", &removed)?;
-    sync::dir(&root.stores())?;
+    // Half of it would be no store to go back to: it is hidden for good before anything of it goes.
+    sync::dir(&root.stores()).inspect_err(|_| {
+        let _removed_by_the_next = fs::rename(&removed, &kept);
+    })?;
     tree::remove_path(&removed)
 }
 

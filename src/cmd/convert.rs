@@ -304,16 +304,31 @@ fn look_at(from: Format, store: &Path, base: &Path, to: Format) -> Result<Looked
 fn undo(root: &Root, name: &Name, dry_run: bool, quiet: bool) -> Result<Report> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
-    // What a rebase kept has another base.
-    let Some(kept) = replace::kept(root, &sliver)?.filter(|kept| kept.base == sliver.base) else {
-        return Err(Error::usage(format!("there is no store of `{name}` from before a conversion"))
-            .way_out("it is kept from a conversion to the next mount only: convert it back"));
+    let to = match replace::kept(root, &sliver)? {
+        Some(kept) if kept.base == sliver.base => {
+            replace::bring_back(root, &sliver, dry_run, quiet)?;
+            kept.backend
+        }
+        // Cut after the stores changed places, or before a conversion had done that: this is the old one.
+        None if !dry_run && sweep::kept_store(root, name).exists() => {
+            sweep::drop_kept(root, name)?;
+            sliver.backend
+        }
+        kept => {
+            let err = Error::usage(format!("there is no store of `{name}` from before a conversion"));
+            return Err(match kept {
+                None => err.way_out("it is kept from a conversion to the next mount only: convert it back"),
+                // What a rebase kept has another base.
+                Some(_) => err.way_out(format!(
+                    "`sliverfs rebase {name} --undo` brings back what it was before it was rebased"
+                )),
+            });
+        }
     };
-    replace::bring_back(root, &sliver, dry_run, quiet)?;
     Ok(Report {
         name: Some(name.clone()),
         from: sliver.backend.name(),
-        to: kept.backend.name(),
+        to: to.name(),
         state: if dry_run { "planned" } else { "undone" },
         entries: 0,
         bytes: 0,

@@ -77,7 +77,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     }
     {
         let _catalog = root.lock_catalog()?;
-        exec::run(&import.publish())?;
+        exec::run(&import.publish()).inspect_err(|_| replace::left_over(root, name, false))?;
     }
     Mounted::forget(root, name)?;
     // The old store is there now, and so may be one from before a conversion.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 use super::plan::{MountCall, Rewrite, Step};
@@ -136,7 +137,8 @@ fn take_back(undo: Vec<Undo>) {
     for step in undo.into_iter().rev() {
         let done = match &step {
             Undo::RemoveDir(dir) => match fs::remove_dir(dir) {
-                Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                // What lies in it by now was unpacked: whoever made the plan sweeps it.
+                Err(err) if matches!(err.raw_os_error(), Some(libc::ENOENT | libc::ENOTEMPTY)) => Ok(()),
                 done => done.at("take back: remove", dir),
             },
             Undo::RemoveFile(file) => match fs::remove_file(file) {

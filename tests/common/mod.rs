@@ -2,10 +2,15 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod busy;
+pub mod faults;
+pub mod fuse;
 pub mod holder;
+pub mod layers;
 pub mod listing;
 pub mod node;
 pub mod scripts;
+pub mod seed;
+pub mod slivers;
 pub mod strace;
 pub mod tar;
 pub mod tree;

@@ -86,6 +86,16 @@ pub fn assert_same(found: &str, wanted: &str, what: &str) {
     assert!(found == wanted, "{what}:\nfound\n{}\nwanted\n{}", only(found, wanted), only(wanted, found));
 }
 
+/// Runs a script in a folder.
+pub fn sh_in(folder: &Path, script: &str) {
+    run(Command::new("sh").args(["-ec", script]).current_dir(folder));
+}
+
+/// Copies a tree with all that it has.
+pub fn copy(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("-aT").arg(from).arg(to));
+}
+
 /// Is a program installed?
 pub fn installed(program: &str) -> Result<(), String> {
     match Command::new("sh").arg("-c").arg(format!("command -v {program} >/dev/null")).status() {
