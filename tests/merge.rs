@@ -251,6 +251,49 @@ fn redirects_and_bookkeeping() {
     assert!(marks.iter().all(|mark| mark.starts_with("trusted.overlay.opaque=")), "{marks:?}");
 }
 
+/// What the new base changed in a folder that the sliver deleted, replaced or made anew: a plan says that it is hidden.
+#[test]
+fn a_plan_names_what_is_hidden() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let temp = Temp::quick();
+    let [old, new, ours] = ["old", "new", "ours"].map(|name| temp.join(name));
+    fs::create_dir(&old).unwrap();
+    let script = "for d in gone anew file same time; do mkdir -p $d/deep; echo 1 > $d/deep/f; done
+        find . -exec touch -h -d @1500000000 {} +";
+    sh_in(&old, script);
+    copy(&old, &new);
+    copy(&old, &ours);
+    sh_in(&new, "echo 22 > gone/deep/f; rm anew/deep/f; chmod 600 file/deep/f; touch time/deep/f time/deep");
+    sh_in(&ours, "rm -r *; mkdir anew; echo mine > anew/g; echo f > file");
+    for format in UNIONS {
+        let store = temp.join(format.name());
+        shown::convert(Format::Tree, &ours, &old, format, &store).unwrap();
+        if format != Format::MiniFo {
+            // It was deleted as a whole, and made anew.
+            let opaque = match format {
+                Format::Aufs => "rm -f anew/.wh.deep; : > anew/.wh..wh..opq",
+                _ => "rm -f anew/deep; setfattr -n trusted.overlay.opaque -v y anew",
+            };
+            sh_in(&store, opaque);
+        } else {
+            sh_in(&store, "rm anew/META*; echo D anew >> META_dAfFgHE39ktF3HD2sr");
+        }
+        let [old, new, store] = [&old, &new, &store].map(|path| tree::open(path).unwrap());
+        let mut hidden = Vec::new();
+        layer::merge(format, store, (&old, &new), None, Prefer::Both, &mut |outcome| {
+            if outcome.why.contains("hides") {
+                assert_eq!(outcome.action, Action::Keep);
+                hidden.push(shown::escape(outcome.path));
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(hidden, ["anew", "file", "gone"], "{}", format.name());
+    }
+}
+
 struct Random(u64);
 
 impl Random {

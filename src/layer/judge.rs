@@ -1,6 +1,6 @@
 //! Old base, new base and sliver: of one name, who changed what.
 
-use super::{Aspects, Comparer, Entry, Format, Side};
+use super::{Aspects, Changes, Comparer, Entry, Format, Show, Side, Step};
 use crate::error::Result;
 use crate::tree::{Kind, Stat, sys};
 
@@ -143,6 +143,24 @@ impl Judge {
         let folders = old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir;
         Ok(!folders && self.theirs(old, new)?.has(CORE))
     }
+}
+
+/// Has the new base changed anything in a directory of both? Looks through both, to the first that is not the same.
+pub(super) fn changed_in(old: Side<'_>, new: Side<'_>, path: &[u8]) -> Result<bool> {
+    let open = |side: Side<'_>| side.dir.child(side.name).map_err(sys("open in the bases", path));
+    let mut changes = Changes::new(Format::Tree, open(new)?, &open(old)?, Show::Changes)?;
+    let mut comparer = Comparer::new(Format::Tree);
+    while let Some(step) = changes.step()? {
+        let Step::Entry(entry) = step else { continue };
+        // What the directory itself is was looked at before.
+        let below = !entry.path.is_empty();
+        let both = entry.node.is_some() && entry.base.is_some();
+        if below && (!both || comparer.differences(&entry)?.has(CORE)) {
+            return Ok(true);
+        }
+        changes.enter()?;
+    }
+    Ok(false)
 }
 
 /// Is there a directory?

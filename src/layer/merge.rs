@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString};
 
-use super::judge::{Judge, META, Verdict, is_dir, merged};
+use super::judge::{Judge, META, Verdict, changed_in, is_dir, merged};
 use super::walk::stat;
 use super::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Side, Step, Writer};
 use crate::error::{Error, Result};
@@ -63,7 +63,7 @@ pub struct Outcome<'a> {
     pub path: &'a [u8],
     /// What becomes of it.
     pub action: Action,
-    /// Of a conflict: what both sides did.
+    /// Of a conflict: what both sides did. Of a directory that is kept, in a plan: that it hides what the new base changed.
     pub why: &'static str,
     /// Of a conflict: the name that the new base's version gets in the same folder.
     pub beside: Option<&'a CStr>,
@@ -197,7 +197,8 @@ impl<'w> Merge<'_, 'w> {
                 self.write(entry, new, change)?;
             }
             Verdict::Keep => {
-                self.told(entry, Action::Keep, "", None)?;
+                let why = if self.hides(entry, new)? { HIDES } else { "" };
+                self.told(entry, Action::Keep, why, None)?;
                 self.write(entry, new, change)?;
             }
             Verdict::Merge(mine, theirs) => {
@@ -250,6 +251,16 @@ impl<'w> Merge<'_, 'w> {
             )?;
         }
         Ok(clash)
+    }
+
+    /// Does the sliver's version hide what the new base changed in a directory? A plan alone looks through the bases for that.
+    fn hides(&self, entry: &Entry<'_>, new: Option<Side<'_>>) -> Result<bool> {
+        match (entry.base.filter(|_| entry.from.is_none()), new) {
+            (Some(old), Some(new)) if self.writer.is_none() && is_dir(entry.base) && is_dir(Some(new)) => {
+                changed_in(old, new, entry.path)
+            }
+            _ => Ok(false),
+        }
     }
 
     fn conflict(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>, why: &'static str) -> Result<()> {
@@ -384,6 +395,9 @@ impl<'w> Merge<'_, 'w> {
         (self.tell)(&Outcome { path: entry.path, action, why, beside })
     }
 }
+
+/// Of what is kept.
+const HIDES: &str = "hides what the new base changed in it";
 
 const NO_FOLDER: &str = "changed here, no folder any more in the new base";
 
