@@ -215,6 +215,31 @@ fn names_of_one_file_are_dropped_together_or_not_at_all() {
     assert_eq!((done.files, done.linked), (2, 1));
 }
 
+/// In one step with the directory that holds them all; where no directory does, they stay.
+#[test]
+fn a_directory_goes_with_all_names_of_a_file() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for format in UNIONS {
+        let temp = Temp::new();
+        let (lower, store) = (temp.join("base"), temp.join("store"));
+        sh(
+            "mkdir $1; cd $1; mkdir -p one two/l two/r three four five; for d in one two/l three four five; do echo $d > $d/a; done
+            for d in one three four five; do ln $d/a $d/b; done; ln two/l/a two/r/a; ln three/a c; mkfifo one/p; ln one/p one/q
+            find . -exec touch -h -d @1500000000 {} +; mkdir $2; cp -a * $2; cd $2
+            rm c; ln four/a four/new; echo mine > five/mine; touch -d @1500000000 three four; touch -r $1 .",
+            &[&lower, &store],
+        );
+        let done = keeps_view(format, &store, &lower, format.name());
+        // One more name in the base, one more in the store, and a directory that has something else.
+        assert_eq!((done.files, done.directories, done.linked), (6, 4, 6), "{}: {done:?}", format.name());
+        let left = run(Command::new("sh").args(["-c", "cd $1; echo *", "sh"]).arg(&store));
+        assert_eq!(left, "five four three\n", "{}", format.name());
+        assert!(done.bytes > 0);
+    }
+}
+
 #[test]
 fn the_command_line() {
     if !require("root", common::root()) {

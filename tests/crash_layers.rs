@@ -99,10 +99,16 @@ fn a_restore_in_bare_directories() {
     }
 }
 
-/// A store with what `compact` drops: copies of the base's, whiteouts of nothing, a mark that hides nothing.
+/// A base that has links, too.
+fn linked_base(lower: &Path) {
+    base(lower);
+    sh("cd $1; mkdir -p h/i; echo h > h/a; ln h/a h/i/b; touch -d @1500000000 h/a h/i h .", &[lower]);
+}
+
+/// A store with what `compact` drops: copies of the base's, whiteouts of nothing, a mark that hides nothing, a directory of links.
 fn droppable(format: Format, lower: &Path, store: &Path) {
     sh(
-        "mkdir $2; cd $2; cp -a $1/d $1/f .; echo mine > mine; mkdir -p a; echo > a/mine; touch -r $1 .",
+        "mkdir $2; cd $2; cp -a $1/d $1/f $1/h .; echo mine > mine; mkdir -p a; echo > a/mine; touch -r $1 .",
         &[lower, store],
     );
     match format {
@@ -128,7 +134,7 @@ fn a_compaction() {
     for format in [Format::Overlay, Format::MiniFo, Format::Aufs] {
         let temp = Temp::quick();
         let (lower, master, store) = (temp.join("base"), temp.join("master"), temp.join("store"));
-        base(&lower);
+        linked_base(&lower);
         droppable(format, &lower, &master);
         let fresh = || sh("rm -rf $2; cp -a $1 $2", &[&master, &store]);
         let names = || run(Command::new("sh").args(["-ec", "cd $1; find . | sort", "sh"]).arg(&store));
@@ -138,6 +144,7 @@ fn a_compaction() {
         let before = seen(format, &store, &lower);
         assert!(node.run(&args).status.success());
         let end = names();
+        assert!(!end.contains("./h"), "{end}");
         Trial {
             node: &node,
             args: &args,
@@ -162,7 +169,7 @@ fn a_compaction_of_a_sliver() {
     }
     let node = Node::new("ext4", 32);
     let (lower, store) = (node.dir().join("lower"), node.store("a").join("upper"));
-    base(&lower);
+    linked_base(&lower);
     node.ok(&["base", "add", "b", lower.to_str().unwrap()]);
     let tree = node.lxcpath.join(".base/b/tree");
     node.ok(&["create", "a", "--base", "b", "--backend", "overlay"]);

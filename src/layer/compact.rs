@@ -1,11 +1,14 @@
 //! What a store holds and needs not, because the base has it again, is dropped: one step at a time, each of which leaves the view as
 //! it is, and none of which needs space.
 
+mod linked;
+
 use std::ffi::CString;
 
 use nix::errno::Errno;
 use serde::Serialize;
 
+use self::linked::Held;
 use super::ahead::Ahead;
 use super::covered::covered;
 use super::decode::{OPAQUE, WH};
@@ -34,7 +37,7 @@ pub struct Compacted {
     pub garbage: u64,
     /// The bytes that the disk got back.
     pub bytes: u64,
-    /// As the base's, but kept: they share their content with other names, here or in the base, and no one step drops them all.
+    /// As the base's, but kept: they share their content with other names, here or in the base, and no directory goes with all.
     pub linked: u64,
     /// As the base's, but kept: they are immutable, or the disk was too full to write mini_fo's records anew.
     pub stuck: u64,
@@ -49,6 +52,8 @@ struct Level {
     kept: bool,
     /// mini_fo's records of it could not be written anew: they may still delete what its files stand for.
     recorded: bool,
+    /// What can go with it alone.
+    held: Held,
 }
 
 /// A run through a store.
@@ -185,9 +190,7 @@ impl<'a> Compact<'a> {
             return self.keep();
         }
         if node.stat.links > 1 || base.stat.links > 1 {
-            self.done.linked += 1;
-            (self.tell)("as in the base, but has other names: kept", entry.path)?;
-            return self.keep();
+            return self.hold(entry, node, base);
         }
         if !self.dry_run {
             if self.roots.is_some() {
@@ -244,7 +247,8 @@ impl<'a> Compact<'a> {
                 }
             }
         }
-        let mut level = Level { time: node.stat.mtime, kept: false, recorded: false };
+        let (time, held) = (node.stat.mtime, Held::default());
+        let mut level = Level { time, kept: false, recorded: false, held };
         if self.format == Format::MiniFo {
             let dir = node.dir.child(node.name).map_err(open())?;
             self.records(&dir, below.as_ref().filter(|_| merges), entry.path, &mut level)?;
@@ -328,7 +332,10 @@ impl<'a> Compact<'a> {
         let base = entry.base.is_some_and(|base| base.stat.kind == Kind::Dir);
         let plain = entry.change == Change::Meta && entry.from.is_none() && !entry.path.is_empty();
         if level.kept || !base || !plain || !self.same(&entry)? {
-            return self.keep().map(drop);
+            return self.stay(level.held);
+        }
+        if !level.held.is_empty() {
+            return self.whole(&entry, Side { stat: &stat, ..node }, level.held);
         }
         if !self.dry_run {
             match node.dir.remove_dir(node.name) {

@@ -316,8 +316,8 @@ impl Scratch {
         rewritten.and_then(|_| dir.sync()).map_err(sys("rewrite the records beside", path))
     }
 
-    /// Removes a name in one step: a directory is moved away first.
-    fn take_out(&self, dir: &Dir, name: &CStr) -> nix::Result<()> {
+    /// Removes a name in one step: a directory is moved here, to be cleared.
+    pub(super) fn take_out(&self, dir: &Dir, name: &CStr) -> nix::Result<()> {
         match super::walk::stat(dir, name)? {
             None => Ok(()),
             Some(stat) if stat.kind == Kind::Dir => dir.rename(name, &self.place()?, OLD),
