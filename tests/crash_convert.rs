@@ -41,6 +41,15 @@ fn conversions_between_a_union_and_a_snapshot() {
     }
 }
 
+/// What is stored for a daemon is written without it.
+#[test]
+fn conversions_to_a_store_of_a_daemon() {
+    if ready() {
+        let node = node("ext4", 64, "overlay");
+        trial(&node, &["convert", "s", "--to", "fuse-overlayfs"]);
+    }
+}
+
 #[test]
 fn the_way_back_from_a_conversion() {
     if !ready() {
