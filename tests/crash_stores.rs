@@ -14,10 +14,8 @@ use std::process::Command;
 use common::faults::Trial;
 use common::layers::said;
 use common::node::run;
-use common::slivers::{Saved, in_stores, view};
+use common::slivers::{Saved, in_stores};
 use common::tar::Tar;
-use common::tree::{assert_same, copy, installed, sh_in};
-use common::{listing, require};
 use made::{check, node, only, ready, seen, trial};
 
 /// A rebase, the way back from it, and its end.
@@ -75,19 +73,6 @@ fn an_import() {
         tidy: &|what| only(&node, &[&["s"]], what),
     }
     .run();
-}
-
-#[test]
-fn a_sync() {
-    if !ready() || !require("rsync", installed("rsync")) {
-        return;
-    }
-    let node = node("ext4", 64, "overlay");
-    let source = node.dir().join("source");
-    copy(&node.dir().join("old"), &source);
-    sh_in(&source, "echo new > new; rm d/e; touch -d @1700000000 new d .");
-    trial(&node, &["sync", "s", source.to_str().unwrap()]);
-    assert_same(&view(&node, "s"), &listing::of(&source, true), "synced");
 }
 
 /// A creation with data: there is none, or the whole of it.

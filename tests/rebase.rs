@@ -111,7 +111,7 @@ fn whole_way(node: &Node, kind: &str) {
     assert_eq!(in_stores(node), [".old.s", "s"]);
     assert!(node.fails(4, &["base", "remove", "b"]).contains("is used by s"));
     assert_eq!(node.json(&["rebase", "s", "--onto", "c", "--json"])["state"], "unchanged");
-    node.fails(2, &["convert", "s", "--undo"]);
+    assert!(node.fails(2, &["convert", "s", "--undo"]).contains("sliverfs rebase s --undo"));
     node.ok(&["rebase", "s", "--undo"]);
     assert_eq!((in_stores(node), base(node, "s").as_str()), (vec!["s".to_owned()], "b"));
     assert_same(&listed(node, "s", false), &before, "undone");
