@@ -284,7 +284,6 @@ fn the_command_line() {
     );
 }
 
-/// A full disk is when an operator compacts.
 /// On a disk that was taken out of a node, somebody may have put a link in the store's place.
 #[test]
 fn a_link_in_the_place_of_a_store_is_not_followed() {
@@ -298,7 +297,7 @@ fn a_link_in_the_place_of_a_store_is_not_followed() {
     );
     for store in ["store", "store/", "abs"] {
         let store = temp.join(store);
-        let output = bare("overlay", &temp.join("base"), &store, &[]);
+        let output = bare("compact", Format::Overlay, &temp.join("base"), &store, &[]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && said.contains("a link is not followed"), "{said}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
@@ -309,6 +308,7 @@ fn a_link_in_the_place_of_a_store_is_not_followed() {
     assert!(temp.join("outside/f").exists() && !temp.join("out").exists());
 }
 
+/// A full disk is when an operator compacts.
 #[test]
 fn a_full_disk_is_emptied_and_a_store_in_use_is_left_alone() {
     if !require("root", common::root()) {
