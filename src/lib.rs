@@ -22,6 +22,7 @@ pub mod mount;
 pub mod name;
 pub mod out;
 pub mod proc;
+pub mod quota;
 pub mod shell;
 pub mod size;
 pub mod state;

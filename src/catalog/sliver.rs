@@ -13,6 +13,7 @@ use crate::json::{FromJson, Json};
 use crate::kind::Kind;
 use crate::mount::seed;
 use crate::name::Name;
+use crate::quota::Limit;
 use crate::sys::file;
 
 /// The record's file name, in the store's folder.
@@ -36,6 +37,9 @@ pub struct Sliver {
     /// How often the store was converted: of two stores of one sliver, the newer one has more.
     #[serde(skip_serializing_if = "is_zero")]
     pub converted: u64,
+    /// The bytes that it may add to its base, and what keeps it to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Limit>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it so
@@ -53,6 +57,10 @@ impl FromJson for Sliver {
             backend: Kind::parse(json.text("backend")?)?,
             created: json.number("created")?,
             converted: json.number("converted").unwrap_or(0),
+            quota: match json.get("quota") {
+                Json::Null => None,
+                limit => Some(Limit::from_json(limit)?),
+            },
         })
     }
 }

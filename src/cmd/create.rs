@@ -232,6 +232,7 @@ fn stage(
         digest: base.digest.clone(),
         backend: kind,
         converted: 0,
+        quota: None,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?));

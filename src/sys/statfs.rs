@@ -25,6 +25,10 @@ pub struct Disk {
     pub magic: u32,
     /// The file system's id, the same for as long as it is the same file system.
     pub id: u64,
+    /// Bytes that files can take.
+    pub total: u64,
+    /// Bytes that are free.
+    pub free: u64,
     /// Bytes that are free to an unprivileged user.
     pub available: u64,
     /// Is the mount, or the file system below it, read-only? None on kernels that do not tell (before 2.6.36).
@@ -55,6 +59,8 @@ pub fn of(path: &Path) -> Result<Disk> {
         read_only,
         magic,
         id: u64::from_ne_bytes(id),
+        total: block.saturating_mul(answer.f_blocks),
+        free: block.saturating_mul(answer.f_bfree),
         available: block.saturating_mul(answer.f_bavail),
     })
 }

@@ -1,0 +1,144 @@
+//! Is there room for a promise? The node counts what it promised to its slivers, and not what happens to be free.
+
+use crate::catalog::{Root, Sliver};
+use crate::error::{Error, Result};
+use crate::name::Name;
+use crate::size::Size;
+use crate::sys::statfs;
+
+/// A factor of one, as it is kept: in thousandths, since router cores have no floating point.
+pub const ONE: u64 = 1000;
+
+/// What the operator allows to be promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// `reserve`: bytes of the disk that are promised to nobody.
+    pub reserve: u64,
+    /// `overcommit`: how often the rest may be promised, in thousandths.
+    pub overcommit: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { reserve: 0, overcommit: ONE }
+    }
+}
+
+impl Policy {
+    /// May more be promised than there is?
+    pub const fn overcommits(self) -> bool {
+        self.overcommit > ONE
+    }
+
+    /// The bytes that may be promised on a disk of `total` bytes.
+    pub const fn promisable(self, total: u64) -> u64 {
+        let rest = total.saturating_sub(self.reserve);
+        // Divided first: a product may not fit, and a part of a thousand bytes is nothing to promise.
+        (rest / ONE).saturating_mul(self.overcommit).saturating_add(rest % ONE * self.overcommit / ONE)
+    }
+}
+
+/// Takes a factor such as `1.5` as thousandths. Less than one, and more than 1000, is none.
+pub fn parse_factor(text: &str) -> Result<u64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && matches!(text.len(), 1..=4);
+    let number = |text: &str| text.parse::<u64>().ok().filter(|_| digits(text));
+    let scale = match part.len() {
+        1 => Some(100),
+        2 => Some(10),
+        3 => Some(1),
+        _ => None,
+    };
+    let factor = match (number(whole), number(part), scale) {
+        (Some(whole), Some(part), Some(scale)) => Some(whole * ONE + part * scale),
+        _ => None,
+    };
+    factor.filter(|factor| (ONE..=ONE * ONE).contains(factor)).ok_or_else(|| {
+        Error::usage(format!("`{}` is no factor", crate::out::escape(text.as_bytes())))
+            .way_out("give 1 or more, with up to three places behind the point: 1.5")
+    })
+}
+
+/// Refuses to promise `bytes` to the sliver where the node's promises to all would then be more than the policy allows. What it was
+/// promised before is given back.
+pub fn admit(root: &Root, policy: Policy, name: &Name, bytes: u64) -> Result<()> {
+    let mut promised = 0u64;
+    for other in Sliver::names(root)? {
+        // A record that cannot be read promises nothing that could be kept.
+        if let Some(limit) = Sliver::load(root, &other).ok().filter(|_| other != *name) {
+            promised = promised.saturating_add(super::limit(root, &limit).map_or(0, |limit| limit.bytes));
+        }
+    }
+    let total = statfs::of(&root.stores())?.total;
+    judge(policy, total, promised, bytes, &root.path().display().to_string())
+}
+
+fn judge(policy: Policy, total: u64, promised: u64, bytes: u64, disk: &str) -> Result<()> {
+    let most = policy.promisable(total);
+    if promised.checked_add(bytes).is_some_and(|sum| sum <= most) {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "{} more cannot be promised on the disk of {disk}: it has {}, of which {} may be promised, and {} are",
+        Size(bytes),
+        Size(total),
+        Size(most),
+        Size(promised)
+    ))
+    .way_out("ask for less, destroy a sliver, or allow more with `option overcommit '1.5'` or a smaller `option reserve`"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn promises_are_counted_in_whole_bytes() {
+        let plain = Policy::default();
+        let half_more = Policy { reserve: 0, overcommit: 1500 };
+        for unit in [KIB, MIB, GIB, 1 << 40] {
+            let ok = |policy, promised, bytes| judge(policy, 8 * unit, promised, bytes, "/").is_ok();
+            assert!(ok(plain, 4 * unit, 4 * unit) && !ok(plain, 4 * unit, 4 * unit + 1));
+            assert!(ok(half_more, 8 * unit, 4 * unit) && !ok(half_more, 8 * unit, 4 * unit + 1));
+            let reserve = Policy { reserve: unit, overcommit: ONE };
+            assert!(ok(reserve, 0, 7 * unit) && !ok(reserve, 0, 7 * unit + 1));
+            assert!(ok(Policy { reserve: 9 * unit, ..plain }, 0, 0));
+            assert!(!ok(Policy { reserve: 9 * unit, ..plain }, 0, 1));
+        }
+    }
+
+    #[test]
+    fn beyond_what_32_bits_hold() {
+        let plain = Policy::default();
+        assert!(judge(plain, 6 * GIB, 3 * GIB, 3 * GIB, "/").is_ok());
+        assert!(judge(plain, 6 * GIB, 3 * GIB, 3 * GIB + 1, "/").is_err());
+        assert!(judge(plain, u64::MAX, u64::MAX, 1, "/").is_err(), "a sum that overflows is too much");
+        let most = Policy { reserve: 0, overcommit: ONE * ONE };
+        assert_eq!(most.promisable(u64::MAX), u64::MAX);
+        assert_eq!(Policy { reserve: 0, overcommit: 1001 }.promisable(4 * GIB + 999), 4 * GIB + 999 + 4_294_968);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_the_numbers() {
+        let err = judge(Policy { reserve: 2 * MIB, overcommit: ONE }, 10 * MIB, 5 * MIB, 4 * MIB, "/srv");
+        let text = err.unwrap_err().to_string();
+        for part in ["4 MiB more", "/srv", "10 MiB", "8 MiB may", "5 MiB are"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn factors() {
+        for (text, factor) in [("1", 1000), ("1.5", 1500), ("2.25", 2250), ("1.001", 1001), ("1000", 1_000_000)] {
+            assert_eq!(parse_factor(text).unwrap(), factor, "{text}");
+        }
+        for text in ["", "0", "0.9", "1.", ".5", "1.0001", "-1", "+1", "1,5", "1.5.0", "1001", "99999"] {
+            assert!(parse_factor(text).is_err(), "{text}");
+        }
+    }
+}

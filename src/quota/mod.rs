@@ -1,0 +1,108 @@
+//! The limit of a sliver: the bytes that it may add to its base, and what keeps it to them.
+//!
+//! A means is data, as a backend is: what it needs, whether it holds against a tenant who is root in the container, and how it is
+//! set, read and taken away. There is no trait: each question is one `match` that the compiler checks.
+//!
+//! - `image` ([`image`]): the store's layers lie in an ext4 in the file `quota.img`, whose size is the limit. It needs mkfs.ext4 and
+//!   a loop device, and holds against anybody: nothing in it reaches the disk outside of it. All of it is taken from the disk when
+//!   it is made, since a disk that is full later would be EIO in there; only where the operator overcommits it is laid out sparse.
+//! - `seed`: the store is a writable image as it is ([`crate::mount::seed`]), and its size is the limit.
+//! - `soft`: no more than a number beside what is measured; it is never called a quota.
+//!
+//! An image lies mounted on the folder `quota` of its store while anybody works on it: before the view, and gone after it. Nothing
+//! makes the folders in there but the one step that formats it, so that an image that is not mounted is an error and never a
+//! way onto the plain disk.
+
+pub mod admission;
+pub mod image;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use serde::Serialize;
+
+use crate::catalog::{Root, Sliver};
+use crate::error::{Context, Error, Result};
+use crate::json::{FromJson, Json};
+use crate::mount::seed;
+use crate::out::escape;
+use crate::tree;
+
+/// What keeps a sliver to its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// The layers lie in an image of that size.
+    Image,
+    /// The store is an image by its backend.
+    Seed,
+    /// Nothing: what is taken is measured and told.
+    Soft,
+}
+
+impl Means {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Image, Self::Seed, Self::Soft];
+
+    /// The name on the command line, in UCI and in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Seed => "seed",
+            Self::Soft => "soft",
+        }
+    }
+
+    /// Takes a text as a means.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|means| means.name() == text).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::usage(format!("`{}` is no means of a limit", escape(text.as_bytes())))
+                .way_out(format!("take auto, {names}"))
+        })
+    }
+
+    /// Does anything stop the sliver at its limit?
+    pub const fn is_hard(self) -> bool {
+        !matches!(self, Self::Soft)
+    }
+}
+
+impl Serialize for Means {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
+/// A limit, as it is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// The bytes.
+    pub bytes: u64,
+    /// What keeps the sliver to them.
+    pub means: Means,
+}
+
+impl FromJson for Limit {
+    fn from_json(json: &Json) -> Result<Self> {
+        Ok(Self { bytes: json.number("bytes")?, means: Means::parse(json.text("means")?)? })
+    }
+}
+
+/// The limit of a sliver, where it has one: the recorded one, or the size of a store that is an image by its backend.
+pub fn limit(root: &Root, sliver: &Sliver) -> Option<Limit> {
+    let seed = || Some(Limit { bytes: sliver.limit(root)?, means: Means::Seed });
+    sliver.quota.or_else(seed)
+}
+
+/// Bytes of its limit that a sliver uses. What the tables of an image take is counted, since the sliver cannot have it.
+pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
+    let store = root.store(&sliver.name);
+    match limit(root, sliver).map(|limit| limit.means) {
+        Some(Means::Image) => image::used(&store),
+        Some(Means::Seed) => {
+            let path = store.join(seed::STORE);
+            Ok(fs::metadata(&path).at("look at", &path)?.blocks().saturating_mul(512))
+        }
+        Some(Means::Soft) | None => tree::space(&store),
+    }
+}
