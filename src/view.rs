@@ -13,12 +13,14 @@ use crate::catalog::mounted::source;
 use crate::catalog::{Mounted, Root, Sliver};
 use crate::error::{Class, Context, Error, Result};
 use crate::kind::Kind;
+use crate::layer::Format;
 use crate::lxc::Sockets;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, fuse};
 use crate::name::Name;
 use crate::out::{escape, joined};
+use crate::quota::image;
 use crate::sys::{mountpoint, statfs};
 
 /// The plan that mounts a sliver; empty where its view is up already.
@@ -73,10 +75,13 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
         ))
         .way_out("put it back, from a copy or another node"));
     }
-    let ground = Ground { root, base, kind: sliver.backend, features };
+    let ground = Ground { root, base, kind: sliver.backend, features, image: sliver.has_image() };
     steps.extend([Step::CreateDir(root.container(name)), Step::CreateDir(view.clone())]);
     if stands_on_image(root, sliver, base) {
         steps.extend(ground.image(&MountInfo::of_self()?));
+    }
+    if sliver.has_image() {
+        steps.extend(image::mount_steps(&root.store(name), Format::of(sliver.backend)));
     }
     steps.extend(ground.mount(name.as_str(), &view)?);
     Ok(steps)
@@ -102,10 +107,12 @@ pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<()> {
     free_seed(root, sliver.backend, &sliver.base)?;
     exec::run(steps)?;
     let view = root.view(&sliver.name);
+    let store = root.store(&sliver.name);
     let noted = check(root, sliver, &view)
-        .and_then(|()| Mounted::note(root, &sliver.name, sliver.backend, source(&root.store(&sliver.name))));
+        .and_then(|()| if sliver.has_image() { image::keep_spare(&store.join(image::POINT)) } else { Ok(()) })
+        .and_then(|()| Mounted::note(root, &sliver.name, sliver.backend, source(&store)));
     noted.inspect_err(|_| {
-        if let Err(err) = exec::unmount(&view) {
+        if let Err(err) = exec::unmount(&view).and_then(|()| image::release(&store)) {
             log::warn!("{err}");
         }
     })
@@ -214,6 +221,7 @@ pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<()> {
         if in_use(root, name, sliver.backend, features)? == Some(false) || holders(root, name)?.is_empty() {
             Mounted::forget(root, name)?;
         }
+        image::release(&root.store(name))?;
         release_base(root, &sliver.base)?;
     }
     Ok(())

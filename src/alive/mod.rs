@@ -19,6 +19,7 @@ use crate::mount::plan::MountCall;
 use crate::mount::seed;
 use crate::name::Name;
 use crate::out::joined;
+use crate::quota::image;
 use crate::sys::console::Quiet;
 use crate::sys::{loopdev, pause};
 
@@ -70,10 +71,12 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
 /// How often a store that nobody visible holds is asked for again, a [`pause`] apart.
 const PATIENCE: u32 = 50;
 
-/// The loop device on the image of a store that grew from a seed. Since the kernel frees it with its last user, it tells of every
+/// The loop device on the image of a store that grew from a seed or is limited by it. Since the kernel frees it with its last user, it tells of every
 /// use: mounted anywhere, detached, or another's.
 fn bound(root: &Root, name: &Name) -> Result<Option<PathBuf>> {
-    loopdev::bound_to(&root.store(name).join(seed::STORE))
+    let store = root.store(name);
+    let limited = store.join(image::FILE);
+    loopdev::bound_to(&if limited.exists() { limited } else { store.join(seed::STORE) })
 }
 
 /// Asks the kernel whether the store's upper folder is in use by any mount, also a detached one.
@@ -81,6 +84,11 @@ fn bound(root: &Root, name: &Name) -> Result<Option<PathBuf>> {
 /// By a mount that never comes about ([`union::in_use`]), or by the lock of the daemon that serves it. None where the driver cannot
 /// tell.
 pub fn in_use(root: &Root, name: &Name, kind: Kind, features: Features) -> Result<Option<bool>> {
+    let store = root.store(name);
+    if store.join(image::FILE).exists() && !image::is_mounted(&store) {
+        // Who holds a view of it holds its image, too, in whatever namespace.
+        return bound(root, name).map(|device| Some(device.is_some()));
+    }
     let union = match kind {
         Kind::Union(union) => union,
         Kind::FuseOverlayfs => return fuse::serves(&root.upper(name)).map(Some),
@@ -90,7 +98,8 @@ pub fn in_use(root: &Root, name: &Name, kind: Kind, features: Features) -> Resul
     if !union.caps().tells_in_use || !features.index {
         return Ok(None);
     }
-    let options = dialect::in_use(".base", &format!(".store/{name}/upper"))?;
+    let folder = if image::is_mounted(&store) { "/quota" } else { "" };
+    let options = dialect::in_use(".base", &format!(".store/{name}{folder}/upper"))?;
     let target = root.run().join("mounted");
     let call = MountCall {
         fstype: union.caps().fstype,

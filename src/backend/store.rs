@@ -27,9 +27,17 @@ pub struct Ground<'a> {
     pub kind: Kind,
     /// The options that the kernel knows for it.
     pub features: Features,
+    /// The layers lie in the store's image, which is mounted.
+    pub image: bool,
 }
 
 impl Ground<'_> {
+    /// The layers of the store folder `.store/STORE`.
+    fn layers(&self, store: &str) -> Layers {
+        let image = if self.image { "/quota" } else { "" };
+        Layers::new(&self.lower(), &format!(".store/{store}{image}"))
+    }
+
     /// The folder of the base's tree, as a layer's name: relative to LXCPATH, or the image's mount point.
     fn lower(&self) -> String {
         match self.base.form {
@@ -113,7 +121,7 @@ impl Ground<'_> {
                 steps
             }
             Kind::FuseOverlayfs => {
-                let layers = Layers::new(&self.lower(), &format!(".store/{store}"));
+                let layers = self.layers(store);
                 vec![Step::Serve(Box::new(fuse::Call {
                     source: source(&folder),
                     layers: daemon::options(&layers)?,
@@ -128,7 +136,7 @@ impl Ground<'_> {
     }
 
     fn call(&self, union: Union, store: &str, target: PathBuf) -> Result<MountCall> {
-        let layers = Layers::new(&self.lower(), &format!(".store/{store}"));
+        let layers = self.layers(store);
         Ok(MountCall {
             fstype: union.caps().fstype,
             source: source(&self.root.stores().join(store)),

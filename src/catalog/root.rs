@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::name::Name;
 use crate::out::escape;
+use crate::quota::image;
 
 /// The marker's name: it says that this is the disk that carries the slivers, and not its empty mount point.
 pub const MARKER: &str = ".sliverfs";
@@ -145,9 +146,9 @@ impl Root {
         self.stores().join(name)
     }
 
-    /// The upper folder of one sliver's store, where it is a union's.
+    /// The upper folder of one sliver's store, where it is a union's. Where it lies in an image, it is there while that is mounted.
     pub fn upper(&self, name: &Name) -> PathBuf {
-        self.store(name).join("upper")
+        image::content(&self.store(name)).join("upper")
     }
 
     /// `NAME`: LXC's folder of the sliver, with its configuration and the view's mount point.

@@ -13,7 +13,7 @@ use crate::json::{FromJson, Json};
 use crate::kind::Kind;
 use crate::mount::seed;
 use crate::name::Name;
-use crate::quota::Limit;
+use crate::quota::{Limit, Means};
 use crate::sys::file;
 
 /// The record's file name, in the store's folder.
@@ -99,6 +99,11 @@ impl Sliver {
     /// Writes the record into a store's folder.
     pub fn write(&self, store: &Path) -> Result<()> {
         record::write(store, FILE, self)
+    }
+
+    /// Do the layers of its store lie in an image, which is mounted for it?
+    pub fn has_image(&self) -> bool {
+        self.quota.is_some_and(|limit| limit.means == Means::Image)
     }
 
     /// The limit of a store that is an image, in bytes; none where the backend keeps none.

@@ -54,6 +54,7 @@ pub enum Command {
     Export,
     Import,
     Sync,
+    Quota,
     Hook,
     Version,
 }
@@ -163,7 +164,7 @@ pub static PROGRAM: Spec = group(
             "Create a sliver on a base.",
             1,
             &[info("name", "the sliver's name")],
-            &[ON, BACKEND, SIZE, DATA, DRY_RUN],
+            &[ON, BACKEND, SIZE, QUOTA, MEANS, DATA, DRY_RUN],
         ),
         one(Command::Mount, "mount", "Mount slivers.", 0, &[SLIVERS], &[ALL, DRY_RUN]),
         one(Command::Umount, "umount", "Unmount slivers.", 0, &[SLIVERS], &[ALL, DRY_RUN]),
@@ -263,6 +264,14 @@ pub static PROGRAM: Spec = group(
                 ),
             ],
             &[DRY_RUN, JSON],
+        ),
+        one(
+            Command::Quota,
+            "quota",
+            "Limit what a sliver may add to its base.",
+            1,
+            &[SLIVER, info("size", "the bytes: 64M; or none. Without it, the limit is told")],
+            &[MEANS],
         ),
         one(
             Command::Hook,

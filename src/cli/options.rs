@@ -85,6 +85,8 @@ options! {
     Needed on ON "--base" "the base";
     Valued backend BACKEND "--backend" "auto, or a kind that `probe` lists (default: UCI's, or auto)";
     Valued size SIZE "--size" "the limit of a btrfs-seed store: bytes, or with K, M, G, T (at least 256M, default 1G)";
+    Valued quota QUOTA "--quota" "the bytes that it may add to the base: 64M";
+    Valued means MEANS "--means" "what keeps it to them: auto, image, or soft, which only measures (default: UCI's, or auto)";
     Valued data DATA "--data" "an archive to unpack into the new sliver";
     Valued pack PACK "--pack" "pack the tree as an image: squashfs, erofs or btrfs (a seed)";
     Valued to TO "--to" "auto, or a kind that `probe` lists, even where this kernel lacks it; of bare directories, the new format";

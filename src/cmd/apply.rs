@@ -6,7 +6,7 @@ use crate::catalog::{Root, Sliver, root};
 use crate::cli::Args;
 use crate::cmd::create::{self, create};
 use crate::cmd::{Ctx, convert, mount, probe as probe_cmd};
-use crate::config::{BaseWanted, Config, SliverWanted};
+use crate::config::{BaseWanted, Config, Main, SliverWanted};
 use crate::error::{Class, Error, Result};
 use crate::kind::{Choice, Kind};
 use crate::out;
@@ -53,7 +53,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     }
     for wanted in config.slivers.iter().filter(|sliver| sliver.enabled) {
         let to_come = args.dry_run && !root.base(&wanted.base).exists() && to_come.contains(&&wanted.base);
-        if let Err(err) = bring_up(&root, wanted, config.main.convert, args.dry_run, to_come) {
+        if let Err(err) = bring_up(&root, wanted, &config.main, args.dry_run, to_come) {
             failed += 1;
             log::error!("{}", config.problem(&wanted.place, err.to_string()));
         }
@@ -92,7 +92,7 @@ fn add_base(root: &Root, wanted: &BaseWanted, dry_run: bool) -> Result<()> {
 fn bring_up(
     root: &Root,
     wanted: &SliverWanted,
-    convert: bool,
+    main: &Main,
     dry_run: bool,
     base_to_come: bool,
 ) -> Result<()> {
@@ -103,8 +103,11 @@ fn bring_up(
         backend: Choice::parse(&wanted.backend)?,
         data: wanted.data.as_deref(),
         size: wanted.size,
+        quota: wanted.quota,
+        means: main.quota_mode,
+        policy: main.policy,
     };
-    if convert::settle(root, name, convert, &wanted.backend, dry_run, true)? && dry_run {
+    if convert::settle(root, name, main.convert, &wanted.backend, dry_run, true)? && dry_run {
         out::line(&format!("sliverfs convert {name} --to {}", wanted.backend))?;
         return if wanted.mount { out::line(&format!("sliverfs mount {name}")) } else { Ok(()) };
     }
@@ -119,12 +122,13 @@ fn bring_up(
     let created = base_to_come && !there || !create(root, &request, dry_run)?.is_empty();
     if created && dry_run {
         let size = wanted.size.map_or_else(String::new, |size| format!(" --size {size}"));
+        let quota = wanted.quota.map_or_else(String::new, |bytes| format!(" --quota {bytes}"));
         let data = match &wanted.data {
             Some(path) => format!(" --data {}", shell::path(path)),
             None => String::new(),
         };
         out::line(&format!(
-            "sliverfs create {name} --base {} --backend {}{size}{data}",
+            "sliverfs create {name} --base {} --backend {}{size}{quota}{data}",
             wanted.base, wanted.backend
         ))?;
     } else if created {

@@ -25,6 +25,7 @@ use crate::mount::plan::{Rewrite, Step};
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out;
+use crate::quota;
 use crate::size::Size;
 use crate::sys::statfs;
 use crate::tree;
@@ -144,6 +145,7 @@ fn convert(
         }
         return Ok(report);
     }
+    quota::refuse_image(sliver)?;
     create::check_kind(to, &base, size)?;
     offline::refuse(root, name, Some(sliver.backend))?;
     statfs::refuse_read_only(&root.stores())?;
@@ -219,7 +221,7 @@ impl Plan {
     fn new(root: &Root, sliver: &Sliver, base: &Base, to: Kind, size: Option<u64>) -> Result<Self> {
         let name = &sliver.name;
         let stage = sweep::new_store(root, name);
-        let ground = |kind| Ground { root, base, kind, features: Features::default() };
+        let ground = |kind| Ground { root, base, kind, features: Features::default(), image: false };
         let (old, new) = (ground(sliver.backend), ground(to));
         let grows = sliver.backend.grows_image() || to.grows_image();
         let mut look = Vec::new();

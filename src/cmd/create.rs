@@ -19,6 +19,8 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
+use crate::quota::admission::{self, Policy};
+use crate::quota::{self, Limit, Means, image};
 use crate::size::Size;
 use crate::sys::{file, statfs};
 use crate::view;
@@ -35,7 +37,15 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         Some(choice) => choice,
         None => Choice::parse(&ctx.config()?.main.backend)?,
     };
-    let wanted = Wanted { name, base, backend, data: args.data.path(), size };
+    let quota = args.quota.parse(Size::parse)?.map(|size| size.0);
+    if quota.is_some() {
+        // What may be promised is what the operator meant, and no default in its place.
+        ctx.config()?.check_main()?;
+    }
+    let main = &ctx.config()?.main;
+    let means = args.means.parse(quota::parse_mode)?.unwrap_or(main.quota_mode);
+    let (data, policy) = (args.data.path(), main.policy);
+    let wanted = Wanted { name, base, backend, data, size, quota, means, policy };
     let steps = create(&root, &wanted, args.dry_run)?;
     if args.dry_run {
         return print_plan(&steps);
@@ -61,6 +71,12 @@ pub struct Wanted<'a> {
     pub data: Option<&'a Path>,
     /// The limit of a store that is an image, in bytes.
     pub size: Option<u64>,
+    /// The bytes that it may add to its base.
+    pub quota: Option<u64>,
+    /// What keeps it to them, where that is named.
+    pub means: Option<Means>,
+    /// What may be promised of the disk.
+    pub policy: Policy,
 }
 
 /// Creates a sliver, or completes one whose creation was cut. One that is there as wanted is left as it is: then there are no
@@ -77,7 +93,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
         .way_out("take another name, or move that container away"));
     }
     let Container { mut make, publish: reveal } = container_steps(root, name)?;
-    let mut planned = Vec::new();
+    let (mut planned, mut promised) = (Vec::new(), None);
     let (base, publish) = match there {
         Some(sliver) => {
             check_same(root, &sliver, wanted)?;
@@ -89,9 +105,15 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
             let base = Base::load(root, wanted.base)?;
             statfs::refuse_read_only(&root.stores())?;
             let kind = choose(root, wanted.backend, &base, dry_run)?;
-            check_kind(kind, &base, wanted.size)?;
+            let limit = wanted.quota.map(|bytes| Limit::new(kind, wanted.means, bytes)).transpose()?;
+            let of_seed = limit.filter(|limit| limit.means == Means::Seed).map(|limit| limit.bytes);
+            check_kind(kind, &base, wanted.size.or(of_seed))?;
+            promised = limit;
+            if let Some(limit) = limit {
+                admission::admit(root, wanted.policy, name, limit)?;
+            }
             let data = wanted.data.map(real_file).transpose()?;
-            let stage = || stage(root, wanted, &base, kind, data.as_deref(), &make);
+            let stage = || stage(root, wanted, (&base, kind, limit), data.as_deref(), &make);
             if dry_run {
                 planned = stage()?;
             } else {
@@ -114,6 +136,10 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
                 let _catalog = root.lock_catalog()?;
                 Base::load(root, wanted.base)
                     .and_then(|now| same_base(&base, &now))
+                    // Another one may have been promised the rest meanwhile.
+                    .and_then(|()| {
+                        promised.map_or(Ok(()), |limit| admission::admit(root, wanted.policy, name, limit))
+                    })
                     .and_then(|()| exec::run(&publish))
                     .inspect_err(|_| left_over(root, name))?;
             }
@@ -158,6 +184,15 @@ fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
             Size(size)
         ))
         .way_out("leave the size out, or destroy it first"));
+    }
+    if let Some(bytes) =
+        wanted.quota.filter(|bytes| quota::limit(root, sliver).map(|limit| limit.bytes) != Some(*bytes))
+    {
+        return Err(Error::usage(format!(
+            "the sliver `{}` is there already, with another limit",
+            sliver.name
+        ))
+        .way_out(format!("sliverfs quota {} {bytes} changes it", sliver.name)));
     }
     let other_backend = matches!(wanted.backend, Choice::Named(kind) if kind != sliver.backend);
     if sliver.base != *wanted.base || other_backend {
@@ -207,8 +242,7 @@ pub(super) fn check_kind(kind: Kind, base: &Base, size: Option<u64>) -> Result<(
 fn stage(
     root: &Root,
     wanted: &Wanted<'_>,
-    base: &Base,
-    kind: Kind,
+    (base, kind, limit): (&Base, Kind, Option<Limit>),
     data: Option<&Path>,
     container: &[Step],
 ) -> Result<Vec<Step>> {
@@ -216,14 +250,24 @@ fn stage(
     // In the private mount namespace any folder serves as a mount point.
     let target = root.run().join("mounted");
     let stage = sweep::new_store(root, name);
-    let ground = Ground { root, base, kind, features: probe::features(root, kind)? };
+    let in_image = limit.filter(|limit| limit.means == Means::Image);
+    let ground =
+        Ground { root, base, kind, features: probe::features(root, kind)?, image: in_image.is_some() };
     let mut steps = vec![Step::CreateDir(stage.clone())];
     steps.extend(ground.image(&MountInfo::of_self()?));
-    steps.extend(ground.make(&stage, wanted.size, &target));
+    let mut inner = stage.clone();
+    if let Some(limit) = in_image {
+        steps.extend(image::make_steps(&stage, limit.bytes, wanted.policy.overcommits()));
+        inner = stage.join(image::POINT);
+    }
+    steps.extend(ground.make(&inner, wanted.size.or(limit.map(|limit| limit.bytes)), &target));
     if let Some(data) = data {
         steps.extend(ground.mount(&format!(".new.{name}"), &target)?);
         steps.push(Step::Unpack(data.to_owned(), target.clone()));
         steps.push(Step::Unmount(target));
+    }
+    if ground.image {
+        steps.push(Step::Unmount(inner));
     }
     let record = Sliver {
         version: record::VERSION,
@@ -232,7 +276,7 @@ fn stage(
         digest: base.digest.clone(),
         backend: kind,
         converted: 0,
-        quota: None,
+        quota: limit,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?));

@@ -14,6 +14,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, seed};
 use crate::name::Name;
 use crate::out::escape;
+use crate::quota::image;
 use crate::sys::statfs;
 
 /// Destroys a sliver that is alive nowhere. It is hidden by a rename before anything of it is removed.
@@ -38,6 +39,8 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         return lock.remove();
     }
     offline::refuse(root, name, store)?;
+    // A crash may have left it mounted.
+    image::release(&root.store(name))?;
     refuse_mounts_in(&[root.store(name), root.container(name), sweep::new_store(root, name)])?;
     statfs::refuse_read_only(&root.stores())?;
     let (hide, mut remove) = steps(root, name, store.is_some(), container);
@@ -83,6 +86,7 @@ fn backend(root: &Root, name: &Name) -> Result<Option<Kind>> {
     Ok(Some(match Mounted::find(root, name) {
         Some(noted) => noted.backend,
         None if lies("upper") => Union::Overlay.into(),
+        None if lies(image::FILE) => Union::Overlay.into(),
         None if lies(seed::STORE) => Kind::BtrfsSeed,
         None => Kind::Copy,
     }))

@@ -22,6 +22,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::out::{Progress, escape};
+use crate::quota;
 use crate::sys::statfs;
 use crate::tree::{self, Kind, Stat, Time, shown};
 use crate::view;
@@ -40,6 +41,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     };
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
+    quota::refuse_image(&sliver)?;
     let base = Base::load(root, &sliver.base)?;
     view::check_base(&sliver, &base)?;
     offline::refuse(root, name, Some(sliver.backend))?;
@@ -52,7 +54,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     let import = Import {
         root,
         sliver: &sliver,
-        ground: Ground { root, base: &base, kind: sliver.backend, features },
+        ground: Ground { root, base: &base, kind: sliver.backend, features, image: false },
         stage: sweep::new_store(root, name),
         target: root.run().join("mounted"),
     };

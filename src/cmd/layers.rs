@@ -15,6 +15,7 @@ use crate::layer::{Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::{exec, image, private, seed};
 use crate::name::Name;
+use crate::quota::image as quota;
 use crate::sys::mountpoint::look;
 use crate::tree::{self, Dir};
 use crate::view;
@@ -93,32 +94,51 @@ impl<'a> Layers<'a> {
         let base = Base::load(&root, &sliver.base)?;
         view::check_base(&sliver, &base)?;
         let format = Format::of(sliver.backend);
-        let folder = root.store(&sliver.name);
-        let store = match sliver.backend {
+        let stored = root.store(&sliver.name);
+        let inner = match sliver.backend {
             kind if kind.grows_image() => view_of(&root, &sliver.name)?,
-            _ if format.whole() => folder.join("tree"),
-            _ => folder.join("upper"),
+            _ if format.whole() => stored.join("tree"),
+            _ => root.upper(&sliver.name),
         };
-        let store = tree::open(&store)?;
-        let Some((fstype, file)) = base.image(&root) else {
-            return work(format, tree::open(&base.content(&root))?, store, words);
-        };
-        let (folder, mounted) = (root.base(&base.name), root.base_mount(&base.name));
-        private::run(&folder, || {
-            set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", &folder)?;
-            // The namespace has the mount that views stand on, too, whatever becomes of it outside.
-            if MountInfo::of_self()?.at(&mounted).is_some() {
-                return work(format, tree::open(&mounted)?, store, words).map(|()| Vec::new());
-            }
-            // While a seed is mounted, no sliver on it can be.
-            let _lock = if base.form == Form::Btrfs { Some(seed::lock(&file)?) } else { None };
-            image::mount_read_only(fstype, &file, &folder)?;
-            let done = tree::open(&folder).and_then(|tree| work(format, tree, store, words));
-            exec::unmount(&folder)?;
-            done.map(|()| Vec::new())
-        })
-        .map(drop)
+        if sliver.has_image() && !quota::is_mounted(&stored) {
+            return private::run(&stored, || {
+                set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", &stored)?;
+                exec::run(&quota::mount_steps(&stored, format))?;
+                let store = tree::open(&inner)?;
+                let done =
+                    with_base(&root, &base, &mut |tree| work(format, tree, tree::again(&store)?, words));
+                drop(store);
+                quota::keep_spare(&stored.join(quota::POINT))?;
+                quota::release(&stored)?;
+                done.map(|()| Vec::new())
+            })
+            .map(drop);
+        }
+        let store = tree::open(&inner)?;
+        with_base(&root, &base, &mut |tree| work(format, tree, tree::again(&store)?, words))
     }
+}
+
+/// Opens the base's tree, and does the work with it; in a child where it is an image.
+fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Result<()>) -> Result<()> {
+    let Some((fstype, file)) = base.image(root) else {
+        return work(tree::open(&base.content(root))?);
+    };
+    let (folder, mounted) = (root.base(&base.name), root.base_mount(&base.name));
+    private::run(&folder, || {
+        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", &folder)?;
+        // The namespace has the mount that views stand on, too, whatever becomes of it outside.
+        if MountInfo::of_self()?.at(&mounted).is_some() {
+            return work(tree::open(&mounted)?).map(|()| Vec::new());
+        }
+        // While a seed is mounted, no sliver on it can be.
+        let _lock = if base.form == Form::Btrfs { Some(seed::lock(&file)?) } else { None };
+        image::mount_read_only(fstype, &file, &folder)?;
+        let done = tree::open(&folder).and_then(work);
+        exec::unmount(&folder)?;
+        done.map(|()| Vec::new())
+    })
+    .map(drop)
 }
 
 /// The view of a sliver whose store is an image, which is only seen while it is mounted.

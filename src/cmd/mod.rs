@@ -17,6 +17,7 @@ mod list;
 mod mount;
 mod offline;
 mod probe;
+mod quota;
 mod rebase;
 mod replace;
 mod restore;
@@ -73,6 +74,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Export => export::run(&mut ctx, args),
         Command::Import => import::run(&ctx.root()?, args),
         Command::Sync => sync::run(&mut ctx, args),
+        Command::Quota => quota::run(&mut ctx, args),
         Command::Hook => hook::run(&mut ctx, args),
         Command::Version => out::line(concat!("sliverfs ", env!("CARGO_PKG_VERSION"))),
     }

@@ -8,9 +8,10 @@ use crate::cmd::Ctx;
 use crate::cmd::layers::Layers;
 use crate::error::{Error, Result};
 use crate::kind::Kind;
-use crate::layer::{Format, Scratch};
+use crate::layer::{self, Format, Scratch};
 use crate::lxc::Sockets;
 use crate::name::Name;
+use crate::quota::image;
 use crate::tree::{self, Dir};
 
 /// Refuses a sliver whose container runs, or whose store is alive anywhere.
@@ -30,7 +31,6 @@ pub fn refuse(root: &Root, name: &Name, backend: Option<Kind>) -> Result<()> {
 /// A sliver that nobody can mount while this lasts.
 pub struct Held {
     _lock: Lock,
-    folder: Dir,
     /// Its store's format.
     pub format: Format,
 }
@@ -41,8 +41,9 @@ impl Held {
         let lock = root.lock_sliver(name)?;
         let sliver = Sliver::load(root, name)?;
         refuse(root, name, Some(sliver.backend))?;
-        let folder = tree::open(&root.store(name))?;
-        Ok((Self { _lock: lock, folder, format: Format::of(sliver.backend) }, sliver))
+        // What a crash left mounted would be in the way of who mounts it for himself.
+        image::release(&root.store(name))?;
+        Ok((Self { _lock: lock, format: Format::of(sliver.backend) }, sliver))
     }
 }
 
@@ -63,7 +64,7 @@ pub fn hold(ctx: &mut Ctx, layers: &Layers<'_>) -> Result<Option<Held>> {
 /// Where the store is changed from, cleared of what a crash left unless this is only a dry run.
 pub fn scratch(held: Option<&Held>, format: Format, store: &Dir, dry_run: bool) -> Result<Scratch> {
     let scratch = match held {
-        Some(held) => beside(tree::again(&held.folder)?, format, store)?,
+        Some(_) => layer::scratch_beside(format, store)?,
         None => Scratch::inside(store)?,
     };
     if !dry_run {
@@ -72,17 +73,11 @@ pub fn scratch(held: Option<&Held>, format: Format, store: &Dir, dry_run: bool) 
     Ok(scratch)
 }
 
-fn beside(folder: Dir, format: Format, store: &Dir) -> Result<Scratch> {
-    if format.whole() { Scratch::beside_tree(folder, store) } else { Ok(Scratch::beside(folder)) }
-}
-
 /// Ends what a command that was cut began in the store of a sliver that is mounted nowhere. Its lock is held.
 pub fn settle(root: &Root, sliver: &Sliver) -> Result<()> {
-    if sliver.backend.grows_image() {
+    // What lies in an image is settled when that is mounted.
+    if sliver.backend.grows_image() || sliver.has_image() {
         return Ok(());
     }
-    let format = Format::of(sliver.backend);
-    let folder = root.store(&sliver.name);
-    let store = tree::open(&folder.join(if format.whole() { "tree" } else { "upper" }))?;
-    beside(tree::open(&folder)?, format, &store)?.settle_or_tell(format, &store)
+    layer::settle(&root.store(&sliver.name), Format::of(sliver.backend))
 }

@@ -19,6 +19,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out::{self, Progress, escape};
+use crate::quota;
 use crate::sys::signals::LastWords;
 use crate::sys::statfs;
 use crate::tree;
@@ -158,6 +159,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
             "convert it first: sliverfs convert {name} --to overlay (or what `sliverfs probe` lists)"
         )));
     }
+    quota::refuse_image(&sliver)?;
     create::check_kind(sliver.backend, &new, None)?;
     let before = kept(root, &sliver)?;
     if !how.plan {
@@ -255,7 +257,8 @@ impl Report {
 fn make(root: &Root, sliver: &Sliver, (old, new): (&Base, &Base), how: &How) -> Result<Vec<u8>> {
     let name = &sliver.name;
     let stage = sweep::new_store(root, name);
-    let ground = |base| Ground { root, base, kind: sliver.backend, features: Features::default() };
+    let ground =
+        |base| Ground { root, base, kind: sliver.backend, features: Features::default(), image: false };
     let (before, after) = (ground(old), ground(new));
     exec::run(&before.image(&MountInfo::of_self()?))?;
     exec::run(&after.image(&MountInfo::of_self()?))?;

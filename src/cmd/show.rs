@@ -15,6 +15,7 @@ use crate::lxc::Sockets;
 use crate::mount::fuse;
 use crate::name::Name;
 use crate::out;
+use crate::quota::{self, Limit, Means};
 use crate::size::Size;
 use crate::state::{Actual, Wanted};
 use crate::sys::memory;
@@ -35,6 +36,12 @@ struct Sheet {
     space: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
+    /// What keeps it to that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    means: Option<Means>,
+    /// What it uses of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<u64>,
     /// From before the sliver was converted, until it is mounted.
     kept_store: Option<PathBuf>,
     mounted_at: Vec<String>,
@@ -69,11 +76,14 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             });
         }
     }
+    let limit = quota::limit(&root, &sliver);
     let sheet = Sheet {
         daemon: pid.map(|pid| Daemon { pid, memory: memory::of(pid) }),
         wanted: Wanted::of(ctx.config()?, name),
         actual: Actual::of(&root, name, &views, &Sockets::read()?),
-        limit: sliver.limit(&root),
+        limit: limit.map(|limit| limit.bytes),
+        means: limit.map(|limit| limit.means),
+        used: limit.map(|_| quota::used(&root, &sliver)).transpose()?,
         backend: sliver.backend,
         base_digest: sliver.digest,
         created: sliver.created,
@@ -105,8 +115,8 @@ fn print(sheet: &Sheet) -> Result<()> {
     ] {
         table.row(&[label, value]);
     }
-    if let Some(limit) = sheet.limit {
-        table.row(&["limit", &Size(limit).to_string()]);
+    if let (Some(bytes), Some(means), Some(used)) = (sheet.limit, sheet.means, sheet.used) {
+        table.row(&["limit", &Limit { bytes, means }.words(used)]);
     }
     if let Some(Daemon { pid, memory }) = sheet.daemon {
         let memory = memory.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string());

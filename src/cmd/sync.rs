@@ -26,6 +26,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{Rewrite, Step};
 use crate::mount::{exec, private};
 use crate::out;
+use crate::quota;
 use crate::size::Size;
 use crate::sys::rsync::{Rsync, Stats};
 use crate::sys::{file, statfs};
@@ -53,6 +54,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(&root, name)?;
     refuse_kind(sliver.backend)?;
+    quota::refuse_image(&sliver)?;
     let rsync = Rsync::find()?;
     let base = Base::load(&root, &sliver.base)?;
     view::check_base(&sliver, &base)?;
@@ -170,7 +172,13 @@ struct Work<'a> {
 impl Work<'_> {
     fn ground(&self) -> Result<Ground<'_>> {
         let kind = self.sliver.backend;
-        Ok(Ground { root: self.root, base: self.base, kind, features: probe::features(self.root, kind)? })
+        Ok(Ground {
+            root: self.root,
+            base: self.base,
+            kind,
+            features: probe::features(self.root, kind)?,
+            image: false,
+        })
     }
 
     /// Runs in a private mount namespace, all of which ends with this process.

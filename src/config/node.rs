@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use super::uci::{Package, Section, Value};
 use super::{Config, Place, Problem};
+use crate::error::Result;
 use crate::name::Name;
 use crate::out::escape;
+use crate::quota::admission::{ONE, Policy, parse_factor};
+use crate::quota::{Means, parse_mode};
 use crate::size::Size;
 
 /// The backend that stands for "the first that works here".
@@ -20,11 +23,21 @@ pub struct Main {
     pub backend: String,
     /// `convert`: [`AUTO`] converts a store that this kernel cannot show. No, unless told so.
     pub convert: bool,
+    /// `quota_mode`: what keeps slivers to their limit; none for what holds.
+    pub quota_mode: Option<Means>,
+    /// `reserve` and `overcommit`: what may be promised of the disk.
+    pub policy: Policy,
 }
 
 impl Default for Main {
     fn default() -> Self {
-        Self { lxcpath: None, backend: AUTO.to_owned(), convert: false }
+        Self {
+            lxcpath: None,
+            backend: AUTO.to_owned(),
+            convert: false,
+            quota_mode: None,
+            policy: Policy::default(),
+        }
     }
 }
 
@@ -52,6 +65,8 @@ pub struct SliverWanted {
     pub data: Option<PathBuf>,
     /// `size`: the limit of a store that is an image, in bytes.
     pub size: Option<u64>,
+    /// `quota`: the bytes that it may add to its base.
+    pub quota: Option<u64>,
     /// `mount`: mount it at boot and on reload. Yes, unless told otherwise.
     pub mount: bool,
     /// `enabled`: no leaves the sliver as it is. Yes, unless told otherwise.
@@ -118,11 +133,16 @@ impl<'a> Fields<'a> {
     }
 
     fn main(&mut self) -> Main {
-        self.known(&["lxcpath", "backend", "convert"]);
+        self.known(&["lxcpath", "backend", "convert", "quota_mode", "reserve", "overcommit"]);
         Main {
             lxcpath: self.path("lxcpath"),
             backend: self.text("backend").unwrap_or(AUTO).to_owned(),
             convert: self.convert(),
+            quota_mode: self.parsed("quota_mode", parse_mode).flatten(),
+            policy: Policy {
+                reserve: self.size("reserve").unwrap_or(0),
+                overcommit: self.parsed("overcommit", parse_factor).unwrap_or(ONE),
+            },
         }
     }
 
@@ -150,14 +170,14 @@ impl<'a> Fields<'a> {
         main: &Main,
         known: impl Iterator<Item = (&'b Name, &'b Place)>,
     ) -> Option<SliverWanted> {
-        self.known(&["name", "base", "backend", "size", "data", "mount", "enabled"]);
+        self.known(&["name", "base", "backend", "size", "quota", "data", "mount", "enabled"]);
         let name = self.own_name(known);
         let base = self.name("base");
         if self.section.option("base").is_none() {
             self.fatal(self.section.line, "a sliver wants a base: option base 'NAME'");
         }
         let backend = self.text("backend").unwrap_or(&main.backend).to_owned();
-        let size = self.size("size");
+        let (size, quota) = (self.size("size"), self.size("quota"));
         let (data, mount, enabled) = (self.path("data"), self.yes("mount"), self.yes("enabled"));
         if self.first_fatal().is_some() {
             return None;
@@ -167,6 +187,7 @@ impl<'a> Fields<'a> {
             base: base?,
             backend,
             size,
+            quota,
             data,
             mount,
             enabled,
@@ -227,8 +248,12 @@ impl<'a> Fields<'a> {
     }
 
     fn size(&mut self, option: &str) -> Option<u64> {
+        self.parsed(option, |text| Size::parse(text).map(|size| size.0))
+    }
+
+    fn parsed<T>(&mut self, option: &str, parse: fn(&str) -> Result<T>) -> Option<T> {
         let text = self.text(option)?;
-        Size::parse(text).map_err(|err| self.fatal_at(option, err.to_string())).ok().map(|size| size.0)
+        parse(text).map_err(|err| self.fatal_at(option, err.to_string())).ok()
     }
 
     fn name(&mut self, option: &str) -> Option<Name> {

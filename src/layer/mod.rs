@@ -32,7 +32,7 @@ pub use mend::mend;
 pub use merge::{Action, Outcome, Prefer, merge};
 pub use restore::{Restored, restore};
 pub use rewrite::{Survey, Target, rewrite, survey};
-pub use scratch::Scratch;
+pub use scratch::{Scratch, beside as scratch_beside, settle};
 pub use tar::Layer;
 pub use walk::{Changes, Show, Step, beside};
 pub use write::{Writer, cannot};

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io::Write;
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -44,6 +45,18 @@ pub struct Scratch {
     /// The name of a folder in the store's root, where nothing can be renamed from beside the store into it: a subvolume. It is noted
     /// beside the store before it is made, so that no folder of a tenant's is ever taken for it.
     room: Option<CString>,
+}
+
+/// Ends what a command that was cut began in the folder with a store's layers. The store is mounted nowhere, and nobody else is at it.
+pub fn settle(folder: &Path, format: Format) -> Result<()> {
+    let store = tree::open(&folder.join(if format.whole() { "tree" } else { "upper" }))?;
+    beside(format, &store)?.settle_or_tell(format, &store)
+}
+
+/// The scratch of a sliver's store, in the folder in which its layer lies: the store's own, or its image's.
+pub fn beside(format: Format, store: &Dir) -> Result<Scratch> {
+    let folder = store.parent().map_err(sys("open the folder of", b"the store"))?;
+    if format.whole() { Scratch::beside_tree(folder, store) } else { Ok(Scratch::beside(folder)) }
 }
 
 impl Scratch {

@@ -18,6 +18,7 @@ use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::layer;
 use crate::out::Progress;
+use crate::quota::image as quota;
 use crate::sys::mountpoint::mount;
 use crate::sys::{btrfs, exchange, file, mountpoint, sync};
 use crate::tree::{self, SELF, Time};
@@ -96,6 +97,15 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             seed::mount(seed, store, target)?;
             undo.push(Undo::Unmount(target.clone()));
         }
+        Step::MakeImage { image, size, sparse } => {
+            undo.push(Undo::RemoveFile(image.clone()));
+            quota::make(image, *size, *sparse)?;
+        }
+        Step::MountStore { image, target } => {
+            quota::mount(image, target)?;
+            undo.push(Undo::Unmount(target.clone()));
+        }
+        Step::Settle(dir, format) => layer::settle(dir, *format)?,
         Step::Forget(device) => seed::forget(device),
         Step::Unmount(target) => unmount(target)?,
         Step::Detach(target) => umount2(target.as_path(), MntFlags::MNT_DETACH).at("unmount", target)?,

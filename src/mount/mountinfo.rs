@@ -89,9 +89,14 @@ impl<'a> Mount<'a> {
 
     /// The loop device below it, where it is a Btrfs on one: it may be what grew from a seed.
     pub fn loop_device(&self) -> Option<PathBuf> {
+        self.loop_below().filter(|_| self.fstype == FSTYPE.as_bytes())
+    }
+
+    /// The loop device below it, of whatever type it is.
+    pub fn loop_below(&self) -> Option<PathBuf> {
         let source = self.source();
         let name = source.rsplit(|b| *b == b'/').next().filter(|name| name.starts_with(b"loop"))?;
-        (self.fstype == FSTYPE.as_bytes()).then(|| Path::new("/dev").join(OsStr::from_bytes(name)))
+        Some(Path::new("/dev").join(OsStr::from_bytes(name)))
     }
 
     /// Is the mount, or the file system below it, read-only?

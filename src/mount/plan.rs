@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::fuse;
 use super::options::Options;
 use crate::layer::{self, Format};
+use crate::quota::image::PROGRAM;
 use crate::shell::{path, quote};
 use crate::tree::Content;
 
@@ -100,6 +101,24 @@ pub enum Step {
         /// The mount point.
         target: PathBuf,
     },
+    /// Make an image that a limited store lies in.
+    MakeImage {
+        /// The image.
+        image: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// It takes from the disk what is written, and not all at once.
+        sparse: bool,
+    },
+    /// Mount the image that a store lies in.
+    MountStore {
+        /// The image.
+        image: PathBuf,
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// End what a command that was cut began in the folder with a store's layers.
+    Settle(PathBuf, Format),
     /// Make the kernel forget a device of a Btrfs that was unmounted.
     Forget(PathBuf),
     /// Unmount what is mounted on a folder; undone by nothing, so it comes last.
@@ -183,6 +202,14 @@ impl fmt::Display for Step {
                 path(store),
                 path(target)
             ),
+            Self::MakeImage { image, size, sparse } => {
+                let how = if *sparse { "truncate -s" } else { "fallocate -l" };
+                write!(f, "{how} {size} {0} && {PROGRAM} -qF -m 0 -E nodiscard {0}", path(image))
+            }
+            Self::MountStore { image, target } => {
+                write!(f, "mount -t ext4 -o loop,noatime {} {}", path(image), path(target))
+            }
+            Self::Settle(dir, _) => write!(f, "# end what a command that was cut began in {}", path(dir)),
             Self::Forget(device) => write!(f, "btrfs device scan --forget {}", path(device)),
             Self::Unmount(target) => write!(f, "umount {}", path(target)),
             Self::Detach(target) => write!(f, "umount -l {}", path(target)),

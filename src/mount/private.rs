@@ -34,10 +34,10 @@ fn run_once(keep: &Path, work: &mut dyn FnMut() -> Result<Vec<u8>>) -> Result<Ve
     })
 }
 
-/// A view; of one that grew from a seed only the name of its image says so.
+/// A view, or the image that a store lies in. Of those, and of a view that grew from a seed, only the name of the image says so.
 fn is_view(mount: &Mount<'_>) -> bool {
-    let image = mount.loop_device().and_then(|device| loopdev::image_of(&device));
-    mount.is_ours() || image.is_some_and(|image| image.ends_with(b"/store.raw\n"))
+    let image = mount.loop_below().and_then(|device| loopdev::image_of(&device)).unwrap_or_default();
+    mount.is_ours() || [&b"/store.raw\n"[..], b"/quota.img\n"].iter().any(|name| image.ends_with(name))
 }
 
 /// Takes the views down in this namespace, which has a copy of each: a sliver that is unmounted outside must not be found alive

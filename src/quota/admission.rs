@@ -3,6 +3,7 @@
 use crate::catalog::{Root, Sliver};
 use crate::error::{Error, Result};
 use crate::name::Name;
+use crate::quota::Limit;
 use crate::size::Size;
 use crate::sys::statfs;
 
@@ -59,18 +60,21 @@ pub fn parse_factor(text: &str) -> Result<u64> {
     })
 }
 
-/// Refuses to promise `bytes` to the sliver where the node's promises to all would then be more than the policy allows. What it was
-/// promised before is given back.
-pub fn admit(root: &Root, policy: Policy, name: &Name, bytes: u64) -> Result<()> {
+/// Refuses to give the sliver this limit where the node's promises to all would then be more than the policy allows. What it was
+/// promised before is given back. What is only measured is no promise.
+pub fn admit(root: &Root, policy: Policy, name: &Name, limit: Limit) -> Result<()> {
     let mut promised = 0u64;
-    for other in Sliver::names(root)? {
+    for other in Sliver::names(root)?.iter().filter(|other| limit.means.is_hard() && *other != name) {
         // A record that cannot be read promises nothing that could be kept.
-        if let Some(limit) = Sliver::load(root, &other).ok().filter(|_| other != *name) {
-            promised = promised.saturating_add(super::limit(root, &limit).map_or(0, |limit| limit.bytes));
-        }
+        let other = Sliver::load(root, other).ok().and_then(|other| other.quota);
+        promised = promised
+            .saturating_add(other.filter(|other| other.means.is_hard()).map_or(0, |other| other.bytes));
+    }
+    if !limit.means.is_hard() {
+        return Ok(());
     }
     let total = statfs::of(&root.stores())?.total;
-    judge(policy, total, promised, bytes, &root.path().display().to_string())
+    judge(policy, total, promised, limit.bytes, &root.path().display().to_string())
 }
 
 fn judge(policy: Policy, total: u64, promised: u64, bytes: u64, disk: &str) -> Result<()> {
@@ -120,7 +124,10 @@ mod tests {
         assert!(judge(plain, u64::MAX, u64::MAX, 1, "/").is_err(), "a sum that overflows is too much");
         let most = Policy { reserve: 0, overcommit: ONE * ONE };
         assert_eq!(most.promisable(u64::MAX), u64::MAX);
-        assert_eq!(Policy { reserve: 0, overcommit: 1001 }.promisable(4 * GIB + 999), 4 * GIB + 999 + 4_294_968);
+        assert_eq!(
+            Policy { reserve: 0, overcommit: 1001 }.promisable(4 * GIB + 999),
+            4 * GIB + 999 + 4_294_968
+        );
     }
 
     #[test]
@@ -134,7 +141,9 @@ mod tests {
 
     #[test]
     fn factors() {
-        for (text, factor) in [("1", 1000), ("1.5", 1500), ("2.25", 2250), ("1.001", 1001), ("1000", 1_000_000)] {
+        for (text, factor) in
+            [("1", 1000), ("1.5", 1500), ("2.25", 2250), ("1.001", 1001), ("1000", 1_000_000)]
+        {
             assert_eq!(parse_factor(text).unwrap(), factor, "{text}");
         }
         for text in ["", "0", "0.9", "1.", ".5", "1.0001", "-1", "+1", "1,5", "1.5.0", "1001", "99999"] {

@@ -1,11 +1,24 @@
 //! A store's layers in an ext4 of their own, in a file whose size is the limit.
 
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Error, Result};
-use crate::sys::statfs;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::mount::MsFlags;
+
+use crate::catalog::root::create_dir;
+use crate::error::{Context, Error, Result, meaning};
+use crate::layer::Format;
+use crate::mount::plan::Step;
+use crate::mount::{exec, seed};
+use crate::size::Size;
+use crate::sys::tool::{self, Stream};
+use crate::sys::{btrfs, ext4, file, loopdev, mountpoint, pause, statfs, sync};
+use crate::tree;
 
 /// The image, in the store's folder.
 pub const FILE: &str = "quota.img";
@@ -13,16 +26,223 @@ pub const FILE: &str = "quota.img";
 /// The folder that the image is mounted on, in the store's folder.
 pub const POINT: &str = "quota";
 
+/// The image's type.
+const FSTYPE: &str = "ext4";
+
+/// The program that makes it.
+pub const PROGRAM: &str = "mkfs.ext4";
+
+/// The smallest image, in bytes: with less, there is little but tables in it.
+pub const LEAST: u64 = 4 << 20;
+
+/// From this size on it has blocks of 4 KiB. Smaller ones waste less behind the ends of files.
+const LARGE: u64 = 64 << 20;
+
+/// Files in the image that hold room for the next mount, which makes some names and folders of its own: a union whose store has
+/// no room for them comes up read-only. Beside the layers, so that no tenant sees them.
+const SPARE: &str = ".spare";
+
+/// How many: each holds an inode, too.
+const SPARES: u64 = 8;
+
+/// The bytes of each.
+const SPARE_SIZE: u64 = 32 << 10;
+
+/// How often a device that still stands on the image is looked at again, a [`pause`] apart: the kernel frees it some time after the
+/// last user went.
+const PATIENCE: u32 = 50;
+
 /// The folder of a store in which its layers lie: the store's own, or the one that its image is mounted on.
 pub fn content(store: &Path) -> PathBuf {
-    let point = store.join(POINT);
-    if point.is_dir() && store.join(FILE).exists() { point } else { store.to_owned() }
+    if store.join(FILE).exists() { store.join(POINT) } else { store.to_owned() }
 }
 
 /// Is the store's image mounted in our mount namespace?
 pub fn is_mounted(store: &Path) -> bool {
     let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
     device(store).is_some_and(|own| device(&store.join(POINT)).is_some_and(|device| device != own))
+}
+
+/// The steps that make an image of `size` bytes in the folder of a new store, and mount it.
+pub fn make_steps(store: &Path, size: u64, sparse: bool) -> Vec<Step> {
+    let (image, target) = (store.join(FILE), store.join(POINT));
+    vec![
+        Step::MakeImage { image: image.clone(), size, sparse },
+        Step::CreateDir(target.clone()),
+        Step::MountStore { image, target },
+    ]
+}
+
+/// The steps that mount the image of a store, and end what a command that was cut began in it; none where it is mounted.
+pub fn mount_steps(store: &Path, format: Format) -> Vec<Step> {
+    if is_mounted(store) {
+        return Vec::new();
+    }
+    let target = store.join(POINT);
+    let mount = Step::MountStore { image: store.join(FILE), target: target.clone() };
+    vec![Step::CreateDir(target.clone()), mount, Step::Settle(target, format)]
+}
+
+/// Unmounts the image of a store that nobody works on any more, where it is mounted.
+pub fn release(store: &Path) -> Result<()> {
+    if is_mounted(store) { exec::unmount(&store.join(POINT)) } else { Ok(()) }
+}
+
+/// Makes a new image.
+pub fn make(image: &Path, size: u64, sparse: bool) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(image).at("create", image)?;
+    if statfs::of(image)?.magic == btrfs::MAGIC {
+        // Else each write to a block that is there already takes a new one, which a full disk does not have.
+        ext4::in_place(&file).at("have Btrfs write in place", image)?;
+    }
+    set_size(&file, image, size, sparse)?;
+    let (block, journal) = if size < LARGE { ("1024", "size=1") } else { ("4096", "size=4") };
+    // Tables that are zeros already need not be written; what mkfs.ext4 discards would be a hole again.
+    let options = ["-q", "-F", "-m", "0", "-b", block, "-J", journal, "-E", "nodiscard,lazy_itable_init=1"];
+    let args: Vec<&OsStr> = options.iter().map(OsStr::new).chain([image.as_os_str()]).collect();
+    let ended = tool::start(PROGRAM, &args, [Stream::Null, Stream::Null, Stream::Ours])
+        .and_then(|mut child| child.wait())
+        .map_err(|errno| match errno {
+            Errno::ENOENT => Error::unsupported(format!("{PROGRAM} is not installed"))
+                .way_out("install it (package e2fsprogs): a limit is kept by an image that it makes"),
+            _ => Error::sys("start", PROGRAM.as_ref(), errno),
+        })?;
+    match ended {
+        None => Ok(()),
+        Some(how) => Err(Error::failed(format!("{PROGRAM} failed on {} ({how})", image.display()))
+            .way_out("what it wrote above says why")),
+    }
+}
+
+/// Makes the file of an image as large as that. Room that it takes from the disk is taken at once, and all of it or none.
+pub fn set_size(file: &File, image: &Path, size: u64, sparse: bool) -> Result<()> {
+    let before = file.metadata().at("look at", image)?.len();
+    let laid_out = if sparse { file::set_size(file, size) } else { allocate(file, before, size) };
+    laid_out.at("make room for", image).map_err(|err| {
+        // Half of it is of no use.
+        let _less = file::set_size(file, before);
+        match err.errno() {
+            Some(Errno::ENOSPC | Errno::EDQUOT) => {
+                err.way_out(format!("a limit of {} takes as much from the disk at once", Size(size)))
+            }
+            _ => err,
+        }
+    })
+}
+
+fn allocate(file: &File, from: u64, to: u64) -> nix::Result<()> {
+    let end = nix::libc::off_t::try_from(to).map_err(|_| Errno::EFBIG)?;
+    match fallocate(file, FallocateFlags::empty(), 0, end) {
+        // Before 2.6.23, and file systems that cannot.
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {}
+        done => return done,
+    }
+    let zeros = vec![0; 1 << 16];
+    let mut at = from;
+    while let Some(left) = to.checked_sub(at).filter(|left| *left > 0) {
+        let most = usize::try_from(left).map_or(zeros.len(), |left| left.min(zeros.len()));
+        let written = nix::sys::uio::pwrite(
+            file,
+            zeros.get(..most).unwrap_or_default(),
+            at.try_into().map_err(|_| Errno::EFBIG)?,
+        )?;
+        at = at.saturating_add(written as u64);
+    }
+    Ok(())
+}
+
+/// Mounts an image on a folder. One that is in use already would be damaged by a second mount: it is refused.
+pub fn mount(image: &Path, target: &Path) -> Result<()> {
+    let _lock = seed::lock(image)?;
+    let mut turn = 0;
+    while let Some(device) = loopdev::bound_to(image)? {
+        if turn == PATIENCE {
+            return Err(Error::in_use(format!("{} is in use by {}", image.display(), device.display()))
+                .way_out("end what holds a view of the sliver, or works on it, and unmount it"));
+        }
+        turn += 1;
+        pause();
+    }
+    let device = loopdev::bind(image, true)?;
+    // Without it the kernel would write the tables in the background; it is known since 2.6.37.
+    let mut mounted = Err(Errno::EINVAL);
+    for options in [Some("noinit_itable"), None] {
+        if mounted == Err(Errno::EINVAL) {
+            mounted =
+                mountpoint::mount(Some(&device.path), target, Some(FSTYPE), MsFlags::MS_NOATIME, options);
+        }
+    }
+    mounted.at(&format!("mount the image {} on", image.display()), target).map_err(|err| {
+        match err.errno() {
+            Some(Errno::ENODEV) => err.way_out("this kernel has no ext4: load its module"),
+            _ => err.way_out("the kernel's log (dmesg) may say more; `e2fsck -f` checks the image"),
+        }
+    })?;
+    let disk = statfs::of(target)?;
+    let tight = disk.available < SPARES * SPARE_SIZE || disk.free_inodes < 2 * SPARES;
+    let made = if tight { drop_spare(target) } else { keep_spare(target) };
+    made.inspect_err(|_| {
+        if let Err(err) = exec::unmount(target) {
+            log::warn!("{err}");
+        }
+    })
+}
+
+/// Gives the room for the next mount to this one. It is free when the file system has noted that it is.
+fn drop_spare(target: &Path) -> Result<()> {
+    let dir = target.join(SPARE);
+    if dir.exists() {
+        tree::remove_path(&dir)?;
+        sync::disk(target)?;
+    }
+    Ok(())
+}
+
+/// Holds room in a mounted image for its next mount, where it is not held already.
+pub fn keep_spare(target: &Path) -> Result<()> {
+    let dir = target.join(SPARE);
+    create_dir(&dir)?;
+    for number in 0..SPARES {
+        let path = dir.join(number.to_string());
+        let zeros = vec![0; usize::try_from(SPARE_SIZE).unwrap_or(0)];
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made
+                .and_then(|mut file| file.write_all(&zeros))
+                .at("hold room for the next mount in", &path)?,
+        }
+    }
+    Ok(())
+}
+
+/// Lets the image of a store grow, which is mounted here.
+pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
+    let (image, target) = (store.join(FILE), store.join(POINT));
+    let file = OpenOptions::new().write(true).open(&image).at("open the image", &image)?;
+    let before = file.metadata().at("look at", &image)?.len();
+    if before < size {
+        set_size(&file, &image, size, sparse)?;
+        file.sync_all().at("write to the disk", &image)?;
+    }
+    let look_again = || loopdev::bound_to(&image)?.map_or(Ok(()), |device| loopdev::look_again(&device));
+    let grown = look_again().and_then(|()| {
+        let blocks = size / statfs::of(&target)?.block.max(1);
+        ext4::grow(tree::open(&target)?, blocks).at("let the file system grow on", &target)
+    });
+    grown.map_err(|err| {
+        // What lies behind the end of the file system is of no use.
+        if before < size && file::set_size(&file, before).is_ok() {
+            let _as_before = look_again();
+        }
+        match err.errno() {
+            // An old kernel, or a container's root without CAP_SYS_RESOURCE.
+            Some(errno @ (Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPERM)) => {
+                Error::unsupported(format!("no mounted ext4 grows on this kernel ({})", meaning(errno)))
+                    .way_out("unmount the sliver: then its store is made anew")
+            }
+            _ => err,
+        }
+    })
 }
 
 /// Bytes of the image that nobody else can have: all but what its file system has free.
@@ -59,6 +279,7 @@ fn free_of(block: &[u8; 1024]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::indexing_slicing)]
     use super::*;
 
     #[test]

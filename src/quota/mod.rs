@@ -22,10 +22,13 @@ use std::os::unix::fs::MetadataExt;
 use serde::Serialize;
 
 use crate::catalog::{Root, Sliver};
+use crate::config::AUTO;
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
+use crate::kind::Kind;
 use crate::mount::seed;
 use crate::out::escape;
+use crate::size::Size;
 use crate::tree;
 
 /// What keeps a sliver to its limit.
@@ -82,6 +85,46 @@ pub struct Limit {
     pub means: Means,
 }
 
+impl Limit {
+    /// A new limit for a store of this kind, by the means that is named, or by what holds there.
+    pub fn new(kind: Kind, means: Option<Means>, bytes: u64) -> Result<Self> {
+        let means = match means {
+            Some(Means::Soft) => Means::Soft,
+            Some(Means::Image) | None if kind.reads_base() => Means::Image,
+            Some(Means::Seed) | None if kind.grows_image() => Means::Seed,
+            Some(means) => {
+                return Err(Error::usage(format!("{} keeps no store of {kind} to a limit", means.name()))
+                    .way_out("leave the means out, or take soft, which only measures"));
+            }
+            None => {
+                return Err(Error::unsupported(format!("nothing keeps a store of {kind} to a limit here"))
+                    .way_out("take overlay, or quota_mode soft (--means soft), which only measures"));
+            }
+        };
+        if means == Means::Image && bytes < image::LEAST {
+            return Err(Error::usage(format!("{} is too small for a limit", Size(bytes))).way_out(format!(
+                "give {} or more: the tables of a file system come out of it",
+                Size(image::LEAST)
+            )));
+        }
+        Ok(Self { bytes, means })
+    }
+
+    /// The limit and what of it is used, as a person reads it.
+    pub fn words(self, used: u64) -> String {
+        let (bytes, used, means) = (Size(self.bytes), Size(used), self.means.name());
+        match self.means.is_hard() {
+            true => format!("limited to {bytes} by {means}, {used} used"),
+            false => format!("{used} used of {bytes} that it should take ({means}: measured only)"),
+        }
+    }
+}
+
+/// Takes `auto`, which is none, or the name of a means.
+pub fn parse_mode(text: &str) -> Result<Option<Means>> {
+    if text == AUTO { Ok(None) } else { Means::parse(text).map(Some) }
+}
+
 impl FromJson for Limit {
     fn from_json(json: &Json) -> Result<Self> {
         Ok(Self { bytes: json.number("bytes")?, means: Means::parse(json.text("means")?)? })
@@ -92,6 +135,18 @@ impl FromJson for Limit {
 pub fn limit(root: &Root, sliver: &Sliver) -> Option<Limit> {
     let seed = || Some(Limit { bytes: sliver.limit(root)?, means: Means::Seed });
     sliver.quota.or_else(seed)
+}
+
+/// Refuses a command that makes a store anew, where that lies in an image.
+pub fn refuse_image(sliver: &Sliver) -> Result<()> {
+    if !sliver.has_image() {
+        return Ok(());
+    }
+    let name = &sliver.name;
+    Err(Error::unsupported(format!(
+        "the store of `{name}` lies in the image that limits it, which this does not make anew"
+    ))
+    .way_out(format!("take the limit off for it, and give it again after: sliverfs quota {name} none")))
 }
 
 /// Bytes of its limit that a sliver uses. What the tables of an image take is counted, since the sliver cannot have it.

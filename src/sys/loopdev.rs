@@ -16,6 +16,7 @@ const LOOP_SET_FD: u32 = 0x4C00;
 const LOOP_CLR_FD: u32 = 0x4C01;
 const LOOP_SET_STATUS64: u32 = 0x4C04;
 const LOOP_GET_STATUS64: u32 = 0x4C05;
+const LOOP_SET_CAPACITY: u32 = 0x4C07; // since 2.6.30
 const LOOP_CONFIGURE: u32 = 0x4C0A; // since 5.8
 const LOOP_CTL_GET_FREE: u32 = 0x4C82; // since 3.1
 
@@ -102,6 +103,12 @@ pub fn bound_to(image: &Path) -> Result<Option<PathBuf>> {
         }
     }
     Ok(None)
+}
+
+/// Has a loop device look again how large its image is.
+pub fn look_again(device: &Path) -> Result<()> {
+    let open = File::open(device).at("open the loop device", device)?;
+    ioctl(open.as_raw_fd(), LOOP_SET_CAPACITY, 0).map(drop).at("let grow", device)
 }
 
 /// The device and the inode of the file that a loop device stands on; none where it stands on nothing.

@@ -7,6 +7,7 @@ pub mod console;
 pub mod daemon;
 pub mod env;
 pub mod exchange;
+pub mod ext4;
 pub mod extents;
 pub mod file;
 pub mod handle;

@@ -29,6 +29,10 @@ pub struct Disk {
     pub total: u64,
     /// Bytes that are free.
     pub free: u64,
+    /// The bytes of a block.
+    pub block: u64,
+    /// Inodes that are free.
+    pub free_inodes: u64,
     /// Bytes that are free to an unprivileged user.
     pub available: u64,
     /// Is the mount, or the file system below it, read-only? None on kernels that do not tell (before 2.6.36).
@@ -59,6 +63,8 @@ pub fn of(path: &Path) -> Result<Disk> {
         read_only,
         magic,
         id: u64::from_ne_bytes(id),
+        block,
+        free_inodes: answer.f_ffree,
         total: block.saturating_mul(answer.f_blocks),
         free: block.saturating_mul(answer.f_bfree),
         available: block.saturating_mul(answer.f_bavail),

@@ -1,0 +1,191 @@
+//! `sliverfs quota`: gives a sliver a limit, changes it, and takes it away.
+
+use nix::errno::Errno;
+
+use crate::backend::features::Features;
+use crate::backend::store::{Ground, layer};
+use crate::catalog::base::Base;
+use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::cli::Args;
+use crate::cmd::replace::left_over;
+use crate::cmd::{Ctx, offline};
+use crate::error::{Class, Error, Result};
+use crate::layer::{Format, Target};
+use crate::mount::mountinfo::MountInfo;
+use crate::mount::plan::{Rewrite, Step};
+use crate::mount::{exec, private};
+use crate::name::Name;
+use crate::out;
+use crate::quota::admission::{self, Policy};
+use crate::quota::{self, Limit, Means, image};
+use crate::size::Size;
+use crate::sys::statfs;
+use crate::tree;
+use crate::view;
+
+/// Does what the command line says; without a size, tells the limit.
+pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
+    let (name, size) = (&args.name()?, args.word(1));
+    let root = ctx.root()?;
+    if size.is_empty() {
+        return tell(&root, name);
+    }
+    let bytes = if size == "none" { None } else { Some(Size::parse(size)?.0) };
+    let config = ctx.config()?;
+    config.check_main()?;
+    let means = args.means.parse(quota::parse_mode)?.unwrap_or(config.main.quota_mode);
+    set(&root, name, bytes, means, config.main.policy)?;
+    tell(&root, name)
+}
+
+fn tell(root: &Root, name: &Name) -> Result<()> {
+    let sliver = Sliver::load(root, name)?;
+    out::line(&match quota::limit(root, &sliver) {
+        None => format!("`{name}` has no limit"),
+        Some(limit) => format!("`{name}`: {}", limit.words(quota::used(root, &sliver)?)),
+    })
+}
+
+/// Gives the sliver this limit. Its view shows the same as before; nothing happens where it has that limit already.
+pub fn set(root: &Root, name: &Name, bytes: Option<u64>, means: Option<Means>, policy: Policy) -> Result<()> {
+    let _lock = root.lock_sliver(name)?;
+    let sliver = Sliver::load(root, name)?;
+    let old = quota::limit(root, &sliver);
+    // A means that is not named stays, where it was one.
+    let means = means.or(old.map(|old| old.means));
+    let new = bytes.map(|bytes| Limit::new(sliver.backend, means, bytes)).transpose()?;
+    if sliver.backend.grows_image() {
+        if new == old {
+            return Ok(());
+        }
+        return Err(Error::unsupported(format!(
+            "the store of `{name}` keeps the size that it was made with"
+        ))
+        .way_out(format!("export it, or convert it: sliverfs convert {name} --to overlay")));
+    }
+    // Less than before is no promise.
+    if let Some(limit) = new.filter(|new| old.is_none_or(|old| !old.means.is_hard() || old.bytes < new.bytes))
+    {
+        let _catalog = root.lock_catalog()?;
+        admission::admit(root, policy, name, limit)?;
+    }
+    let new_sliver = Sliver { quota: new, ..sliver.clone() };
+    match (old.filter(|_| sliver.has_image()), new.filter(|_| new_sliver.has_image())) {
+        (Some(old), Some(new)) if new.bytes >= old.bytes => {
+            match grow(root, &new_sliver, &sliver, new, policy) {
+                Err(err) if err.class() == Class::Unsupported && !image::is_mounted(&root.store(name)) => {
+                    remake(root, &sliver, &new_sliver, policy)
+                }
+                done => done,
+            }
+        }
+        (None, None) => new_sliver.write(&root.store(name)),
+        _ => remake(root, &sliver, &new_sliver, policy),
+    }
+}
+
+/// Lets the image grow, whether it is mounted or not. What was cut before the end goes on from there with the next call.
+fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: Limit, policy: Policy) -> Result<()> {
+    let store = root.store(&new.name);
+    let work = || image::grow(&store, limit.bytes, policy.overcommits());
+    // First the promise, and then the room.
+    new.write(&store)?;
+    let grown = match image::is_mounted(&store) {
+        true => work(),
+        false => private::run(&store, || {
+            exec::run(&image::mount_steps(&store, Format::of(new.backend)))?;
+            let grown = work();
+            image::release(&store)?;
+            grown.map(|()| Vec::new())
+        })
+        .map(drop),
+    };
+    grown.inspect_err(|_| {
+        if let Err(err) = old.write(&store) {
+            log::warn!("{err}");
+        }
+    })
+}
+
+/// Makes the store anew, in an image or out of one, and puts it in the old one's place. Cut anywhere, the old one stays or the new
+/// one is there.
+fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
+    let name = &old.name;
+    offline::refuse(root, name, Some(old.backend))?;
+    let (store, stage) = (root.store(name), sweep::new_store(root, name));
+    image::release(&store)?;
+    statfs::refuse_read_only(&root.stores())?;
+    offline::settle(root, old)?;
+    sweep::new(root, name)?;
+    private::run(root.path(), || copy(root, old, new, policy).map(|()| Vec::new()))
+        .inspect_err(|_| left_over(root, name, false))?;
+    {
+        let _catalog = root.lock_catalog()?;
+        exec::run(&[Step::Exchange(stage, store, sweep::swapped_store(root, name))])
+            .inspect_err(|_| left_over(root, name, false))?;
+    }
+    Mounted::forget(root, name)?;
+    sweep::new(root, name)
+}
+
+/// In a private mount namespace: the new store beside the old one.
+fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
+    let (store, stage) = (root.store(&old.name), sweep::new_store(root, &old.name));
+    let (base, format) = (Base::load(root, &old.base)?, Format::of(old.backend));
+    view::check_base(old, &base)?;
+    let ground = Ground {
+        root,
+        base: &base,
+        kind: old.backend,
+        features: Features::default(),
+        image: new.has_image(),
+    };
+    exec::run(&ground.image(&MountInfo::of_self()?))?;
+    if old.has_image() {
+        exec::run(&image::mount_steps(&store, format))?;
+    }
+    let (from, folder) = (image::content(&store), layer(old.backend));
+    let mut into = stage.clone();
+    let mut steps = vec![Step::CreateDir(stage.clone())];
+    if let Some(limit) = new.quota.filter(|_| new.has_image()) {
+        let space = tree::space(&from.join(folder))?;
+        if space > limit.bytes {
+            return Err(does_not_fit(new, limit, space));
+        }
+        steps.extend(image::make_steps(&stage, limit.bytes, policy.overcommits()));
+        into = stage.join(image::POINT);
+    }
+    exec::run(&steps)?;
+    let from = from.join(folder);
+    let mut steps = ground.make(&into, None, &into);
+    steps.push(Step::Rewrite(Box::new(Rewrite {
+        from: format,
+        store: from.clone(),
+        base: ground.tree(),
+        to: format,
+        new: into.join(folder),
+        tree: Target::Store,
+    })));
+    if new.has_image() {
+        steps.push(Step::Unmount(into));
+    }
+    steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, new)?));
+    steps.push(Step::SyncDisk(stage.clone()));
+    exec::run(&steps).map_err(|err| match new.quota {
+        // The disk has given the room for the image already.
+        Some(limit) if new.has_image() && err.errno() == Some(Errno::ENOSPC) => {
+            does_not_fit(new, limit, tree::space(&from).unwrap_or(limit.bytes))
+        }
+        _ => err,
+    })
+}
+
+fn does_not_fit(sliver: &Sliver, limit: Limit, space: u64) -> Error {
+    Error::failed(format!(
+        "`{}` uses {}, which does not fit into {}",
+        sliver.name,
+        Size(space),
+        Size(limit.bytes)
+    ))
+    .way_out("give it more, or remove files in its view")
+}

@@ -1,0 +1,301 @@
+//! Limits: on real disks a tenant who is root gets what was promised to him and no more, a full store is worked on like any other,
+//! limits grow, shrink and go with the view unchanged, and the node promises no more than it has.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::node::{Node, run};
+use common::{listing, require};
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes that are free on the node's disk.
+fn free(node: &Node) -> u64 {
+    run(Command::new("sh").args(["-ec", "sync -f .; sync -f ."]).current_dir(&node.lxcpath));
+    let text = run(Command::new("stat").args(["-f", "-c", "%f %S"]).arg(&node.lxcpath));
+    text.split_whitespace().map(|word| word.parse::<u64>().unwrap()).product()
+}
+
+/// Runs a script in a folder; returns what it says, however it ends.
+fn sh(folder: &Path, script: &str) -> String {
+    let output = Command::new("sh").args(["-c", script]).current_dir(folder).output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+/// The binary with a configuration.
+fn with_config(node: &Node, config: &str, args: &[&str]) -> Output {
+    let file = node.dir().join("uci");
+    fs::write(&file, config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
+    command.arg("--config").arg(file).arg("--lxcpath").arg(&node.lxcpath).args(args).output().unwrap()
+}
+
+/// Fills a view with all that is left, in the ways that a tenant may think of. Each must end with a full disk and not before.
+const FILL: &str = "
+    exec 9>gone && rm gone && head -c 5000000 /dev/zero >&9 || exit 1
+    mkdir bound && mount --bind bound bound 2>/dev/null
+    fallocate -l 4M bound/allocated || exit 1
+    fallocate -l 1G too-much && exit 1; rm -f too-much
+    truncate -s 1T sparse && head -c 3000000 /dev/urandom | dd of=sparse bs=64k seek=1000 conv=notrunc 2>/dev/null || exit 1
+    ln sparse etc/linked && chattr -p 0 sparse 2>/dev/null
+    i=0; while [ $i -lt 1000 ]; do echo tiny >\"tiny$i\" || exit 1; i=$((i+1)); done
+    head -c 1G /dev/zero >fill && exit 1
+    while echo tiny >\"tiny$i\"; do i=$((i+1)); [ $i -lt 100000 ] || exit 1; done
+    head -c 1G /dev/zero >>bound/more && exit 1
+    umount bound
+    echo full";
+
+#[test]
+fn a_tenant_who_is_root_gets_no_more_than_the_limit() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for fstype in ["ext4", "xfs", "btrfs"] {
+        let node = Node::with_base(fstype, 320);
+        let before = free(&node);
+        node.ok(&["create", "a", "--base", "b", "--quota", "32M"]);
+        assert!(before - free(&node) >= 32 * MIB, "{fstype}: it is taken from the disk at once");
+        node.ok(&["mount", "a"]);
+        let view = node.view("a");
+        let said = sh(&view, FILL);
+        assert!(said.starts_with("full\n") && said.contains("No space left"), "{fstype}: {said}");
+        let taken = before - free(&node);
+        assert!(taken <= 33 * MIB, "{fstype}: {taken} bytes are taken from the disk");
+        let sheet = node.json(&["show", "a", "--json"]);
+        assert_eq!((&sheet["limit"], &sheet["means"]), (&(32 * MIB).into(), &"image".into()));
+        // The file that was deleted is gone with the shell.
+        assert!((26 * MIB..=32 * MIB).contains(&sheet["used"].as_u64().unwrap()), "{sheet}");
+        // What the view's disk has is the limit without its tables.
+        let size = run(Command::new("stat").args(["-f", "-c", "%b %S"]).arg(&view));
+        let size: u64 = size.split_whitespace().map(|word| word.parse::<u64>().unwrap()).product();
+        assert!((26 * MIB..=32 * MIB).contains(&size), "{size}");
+        // Full, it is as good as any.
+        node.ok(&["umount", "a"]);
+        assert_eq!(fs::read_dir(node.store("a").join("quota")).unwrap().count(), 0);
+        assert!(node.ok(&["diff", "a"]).contains("added     sparse"));
+        node.ok(&["mount", "a"]);
+        assert_eq!(
+            sh(&view, "rm tiny1 tiny2 && rm etc/a.txt && cat etc/b.txt && echo x >fill && cat fill"),
+            "two\nx\n"
+        );
+        assert!(
+            sh(&view, &FILL.replace("gone && head -c 5000000", "gone && head -c 1000")).contains("No space")
+        );
+        node.ok(&["umount", "a"]);
+        node.ok(&["compact", "a"]);
+        node.ok(&["restore", "a", "etc"]);
+        node.ok(&["check", "a"]);
+        let diff = node.ok(&["diff", "a"]);
+        assert!(!diff.contains("etc/a.txt") && diff.contains("added     fill"), "{diff}");
+        node.ok(&["mount", "a"]);
+        assert_eq!(sh(&view, "cat etc/a.txt && rm fill && echo y >etc/a.txt && cat etc/a.txt"), "hello\ny\n");
+        node.ok(&["umount", "a"]);
+        node.ok(&["destroy", "a"]);
+        assert!(before - free(&node) < MIB, "{fstype}: all of it is given back");
+    }
+}
+
+#[test]
+fn a_store_without_a_free_inode_mounts() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    node.ok(&["create", "a", "--base", "b", "--quota", "8M"]);
+    node.ok(&["mount", "a"]);
+    let view = node.view("a");
+    assert!(sh(&view, "i=0; while :>n$i; do i=$((i+1)); done").contains("No space left"));
+    assert_eq!(run(Command::new("stat").args(["-f", "-c", "%d"]).arg(&view)).trim(), "0");
+    for _ in 0..3 {
+        node.ok(&["umount", "a"]);
+        node.ok(&["mount", "a"]);
+    }
+    assert!(sh(&view, ":>more").contains("No space left"), "what the mount needed is kept again");
+    assert_eq!(sh(&view, "rm n1 n2 n3 n4 n5 && rm etc/b.txt && echo new >more && cat more"), "new\n");
+}
+
+#[test]
+fn an_image_that_is_not_there_is_no_way_onto_the_disk() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    node.ok(&["create", "a", "--base", "b", "--quota", "8M"]);
+    let (store, image) = (node.store("a"), node.store("a").join("quota.img"));
+    run(Command::new("dd")
+        .args(["if=/dev/zero", "bs=4k", "count=1", "conv=notrunc"])
+        .arg(format!("of={}", image.display())));
+    let said = node.fails(1, &["mount", "a"]);
+    assert!(said.contains("mount the image") && said.contains("e2fsck"), "{said}");
+    fs::rename(&image, node.lxcpath.join("away")).unwrap();
+    node.fails(1, &["mount", "a"]);
+    assert_eq!(fs::read_dir(store.join("quota")).unwrap().count(), 0);
+    assert!(!store.join("upper").exists() && fs::read_dir(node.view("a")).unwrap().next().is_none());
+}
+
+#[test]
+fn what_a_crash_left_mounted_is_no_obstacle() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 128);
+    let (view, point) = (node.view("a"), node.store("a").join("quota"));
+    let cut = || {
+        node.ok(&["mount", "a"]);
+        run(Command::new("umount").arg(&view));
+        assert!(point.join("upper").exists());
+    };
+    node.ok(&["create", "a", "--base", "b", "--quota", "16M"]);
+    cut();
+    node.ok(&["mount", "a"]);
+    sh(&view, "echo 1 >one");
+    node.ok(&["umount", "a"]);
+    for command in [
+        &["diff", "a"][..],
+        &["compact", "a"],
+        &["quota", "a", "8M"],
+        &["umount", "a"],
+        &["check", "--repair"],
+    ] {
+        cut();
+        node.ok(command);
+    }
+    node.ok(&["mount", "a"]);
+    assert_eq!(sh(&view, "cat one"), "1\n");
+    // A view that is held by nobody but an open file keeps its image, and so its store.
+    let held = fs::File::open(view.join("one")).unwrap();
+    run(Command::new("umount").arg("-l").arg(&view));
+    run(Command::new("umount").arg("-l").arg(&point));
+    let said = node.fails(4, &["mount", "a"]);
+    assert!(said.contains("loop"), "{said}");
+    node.fails(4, &["destroy", "a"]);
+    node.fails(4, &["quota", "a", "none"]);
+    drop(held);
+    cut();
+    node.ok(&["destroy", "a"]);
+    assert!(!node.store("a").exists());
+}
+
+#[test]
+fn limits_change_and_the_view_stays() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for fstype in ["ext4", "btrfs"] {
+        let node = Node::with_base(fstype, 320);
+        node.ok(&["create", "a", "--base", "b"]);
+        node.ok(&["mount", "a"]);
+        let view = node.view("a");
+        let script = "
+            rm etc/a.txt etc/dir/c.txt; rm -r var/deep; mkdir -p var/deep/new; echo x >var/deep/new/x; chmod 600 etc/b.txt
+            ln var/deep/new/x hard; setfattr -n user.k -v v hard; mknod dev c 1 5; rm -r empty; echo now >empty
+            head -c 6000000 /dev/urandom >big; truncate -s 20M holes";
+        assert_eq!(sh(&view, script), "");
+        let before = listing::of(&view, true);
+        node.ok(&["umount", "a"]);
+        let space = |file: &str| fs::metadata(node.store("a").join(file)).unwrap().blocks() * 512;
+        for (size, told) in [
+            ("64M", "limited to 64 MiB by image"),
+            ("64M", "limited to 64 MiB by image"),
+            ("100M", "limited to 100 MiB by image"),
+            ("16M", "limited to 16 MiB by image"),
+            ("none", "has no limit"),
+            ("20M", "limited to 20 MiB by image"),
+        ] {
+            assert!(node.ok(&["quota", "a", size]).contains(told), "{fstype}: {size}");
+            assert!(node.ok(&["quota", "a"]).contains(told), "{fstype}: {size}");
+            if size == "none" {
+                assert!(
+                    !node.store("a").join("quota.img").exists() && node.store("a").join("upper").exists()
+                );
+            } else {
+                assert!(space("quota.img") >= size.trim_end_matches('M').parse::<u64>().unwrap() * MIB);
+            }
+            node.ok(&["mount", "a"]);
+            assert_eq!(listing::of(&view, true), before, "{fstype}: {size}");
+            node.ok(&["umount", "a"]);
+        }
+        let said = node.fails(1, &["quota", "a", "5M"]);
+        assert!(said.contains("uses 5.7 MiB, which does not fit into 5 MiB"), "{said}");
+        let said = node.fails(1, &["quota", "a", "6500K"]);
+        assert!(said.contains("does not fit into 6.3 MiB"), "{said}");
+        node.fails(2, &["quota", "a", "1M"]);
+        let said = node.fails(1, &["quota", "a", "2G"]);
+        assert!(said.contains("cannot be promised"), "{said}");
+        assert!(node.ok(&["quota", "a"]).contains("limited to 20 MiB"));
+        let left = || fs::read_dir(node.lxcpath.join(".store")).unwrap().count();
+        assert_eq!(left(), 1, "no half of a store is left");
+        node.ok(&["mount", "a"]);
+        assert_eq!(listing::of(&view, true), before, "{fstype}");
+        node.fails(4, &["quota", "a", "16M"]);
+        node.fails(4, &["quota", "a", "none"]);
+        node.ok(&["umount", "a"]);
+        for command in [&["convert", "a", "--to", "copy"][..], &["import", "a", "/dev/null"]] {
+            assert!(node.fails(3, command).contains("sliverfs quota a none"), "{command:?}");
+        }
+    }
+}
+
+#[test]
+fn no_more_is_promised_than_there_is() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 128);
+    node.ok(&["create", "a", "--base", "b", "--quota", "48M"]);
+    let said = node.fails(1, &["create", "c", "--base", "b", "--quota", "90M"]);
+    assert!(said.contains("90 MiB more cannot be promised") && said.contains("48 MiB are"), "{said}");
+    assert!(!node.store("c").exists() && !node.lxcpath.join("c").exists());
+    let main = |options: &str| format!("config sliverfs main\n{options}\n");
+    let run = |options: &str, args: &[&str]| with_config(&node, &main(options), args);
+    // What is free does not count, and neither does what is full: no more than what was promised.
+    let reserve = run("option reserve '80M'", &["create", "c", "--base", "b", "--quota", "8M"]);
+    assert!(String::from_utf8_lossy(&reserve.stderr).contains("cannot be promised"));
+    let over = run("option overcommit '1.5'", &["create", "c", "--base", "b", "--quota", "90M"]);
+    assert!(over.status.success(), "{}", String::from_utf8_lossy(&over.stderr));
+    let image = fs::metadata(node.store("c").join("quota.img")).unwrap();
+    assert_eq!(image.len(), 90 * MIB);
+    assert!(image.blocks() * 512 < 8 * MIB, "an overcommitted image is sparse");
+    for (options, said) in
+        [("option overcommit '0.5'", "is no factor"), ("option quota_mode 'soft '", "is no means")]
+    {
+        let output = run(options, &["quota", "a", "40M"]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && stderr.contains(said), "{stderr}");
+    }
+    // Soft is a number and no promise, and is never called a quota.
+    let soft = run("option quota_mode 'soft'", &["create", "d", "--base", "b", "--quota", "1G"]);
+    assert!(soft.status.success(), "{}", String::from_utf8_lossy(&soft.stderr));
+    assert!(!node.store("d").join("quota.img").exists());
+    let shown = node.ok(&["show", "d"]) + &node.ok(&["quota", "d"]);
+    assert!(shown.contains("of 1 GiB that it should take (soft: measured only)"), "{shown}");
+    assert!(!shown.contains("quota") && !shown.contains("limited"), "{shown}");
+    // One that is there keeps what it has.
+    let said = node.fails(2, &["create", "a", "--base", "b", "--quota", "64M"]);
+    assert!(said.contains("sliverfs quota a"), "{said}");
+    node.ok(&["create", "a", "--base", "b", "--quota", "48M"]);
+    // A copy has no means here.
+    node.fails(3, &["create", "e", "--base", "b", "--backend", "copy", "--quota", "8M"]);
+}
+
+#[test]
+fn a_disk_without_room_makes_no_image() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for fstype in ["ext4", "xfs", "btrfs"] {
+        let node = Node::with_base(fstype, 320);
+        let before = free(&node);
+        sh(&node.lxcpath, "fallocate -l 200M ballast");
+        let said = node.fails(1, &["create", "a", "--base", "b", "--quota", "160M"]);
+        assert!(said.contains("takes as much from the disk at once"), "{fstype}: {said}");
+        assert!(!node.store("a").exists() && !node.lxcpath.join("a").exists());
+        fs::remove_file(node.lxcpath.join("ballast")).unwrap();
+        assert!(before - free(&node) < MIB, "{fstype}");
+    }
+}
