@@ -299,3 +299,55 @@ fn a_disk_without_room_makes_no_image() {
         assert!(before - free(&node) < MIB, "{fstype}");
     }
 }
+
+#[test]
+fn the_configuration_gives_limits_and_changes_them() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 128);
+    let apply = |quota: &str, args: &[&str]| {
+        let config = format!("config sliver a\n option base b\n option quota '{quota}'\n");
+        with_config(&node, &config, args)
+    };
+    assert!(apply("16M", &["apply"]).status.success());
+    assert_eq!(node.json(&["show", "a", "--json"])["limit"], 16 * MIB);
+    assert!(node.view("a").join("etc").exists());
+    assert!(apply("16M", &["apply"]).status.success());
+    let planned = apply("24M", &["apply", "--dry-run"]);
+    assert_eq!(String::from_utf8_lossy(&planned.stdout), format!("sliverfs quota a {}\n", 24 * MIB));
+    // It is mounted, and cannot shrink: that is told, and it stays up.
+    let less = apply("8M", &["apply"]);
+    assert!(less.status.code() == Some(1) && String::from_utf8_lossy(&less.stderr).contains("is mounted at"));
+    node.ok(&["umount", "a"]);
+    assert!(apply("8M", &["apply"]).status.success());
+    assert_eq!(node.json(&["show", "a", "--json"])["limit"], 8 * MIB);
+    assert!(node.view("a").join("etc").exists());
+    let bad = apply("8 MB", &["apply"]);
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("no size"));
+}
+
+#[test]
+fn probe_says_what_keeps_a_limit() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::new("ext4", 64);
+    let limit = |kinds: &serde_json::Value, kind: &str| {
+        kinds.as_array().unwrap().iter().find(|verdict| verdict["kind"] == kind).unwrap()["limit"].clone()
+    };
+    let kinds = node.json(&["probe", "--json"]);
+    assert_eq!(limit(&kinds, "overlay"), serde_json::json!({"means": "image", "reason": null}));
+    assert_eq!(limit(&kinds, "btrfs-seed")["means"], "seed");
+    let copy = limit(&kinds, "copy");
+    assert!(copy["means"].is_null() && copy["reason"].as_str().unwrap().contains("nothing keeps"), "{copy}");
+    let text = node.ok(&["probe"]);
+    assert!(text.lines().any(|line| line.starts_with("overlay") && line.contains("image ")), "{text}");
+    // Without the program there is no image.
+    let mut command = node.command(&["probe", "--json"]);
+    let output = command.env("PATH", node.dir()).output().unwrap();
+    let kinds = serde_json::from_slice(&output.stdout).unwrap();
+    let reason = limit(&kinds, "overlay")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("mkfs.ext4 is not installed"), "{reason}");
+    assert_eq!(fs::read_dir(node.lxcpath.join(".store")).unwrap().count(), 0);
+}

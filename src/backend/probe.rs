@@ -258,7 +258,7 @@ fn not_made(disk: &str, err: &Error) -> String {
 }
 
 /// The start of a trial folder's name. No sliver's name starts with a dot.
-const TRIAL: &str = ".probe.";
+pub const TRIAL: &str = ".probe.";
 
 /// Removes trial folders, also those that a crash left: who probes holds the catalog's lock, so none is in use.
 fn sweep(stores: &Path) -> Result<()> {

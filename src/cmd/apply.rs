@@ -5,11 +5,13 @@ use crate::catalog::base::{self, Base};
 use crate::catalog::{Root, Sliver, root};
 use crate::cli::Args;
 use crate::cmd::create::{self, create};
+use crate::cmd::quota::set as set_quota;
 use crate::cmd::{Ctx, convert, mount, probe as probe_cmd};
 use crate::config::{BaseWanted, Config, Main, SliverWanted};
 use crate::error::{Class, Error, Result};
 use crate::kind::{Choice, Kind};
 use crate::out;
+use crate::quota;
 use crate::shell;
 
 /// Brings every section up that can be; what cannot is told by file, line and section, and the others still come up.
@@ -103,6 +105,7 @@ fn bring_up(
         backend: Choice::parse(&wanted.backend)?,
         data: wanted.data.as_deref(),
         size: wanted.size,
+        // Where it is there already, that is seen to below.
         quota: wanted.quota,
         means: main.quota_mode,
         policy: main.policy,
@@ -111,7 +114,18 @@ fn bring_up(
         out::line(&format!("sliverfs convert {name} --to {}", wanted.backend))?;
         return if wanted.mount { out::line(&format!("sliverfs mount {name}")) } else { Ok(()) };
     }
-    let there = Sliver::find(root, name)?.is_some();
+    let there = Sliver::find(root, name)?;
+    // Another limit that cannot be had now is no reason not to mount.
+    let mut limited = Ok(());
+    if let Some((sliver, bytes)) = there.as_ref().and_then(|sliver| Some((sliver, request.quota.take()?))) {
+        let has = quota::limit(root, sliver).map(|limit| limit.bytes);
+        if has != Some(bytes) && dry_run {
+            out::line(&format!("sliverfs quota {name} {bytes}"))?;
+        } else if has != Some(bytes) {
+            limited = set_quota(root, name, Some(bytes), main.quota_mode, main.policy);
+        }
+    }
+    let there = there.is_some();
     if let (true, false, Ok(base)) = (dry_run, there, Base::load(root, &wanted.base)) {
         let tried = probe::remembered(root, request.backend, &base);
         if tried.is_err_and(|err| err.class() == Class::Failed) {
@@ -136,13 +150,13 @@ fn bring_up(
     }
     // The store of a mount that is planned here may not exist yet.
     if !wanted.mount || (there || !dry_run) && mount::mount_as_it_is(root, name, dry_run)?.is_empty() {
-        return Ok(());
+        return limited;
     }
     if dry_run {
         return out::line(&format!("sliverfs mount {name}"));
     }
     log::info!("mounted the sliver `{name}`");
-    Ok(())
+    limited
 }
 
 /// What the configuration no longer names is told, and left alone.

@@ -1,19 +1,36 @@
 //! `sliverfs probe`: what this kernel and this disk can do, and why not.
 
+use serde::Serialize;
+
 use crate::backend::probe::probe;
 use crate::backend::verdict::Verdict;
 use crate::catalog::Root;
 use crate::cli::Args;
 use crate::error::{Error, Result};
+use crate::json;
 use crate::mount::disk;
 use crate::out;
+use crate::quota::{self, Means, image};
 
 /// Probes, prints, and fails where nothing works.
 pub fn run(root: &Root, args: &Args) -> Result<()> {
     warn_of_upgrade(root)?;
     let verdicts = probe(root, args.fresh)?;
+    let image = image::trial(root);
     if args.json {
-        out::json(&verdicts)?;
+        // One object more in each.
+        let mut text = String::new();
+        for verdict in &verdicts {
+            let (means, reason) = quota::offer(verdict.kind, &image);
+            let [verdict, limit] = [json::write(verdict)?, json::write(&Limit { means, reason })?];
+            let [verdict, limit] = [verdict, limit].map(|part| String::from_utf8_lossy(&part).into_owned());
+            let before = if text.is_empty() { '[' } else { ',' };
+            text.push_str(&format!(
+                "{before}{},\"limit\":{limit}}}",
+                verdict.strip_suffix('}').unwrap_or(&verdict)
+            ));
+        }
+        out::line(&(text + "]"))?;
     } else {
         let best = verdicts.iter().find(|verdict| verdict.auto).map(|verdict| verdict.kind);
         let mut table = out::Table::new(&["BACKEND", "WORKS", "WHY"]);
@@ -27,6 +44,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
             table.row(&[verdict.kind.name(), works, &format!("{why}{taken}")]);
         }
         table.print()?;
+        limits(&verdicts, &image)?;
     }
     if verdicts.iter().any(|verdict| verdict.auto) {
         return Ok(());
@@ -39,6 +57,25 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         None => Error::unsupported(format!("no backend works on {}", root.path().display()))
             .way_out("use another disk, or a kernel with a union file system"),
     })
+}
+
+/// What keeps a store to a limit, as `probe --json` prints it.
+#[derive(Serialize)]
+struct Limit {
+    means: Option<Means>,
+    reason: Option<String>,
+}
+
+/// Prints what keeps the stores of what works here to a limit.
+fn limits(verdicts: &[Verdict], image: &Result<()>) -> Result<()> {
+    out::line("")?;
+    let mut table = out::Table::new(&["BACKEND", "LIMIT BY", "WHY"]);
+    for verdict in verdicts.iter().filter(|verdict| verdict.works) {
+        let (means, reason) = quota::offer(verdict.kind, image);
+        let why = reason.as_deref().unwrap_or("holds a tenant who is root, too");
+        table.row(&[verdict.kind.name(), means.map_or("-", Means::name), why]);
+    }
+    table.print()
 }
 
 /// The optional features, in a line.

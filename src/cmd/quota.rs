@@ -47,7 +47,13 @@ fn tell(root: &Root, name: &Name) -> Result<()> {
 }
 
 /// Gives the sliver this limit. Its view shows the same as before; nothing happens where it has that limit already.
-pub fn set(root: &Root, name: &Name, bytes: Option<u64>, means: Option<Means>, policy: Policy) -> Result<()> {
+pub(super) fn set(
+    root: &Root,
+    name: &Name,
+    bytes: Option<u64>,
+    means: Option<Means>,
+    policy: Policy,
+) -> Result<()> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
     let old = quota::limit(root, &sliver);

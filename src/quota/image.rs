@@ -10,11 +10,13 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::MsFlags;
 
+use crate::backend::probe::TRIAL;
+use crate::catalog::Root;
 use crate::catalog::root::create_dir;
 use crate::error::{Context, Error, Result, meaning};
 use crate::layer::Format;
 use crate::mount::plan::Step;
-use crate::mount::{exec, seed};
+use crate::mount::{exec, private, seed};
 use crate::size::Size;
 use crate::sys::tool::{self, Stream};
 use crate::sys::{btrfs, ext4, file, loopdev, mountpoint, pause, statfs, sync};
@@ -112,6 +114,20 @@ pub fn make(image: &Path, size: u64, sparse: bool) -> Result<()> {
         Some(how) => Err(Error::failed(format!("{PROGRAM} failed on {} ({how})", image.display()))
             .way_out("what it wrote above says why")),
     }
+}
+
+/// Makes a small image on the disk of the stores, and mounts it where nobody sees it.
+pub fn trial(root: &Root) -> Result<()> {
+    let _lock = root.lock_catalog()?;
+    // A crash leaves it to the next trial of a backend.
+    let dir = root.stores().join(format!("{TRIAL}{}", std::process::id()));
+    create_dir(&dir)?;
+    let tried = private::run(root.path(), || {
+        exec::run(&make_steps(&dir, LEAST, true))?;
+        release(&dir).map(|()| Vec::new())
+    });
+    tree::remove_path(&dir)?;
+    tried.map(drop)
 }
 
 /// Makes the file of an image as large as that. Room that it takes from the disk is taken at once, and all of it or none.

@@ -120,6 +120,15 @@ impl Limit {
     }
 }
 
+/// What keeps a store of this kind to a limit here, or why nothing does; `image` is what came of the trial of one.
+pub fn offer(kind: Kind, image: &Result<()>) -> (Option<Means>, Option<String>) {
+    match (Limit::new(kind, None, u64::MAX), image) {
+        (Ok(Limit { means: Means::Image, .. }), Err(err)) => (None, Some(err.to_string())),
+        (Ok(limit), _) => (Some(limit.means), None),
+        (Err(err), _) => (None, Some(err.to_string())),
+    }
+}
+
 /// Takes `auto`, which is none, or the name of a means.
 pub fn parse_mode(text: &str) -> Result<Option<Means>> {
     if text == AUTO { Ok(None) } else { Means::parse(text).map(Some) }
