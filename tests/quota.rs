@@ -351,3 +351,94 @@ fn probe_says_what_keeps_a_limit() {
     assert!(reason.contains("mkfs.ext4 is not installed"), "{reason}");
     assert_eq!(fs::read_dir(node.lxcpath.join(".store")).unwrap().count(), 0);
 }
+
+/// Turns simple quotas on where this kernel has them.
+fn enabled(node: &Node) -> bool {
+    let output = node.run(&["quota", "--enable"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    require("simple-quotas", if output.status.success() { Ok(()) } else { Err(said) })
+}
+
+#[test]
+fn a_qgroup_limits_a_snapshot() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("btrfs", 400);
+    let make = ["create", "a", "--base", "b", "--backend", "btrfs-snapshot", "--quota", "16M"];
+    let named = [&make[..], &["--means", "qgroup"]].concat();
+    let said = node.fails(3, &named);
+    assert!(said.contains("quotas are off") && said.contains("sliverfs quota --enable"), "{said}");
+    if !enabled(&node) {
+        return;
+    }
+    node.ok(&["quota", "--enable"]);
+    let said = node.fails(3, &make);
+    assert!(said.contains("lxc.idmap") && !node.store("a").exists(), "{said}");
+    let before = free(&node);
+    node.ok(&named);
+    node.ok(&["mount", "a"]);
+    let view = node.view("a");
+    // A subvolume of the tenant's own, and a snapshot of all that he has, count as what he has.
+    let script = FILL.replace("exec 9>gone", "btrfs -q subvolume create mine && btrfs -q subvolume snapshot . mine/all && head -c 1M /dev/urandom >mine/m || exit 1; exec 9>gone");
+    let script = script.replace(
+        "echo full",
+        "head -c 1G /dev/zero >mine/more && exit 1
+        head -c 1G /dev/zero >mine/all/more && exit 1; echo full",
+    );
+    let said = sh(&view, &script);
+    assert!(said.contains("full\n") && said.contains("Disk quota exceeded"), "{said}");
+    let taken = before - free(&node);
+    // The disk keeps its metadata twice.
+    assert!(taken <= 17 * MIB + 4 * MIB, "{taken}");
+    let sheet = node.json(&["show", "a", "--json"]);
+    assert_eq!((&sheet["limit"], &sheet["means"]), (&(16 * MIB).into(), &"qgroup".into()));
+    let used = sheet["used"].as_u64().unwrap();
+    assert!((10 * MIB..=17 * MIB).contains(&used), "{used}");
+    // A diff says of subvolumes of the tenant that it cannot tell them.
+    let said = sh(
+        &view,
+        "rm -f fill mine/more mine/all/more && sync -f . && btrfs -q subvolume delete mine/all mine && echo ok",
+    );
+    assert!(said.contains("ok"), "{said}");
+    node.ok(&["umount", "a"]);
+    node.ok(&["diff", "a"]);
+    node.ok(&["restore", "a", "etc"]);
+    node.ok(&["mount", "a"]);
+    assert_eq!(sh(&view, "rm tiny2 && echo x >x && cat x etc/a.txt"), "x\nhello\n");
+    // More, and less than what is used, while it is mounted.
+    let said = node.fails(1, &["quota", "a", "2M"]);
+    assert!(said.contains("does not fit into 2 MiB"), "{said}");
+    node.ok(&["quota", "a", "40M"]);
+    assert!(sh(&view, "head -c 20M /dev/zero >fill && echo ok").contains("ok"));
+    node.ok(&["quota", "a", "none"]);
+    assert!(sh(&view, "head -c 60M /dev/zero >fill && echo ok").contains("ok"));
+    node.ok(&["quota", "a", "90M", "--means", "qgroup"]);
+    assert!(node.fails(3, &["convert", "a", "--to", "copy"]).contains("sliverfs quota a none"));
+    node.ok(&["umount", "a"]);
+    sh(&node.lxcpath, "echo 'lxc.idmap = u 0 100000 65536' >>a/config");
+    node.ok(&["quota", "a", "none"]);
+    assert!(
+        node.ok(&["quota", "a", "80M"]).contains("by qgroup"),
+        "auto takes it for a tenant who is mapped"
+    );
+    node.ok(&["destroy", "a"]);
+    let groups = run(Command::new("btrfs").args(["qgroup", "show"]).arg(&node.lxcpath));
+    assert!(!groups.contains("16.00MiB"), "{groups}");
+}
+
+#[test]
+fn full_qgroups_are_not_taken() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("btrfs", 256);
+    run(Command::new("btrfs").args(["quota", "enable"]).arg(&node.lxcpath));
+    let said = node.fails(
+        3,
+        &["create", "a", "--base", "b", "--backend", "btrfs-snapshot", "--quota", "16M", "--means", "qgroup"],
+    );
+    assert!(said.contains("full qgroups, which a tenant leaves"), "{said}");
+    assert!(!node.store("a").exists());
+    assert!(node.fails(3, &["quota", "--enable"]).contains("btrfs quota disable"));
+}

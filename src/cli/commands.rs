@@ -269,9 +269,9 @@ pub static PROGRAM: Spec = group(
             Command::Quota,
             "quota",
             "Limit what a sliver may add to its base.",
-            1,
+            0,
             &[SLIVER, info("size", "the bytes: 64M; or none. Without it, the limit is told")],
-            &[MEANS],
+            &[MEANS, ENABLE],
         ),
         one(
             Command::Hook,

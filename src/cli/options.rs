@@ -86,7 +86,7 @@ options! {
     Valued backend BACKEND "--backend" "auto, or a kind that `probe` lists (default: UCI's, or auto)";
     Valued size SIZE "--size" "the limit of a btrfs-seed store: bytes, or with K, M, G, T (at least 256M, default 1G)";
     Valued quota QUOTA "--quota" "the bytes that it may add to the base: 64M";
-    Valued means MEANS "--means" "what keeps it to them: auto, image, or soft, which only measures (default: UCI's, or auto)";
+    Valued means MEANS "--means" "what keeps it to them: auto, image, qgroup, or soft, which only measures (default: UCI's, or auto)";
     Valued data DATA "--data" "an archive to unpack into the new sliver";
     Valued pack PACK "--pack" "pack the tree as an image: squashfs, erofs or btrfs (a seed)";
     Valued to TO "--to" "auto, or a kind that `probe` lists, even where this kernel lacks it; of bare directories, the new format";
@@ -100,6 +100,7 @@ options! {
     Valued store STORE "--store" "the upper folder or the tree, a bare directory";
     Valued out OUT "--out" "the new upper folder or tree, which is not there yet";
 
+    Switch enable ENABLE "--enable" "turn simple quotas of the stores' Btrfs on: for good, and kernels before 6.7 do not mount it then";
     Switch fresh FRESH "--fresh" "try again what is remembered";
     Switch all ALL "--all" "all of them";
     Switch space SPACE "--space" "count the stores' space, too";

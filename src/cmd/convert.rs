@@ -145,7 +145,7 @@ fn convert(
         }
         return Ok(report);
     }
-    quota::refuse_image(sliver)?;
+    quota::refuse_limited(sliver)?;
     create::check_kind(to, &base, size)?;
     offline::refuse(root, name, Some(sliver.backend))?;
     statfs::refuse_read_only(&root.stores())?;
@@ -277,7 +277,13 @@ impl Plan {
         if grows {
             make.push(Step::RemoveFile(stage.join(SCRATCH)));
         }
-        let record = Sliver { backend: to, converted: sliver.converted.saturating_add(1), ..sliver.clone() };
+        let record = Sliver {
+            backend: to,
+            converted: sliver.converted.saturating_add(1),
+            // A seed's size is none of what is written from it.
+            quota: sliver.quota.filter(|limit| limit.means != quota::Means::Seed),
+            ..sliver.clone()
+        };
         make.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?));
         make.push(Step::SyncDisk(stage));
         Ok(Self { look, make, work, open: !grows })

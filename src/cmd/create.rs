@@ -20,7 +20,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, image};
+use crate::quota::{self, Limit, Means, image, qgroup};
 use crate::size::Size;
 use crate::sys::{file, statfs};
 use crate::view;
@@ -261,6 +261,10 @@ fn stage(
         inner = stage.join(image::POINT);
     }
     steps.extend(ground.make(&inner, wanted.size.or(limit.map(|limit| limit.bytes)), &target));
+    if let Some(limit) = limit.filter(|limit| limit.means == Means::Qgroup) {
+        qgroup::need(&root.stores())?;
+        steps.push(Step::LimitTree(stage.join("tree"), limit.bytes));
+    }
     if let Some(data) = data {
         steps.extend(ground.mount(&format!(".new.{name}"), &target)?);
         steps.push(Step::Unpack(data.to_owned(), target.clone()));

@@ -41,7 +41,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     };
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
-    quota::refuse_image(&sliver)?;
+    quota::refuse_limited(&sliver)?;
     let base = Base::load(root, &sliver.base)?;
     view::check_base(&sliver, &base)?;
     offline::refuse(root, name, Some(sliver.backend))?;

@@ -21,7 +21,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         // One object more in each.
         let mut text = String::new();
         for verdict in &verdicts {
-            let (means, reason) = quota::offer(verdict.kind, &image);
+            let (means, reason) = quota::offer(root, verdict.kind, &image);
             let [verdict, limit] = [json::write(verdict)?, json::write(&Limit { means, reason })?];
             let [verdict, limit] = [verdict, limit].map(|part| String::from_utf8_lossy(&part).into_owned());
             let before = if text.is_empty() { '[' } else { ',' };
@@ -44,7 +44,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
             table.row(&[verdict.kind.name(), works, &format!("{why}{taken}")]);
         }
         table.print()?;
-        limits(&verdicts, &image)?;
+        limits(root, &verdicts, &image)?;
     }
     if verdicts.iter().any(|verdict| verdict.auto) {
         return Ok(());
@@ -67,11 +67,14 @@ struct Limit {
 }
 
 /// Prints what keeps the stores of what works here to a limit.
-fn limits(verdicts: &[Verdict], image: &Result<()>) -> Result<()> {
+fn limits(root: &Root, verdicts: &[Verdict], image: &Result<()>) -> Result<()> {
+    if !verdicts.iter().any(|verdict| verdict.works) {
+        return Ok(());
+    }
     out::line("")?;
     let mut table = out::Table::new(&["BACKEND", "LIMIT BY", "WHY"]);
     for verdict in verdicts.iter().filter(|verdict| verdict.works) {
-        let (means, reason) = quota::offer(verdict.kind, image);
+        let (means, reason) = quota::offer(root, verdict.kind, image);
         let why = reason.as_deref().unwrap_or("holds a tenant who is root, too");
         table.row(&[verdict.kind.name(), means.map_or("-", Means::name), why]);
     }

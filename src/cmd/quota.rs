@@ -10,23 +10,31 @@ use crate::cli::Args;
 use crate::cmd::replace::left_over;
 use crate::cmd::{Ctx, offline};
 use crate::error::{Class, Error, Result};
+use crate::kind::Kind;
 use crate::layer::{Format, Target};
+use crate::lxc::CONFIG;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{Rewrite, Step};
 use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, image};
+use crate::quota::{self, Limit, Means, image, qgroup};
 use crate::size::Size;
-use crate::sys::statfs;
+use crate::sys::{file, statfs};
 use crate::tree;
 use crate::view;
 
 /// Does what the command line says; without a size, tells the limit.
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
-    let (name, size) = (&args.name()?, args.word(1));
     let root = ctx.root()?;
+    if args.enable {
+        return match args.words.is_empty() {
+            true => enable(&root),
+            false => Err(Error::usage("--enable is for the whole disk, and takes no sliver")),
+        };
+    }
+    let (name, size) = (&args.name()?, args.word(1));
     if size.is_empty() {
         return tell(&root, name);
     }
@@ -36,6 +44,22 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let means = args.means.parse(quota::parse_mode)?.unwrap_or(config.main.quota_mode);
     set(&root, name, bytes, means, config.main.policy)?;
     tell(&root, name)
+}
+
+/// Turns simple quotas on.
+fn enable(root: &Root) -> Result<()> {
+    let stores = root.stores();
+    qgroup::enable(&stores)?;
+    log::warn!(
+        "kernels before 6.7 do not mount this disk any more; what was written before now is not counted"
+    );
+    out::line(&format!("the Btrfs of {} has simple quotas", stores.display()))
+}
+
+/// Is the tenant's root nobody special outside the container?
+fn is_mapped(root: &Root, name: &Name) -> bool {
+    let config = file::text(root.container(name).join(CONFIG)).unwrap_or_default();
+    config.lines().any(|line| line.trim_start().starts_with("lxc.idmap"))
 }
 
 fn tell(root: &Root, name: &Name) -> Result<()> {
@@ -59,10 +83,13 @@ pub(super) fn set(
     let old = quota::limit(root, &sliver);
     // A means that is not named stays, where it was one.
     let means = means.or(old.map(|old| old.means));
+    let mapped = || (sliver.backend == Kind::BtrfsSnapshot && is_mapped(root, name)).then_some(Means::Qgroup);
+    let means = means.or_else(mapped);
     let new = bytes.map(|bytes| Limit::new(sliver.backend, means, bytes)).transpose()?;
     if sliver.backend.grows_image() {
-        if new == old {
-            return Ok(());
+        if new == old || new.is_none() {
+            // Its size stays a limit, but is no promise any more.
+            return Sliver { quota: new, ..sliver.clone() }.write(&root.store(name));
         }
         return Err(Error::unsupported(format!(
             "the store of `{name}` keeps the size that it was made with"
@@ -76,16 +103,30 @@ pub(super) fn set(
         admission::admit(root, policy, name, limit)?;
     }
     let new_sliver = Sliver { quota: new, ..sliver.clone() };
+    let (store, is_qgroup) = (root.store(name), |limit: &Limit| limit.means == Means::Qgroup);
+    let tree = store.join(layer(sliver.backend));
+    if let Some(limit) = new.filter(is_qgroup) {
+        qgroup::need(&store)?;
+        let used = old.filter(is_qgroup).map_or(Ok(0), |_| qgroup::used(&tree))?;
+        if used > limit.bytes {
+            return Err(does_not_fit(&sliver, limit, used));
+        }
+        new_sliver.write(&store)?;
+        return qgroup::set(&tree, limit.bytes);
+    }
+    if old.is_some_and(|old| is_qgroup(&old)) {
+        qgroup::clear(&tree)?;
+    }
     match (old.filter(|_| sliver.has_image()), new.filter(|_| new_sliver.has_image())) {
         (Some(old), Some(new)) if new.bytes >= old.bytes => {
             match grow(root, &new_sliver, &sliver, new, policy) {
-                Err(err) if err.class() == Class::Unsupported && !image::is_mounted(&root.store(name)) => {
+                Err(err) if err.class() == Class::Unsupported && !image::is_mounted(&store) => {
                     remake(root, &sliver, &new_sliver, policy)
                 }
                 done => done,
             }
         }
-        (None, None) => new_sliver.write(&root.store(name)),
+        (None, None) => new_sliver.write(&store),
         _ => remake(root, &sliver, &new_sliver, policy),
     }
 }

@@ -159,7 +159,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
             "convert it first: sliverfs convert {name} --to overlay (or what `sliverfs probe` lists)"
         )));
     }
-    quota::refuse_image(&sliver)?;
+    quota::refuse_limited(&sliver)?;
     create::check_kind(sliver.backend, &new, None)?;
     let before = kept(root, &sliver)?;
     if !how.plan {

@@ -54,7 +54,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(&root, name)?;
     refuse_kind(sliver.backend)?;
-    quota::refuse_image(&sliver)?;
+    quota::refuse_limited(&sliver)?;
     let rsync = Rsync::find()?;
     let base = Base::load(&root, &sliver.base)?;
     view::check_base(&sliver, &base)?;

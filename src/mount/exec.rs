@@ -18,7 +18,7 @@ use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::layer;
 use crate::out::Progress;
-use crate::quota::image as quota;
+use crate::quota::{image as quota, qgroup};
 use crate::sys::mountpoint::mount;
 use crate::sys::{btrfs, exchange, file, mountpoint, sync};
 use crate::tree::{self, SELF, Time};
@@ -29,6 +29,7 @@ enum Undo {
     RemoveFile(PathBuf),
     RemoveTree(PathBuf),
     Unmount(PathBuf),
+    Unlimit(PathBuf),
     Rename(PathBuf, PathBuf),
     Exchange(PathBuf, PathBuf, PathBuf),
 }
@@ -105,6 +106,10 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             quota::mount(image, target)?;
             undo.push(Undo::Unmount(target.clone()));
         }
+        Step::LimitTree(tree, bytes) => {
+            undo.push(Undo::Unlimit(tree.clone()));
+            qgroup::set(tree, *bytes)?;
+        }
         Step::Settle(dir, format) => layer::settle(dir, *format)?,
         Step::Forget(device) => seed::forget(device),
         Step::Unmount(target) => unmount(target)?,
@@ -157,6 +162,7 @@ fn take_back(undo: Vec<Undo>) {
             },
             Undo::RemoveTree(dir) => tree::remove_path(dir),
             Undo::Unmount(target) => unmount(target),
+            Undo::Unlimit(tree) => qgroup::clear(tree),
             Undo::Exchange(one, other, by) => exchange(one, other, by),
             Undo::Rename(from, to) => fs::rename(from, to).at("take back: rename to", to),
         };

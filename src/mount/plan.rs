@@ -117,6 +117,8 @@ pub enum Step {
         /// The mount point.
         target: PathBuf,
     },
+    /// Limit a Btrfs subvolume.
+    LimitTree(PathBuf, u64),
     /// End what a command that was cut began in the folder with a store's layers.
     Settle(PathBuf, Format),
     /// Make the kernel forget a device of a Btrfs that was unmounted.
@@ -208,6 +210,9 @@ impl fmt::Display for Step {
             }
             Self::MountStore { image, target } => {
                 write!(f, "mount -t ext4 -o loop,noatime {} {}", path(image), path(target))
+            }
+            Self::LimitTree(tree, bytes) => {
+                write!(f, "# put {} into a qgroup of its own, with a limit of {bytes}", path(tree))
             }
             Self::Settle(dir, _) => write!(f, "# end what a command that was cut began in {}", path(dir)),
             Self::Forget(device) => write!(f, "btrfs device scan --forget {}", path(device)),

@@ -7,6 +7,8 @@
 //!   a loop device, and holds against anybody: nothing in it reaches the disk outside of it. All of it is taken from the disk when
 //!   it is made, since a disk that is full later would be EIO in there; only where the operator overcommits it is laid out sparse.
 //! - `seed`: the store is a writable image as it is ([`crate::mount::seed`]), and its size is the limit.
+//! - `qgroup` ([`qgroup`]): of a snapshot, on a Btrfs with simple quotas, which nothing but a command of their own turns on. Root
+//!   without a user namespace lifts it by an ioctl, so it is taken by name only, or where the container has `lxc.idmap`.
 //! - `soft`: no more than a number beside what is measured; it is never called a quota.
 //!
 //! An image lies mounted on the folder `quota` of its store while anybody works on it: before the view, and gone after it. Nothing
@@ -15,6 +17,7 @@
 
 pub mod admission;
 pub mod image;
+pub mod qgroup;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -38,19 +41,22 @@ pub enum Means {
     Image,
     /// The store is an image by its backend.
     Seed,
+    /// The store is a subvolume in a qgroup of simple quotas.
+    Qgroup,
     /// Nothing: what is taken is measured and told.
     Soft,
 }
 
 impl Means {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Image, Self::Seed, Self::Soft];
+    pub const ALL: [Self; 4] = [Self::Image, Self::Seed, Self::Qgroup, Self::Soft];
 
     /// The name on the command line, in UCI and in records.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Image => "image",
             Self::Seed => "seed",
+            Self::Qgroup => "qgroup",
             Self::Soft => "soft",
         }
     }
@@ -92,9 +98,16 @@ impl Limit {
             Some(Means::Soft) => Means::Soft,
             Some(Means::Image) | None if kind.reads_base() => Means::Image,
             Some(Means::Seed) | None if kind.grows_image() => Means::Seed,
+            Some(Means::Qgroup) if kind == Kind::BtrfsSnapshot => Means::Qgroup,
             Some(means) => {
                 return Err(Error::usage(format!("{} keeps no store of {kind} to a limit", means.name()))
                     .way_out("leave the means out, or take soft, which only measures"));
+            }
+            None if kind == Kind::BtrfsSnapshot => {
+                return Err(Error::unsupported(
+                    "a store of btrfs-snapshot is limited by a qgroup, which root in a container without lxc.idmap can lift",
+                )
+                .way_out("--means qgroup takes it all the same"));
             }
             None => {
                 return Err(Error::unsupported(format!("nothing keeps a store of {kind} to a limit here"))
@@ -121,7 +134,12 @@ impl Limit {
 }
 
 /// What keeps a store of this kind to a limit here, or why nothing does; `image` is what came of the trial of one.
-pub fn offer(kind: Kind, image: &Result<()>) -> (Option<Means>, Option<String>) {
+pub fn offer(root: &Root, kind: Kind, image: &Result<()>) -> (Option<Means>, Option<String>) {
+    if kind == Kind::BtrfsSnapshot {
+        if let Err(err) = qgroup::need(&root.stores()) {
+            return (None, Some(err.to_string()));
+        }
+    }
     match (Limit::new(kind, None, u64::MAX), image) {
         (Ok(Limit { means: Means::Image, .. }), Err(err)) => (None, Some(err.to_string())),
         (Ok(limit), _) => (Some(limit.means), None),
@@ -146,14 +164,15 @@ pub fn limit(root: &Root, sliver: &Sliver) -> Option<Limit> {
     sliver.quota.or_else(seed)
 }
 
-/// Refuses a command that makes a store anew, where that lies in an image.
-pub fn refuse_image(sliver: &Sliver) -> Result<()> {
-    if !sliver.has_image() {
+/// Refuses a command that makes a store anew, and would lose its limit.
+pub fn refuse_limited(sliver: &Sliver) -> Result<()> {
+    let Some(Limit { means: means @ (Means::Image | Means::Qgroup), .. }) = sliver.quota else {
         return Ok(());
-    }
+    };
     let name = &sliver.name;
     Err(Error::unsupported(format!(
-        "the store of `{name}` lies in the image that limits it, which this does not make anew"
+        "the store of `{name}` is limited by {}, which this does not make anew",
+        means.name()
     ))
     .way_out(format!("take the limit off for it, and give it again after: sliverfs quota {name} none")))
 }
@@ -167,6 +186,7 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
             let path = store.join(seed::STORE);
             Ok(fs::metadata(&path).at("look at", &path)?.blocks().saturating_mul(512))
         }
+        Some(Means::Qgroup) => qgroup::used(&store.join("tree")),
         Some(Means::Soft) | None => tree::space(&store),
     }
 }

@@ -143,3 +143,86 @@ fn write<T>(fd: BorrowedFd<'_>, request: libc::Ioctl, args: &T) -> nix::Result<(
     // SAFETY: each caller passes the structure that the request reads, alive for the call.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_ref(args)) }).map(drop)
 }
+
+/// What QUOTA_CTL is told to turn simple quotas on (Linux 6.7).
+const ENABLE_SIMPLE: u64 = 4;
+
+/// The tree that quotas are kept in (BTRFS_QUOTA_TREE_OBJECTID).
+const QUOTA_TREE: u64 = 8;
+
+/// The key of the item with the flags, and of those with what is counted (linux/btrfs_tree.h).
+const QGROUP_STATUS: u32 = 240;
+const QGROUP_INFO: u32 = 242;
+
+/// Turns simple quotas on. EINVAL before Linux 6.7.
+pub fn enable_quotas(dir: impl AsFd) -> nix::Result<()> {
+    let request = nix::request_code_readwrite!(TYPE, 40, size_of::<[u64; 2]>());
+    write(dir.as_fd(), request, &[ENABLE_SIMPLE, 0])
+}
+
+/// Makes an empty qgroup, or removes one without members.
+pub fn make_qgroup(dir: impl AsFd, id: u64, make: bool) -> nix::Result<()> {
+    write(dir.as_fd(), nix::request_code_write!(TYPE, 42, size_of::<[u64; 2]>()), &[u64::from(make), id])
+}
+
+/// Puts the qgroup of a subvolume into another one, or takes it out.
+pub fn assign_qgroup(dir: impl AsFd, subvolume: u64, to: u64, assign: bool) -> nix::Result<()> {
+    let request = nix::request_code_write!(TYPE, 41, size_of::<[u64; 3]>());
+    write(dir.as_fd(), request, &[u64::from(assign), subvolume, to])
+}
+
+/// Limits what all members of a qgroup reference.
+pub fn limit_qgroup(dir: impl AsFd, id: u64, bytes: u64) -> nix::Result<()> {
+    // BTRFS_QGROUP_LIMIT_MAX_RFER and its value; the other limits stay off. The kernel writes nothing, whatever the number says.
+    let request = nix::request_code_read!(TYPE, 43, size_of::<[u64; 6]>());
+    write(dir.as_fd(), request, &[id, 1, bytes, 0, 0, 0])
+}
+
+/// The number of the subvolume that `dir` is the root of.
+pub fn subvolume(dir: impl AsFd) -> nix::Result<u64> {
+    // `struct btrfs_ioctl_ino_lookup_args`: the tree, the object, and a path that is not looked at.
+    let mut args = [0u64; 512];
+    let [_, object, ..] = &mut args;
+    *object = ROOT_INODE;
+    let request = nix::request_code_readwrite!(TYPE, 18, size_of_val(&args));
+    // SAFETY: BTRFS_IOC_INO_LOOKUP reads and writes 4096 bytes, which outlive the call.
+    Errno::result(unsafe { libc::ioctl(dir.as_fd().as_raw_fd(), request, &raw mut args) })?;
+    let [tree, ..] = args;
+    Ok(tree)
+}
+
+/// The flags of the quotas. ENOENT where they are off.
+pub fn quota_flags(dir: impl AsFd) -> nix::Result<u64> {
+    quota_item(dir.as_fd(), QGROUP_STATUS, 0, 16)
+}
+
+/// The bytes that a qgroup references.
+pub fn qgroup_bytes(dir: impl AsFd, id: u64) -> nix::Result<u64> {
+    quota_item(dir.as_fd(), QGROUP_INFO, id, 8)
+}
+
+/// A number in an item of the quota tree.
+fn quota_item(dir: BorrowedFd<'_>, kind: u32, id: u64, at: usize) -> nix::Result<u64> {
+    // `struct btrfs_ioctl_search_args`: 4096 bytes, a key of 104 before what is found: a header of 32, and the item.
+    let mut args = [0u8; 4096];
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(to) = args.get_mut(at..at + bytes.len()) {
+            to.copy_from_slice(bytes);
+        }
+    };
+    put(0, &QUOTA_TREE.to_ne_bytes());
+    put(24, &id.to_ne_bytes());
+    put(32, &id.to_ne_bytes());
+    put(48, &u64::MAX.to_ne_bytes());
+    put(56, &kind.to_ne_bytes());
+    put(60, &kind.to_ne_bytes());
+    put(64, &1u32.to_ne_bytes());
+    let request = nix::request_code_readwrite!(TYPE, 17, size_of_val(&args));
+    // SAFETY: BTRFS_IOC_TREE_SEARCH reads and writes 4096 bytes, which outlive the call.
+    Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), request, &raw mut args) })?;
+    let found =
+        args.get(64..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    let item = args.get(136 + at..).and_then(|bytes| bytes.first_chunk());
+    // What lies on the disk is little endian.
+    item.filter(|_| found > 0).map(|bytes| u64::from_le_bytes(*bytes)).ok_or(Errno::ENOENT)
+}
