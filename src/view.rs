@@ -19,8 +19,9 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, fuse};
 use crate::name::Name;
+use crate::out::joined;
 use crate::out::{escape, joined};
-use crate::quota::image;
+use crate::quota::{Means, image, qgroup};
 use crate::sys::{mountpoint, statfs};
 
 /// The plan that mounts a sliver; empty where its view is up already.
@@ -83,6 +84,14 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     if sliver.has_image() {
         steps.extend(image::mount_steps(&root.store(name), Format::of(sliver.backend)));
     }
+    if let Some(limit) = sliver.quota.filter(|limit| limit.means == Means::Qgroup) {
+        // A store that came from another disk begins with no group here.
+        let tree = root.store(name).join("tree");
+        if qgroup::used(&tree).is_err() {
+            qgroup::need(&root.stores())?;
+            steps.push(Step::LimitTree(tree, limit.bytes));
+        }
+    }
     steps.extend(ground.mount(name.as_str(), &view)?);
     Ok(steps)
 }
@@ -108,8 +117,10 @@ pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<()> {
     exec::run(steps)?;
     let view = root.view(&sliver.name);
     let store = root.store(&sliver.name);
+    if sliver.has_image() {
+        image::keep_spare(&store.join(image::POINT));
+    }
     let noted = check(root, sliver, &view)
-        .and_then(|()| if sliver.has_image() { image::keep_spare(&store.join(image::POINT)) } else { Ok(()) })
         .and_then(|()| Mounted::note(root, &sliver.name, sliver.backend, source(&store)));
     noted.inspect_err(|_| {
         if let Err(err) = exec::unmount(&view).and_then(|()| image::release(&store)) {

@@ -412,6 +412,13 @@ fn a_qgroup_limits_a_snapshot() {
     node.ok(&["quota", "a", "none"]);
     assert!(sh(&view, "head -c 60M /dev/zero >fill && echo ok").contains("ok"));
     node.ok(&["quota", "a", "90M", "--means", "qgroup"]);
+    // On a disk where nothing limits it, it is not mounted.
+    node.ok(&["umount", "a"]);
+    run(Command::new("btrfs").args(["quota", "disable"]).arg(&node.lxcpath));
+    assert!(node.fails(3, &["mount", "a"]).contains("quotas are off"));
+    node.ok(&["quota", "--enable"]);
+    node.ok(&["mount", "a"]);
+    assert!(sh(&view, "head -c 200M /dev/zero >over").contains("Disk quota exceeded"));
     assert!(node.fails(3, &["convert", "a", "--to", "copy"]).contains("sliverfs quota a none"));
     node.ok(&["umount", "a"]);
     sh(&node.lxcpath, "echo 'lxc.idmap = u 0 100000 65536' >>a/config");

@@ -108,7 +108,7 @@ impl<'a> Layers<'a> {
                 let done =
                     with_base(&root, &base, &mut |tree| work(format, tree, tree::again(&store)?, words));
                 drop(store);
-                quota::keep_spare(&stored.join(quota::POINT))?;
+                quota::keep_spare(&stored.join(quota::POINT));
                 quota::release(&stored)?;
                 done.map(|()| Vec::new())
             })

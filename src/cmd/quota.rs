@@ -112,7 +112,11 @@ pub(super) fn set(
             return Err(does_not_fit(&sliver, limit, used));
         }
         new_sliver.write(&store)?;
-        return qgroup::set(&tree, limit.bytes);
+        return qgroup::set(&tree, limit.bytes).inspect_err(|_| {
+            if let Err(err) = sliver.write(&store) {
+                log::warn!("{err}");
+            }
+        });
     }
     if old.is_some_and(|old| is_qgroup(&old)) {
         qgroup::clear(&tree)?;

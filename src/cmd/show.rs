@@ -83,7 +83,8 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         actual: Actual::of(&root, name, &views, &Sockets::read()?),
         limit: limit.map(|limit| limit.bytes),
         means: limit.map(|limit| limit.means),
-        used: limit.map(|_| quota::used(&root, &sliver)).transpose()?,
+        // A sheet is shown though nothing counts any more: the next mount says so.
+        used: limit.and_then(|_| quota::used(&root, &sliver).ok()),
         backend: sliver.backend,
         base_digest: sliver.digest,
         created: sliver.created,

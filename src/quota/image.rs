@@ -196,28 +196,33 @@ pub fn mount(image: &Path, target: &Path) -> Result<()> {
     })?;
     let disk = statfs::of(target)?;
     let tight = disk.available < SPARES * SPARE_SIZE || disk.free_inodes < 2 * SPARES;
-    let made = if tight { drop_spare(target) } else { keep_spare(target) };
-    made.inspect_err(|_| {
-        if let Err(err) = exec::unmount(target) {
-            log::warn!("{err}");
-        }
-    })
-}
-
-/// Gives the room for the next mount to this one. It is free when the file system has noted that it is.
-fn drop_spare(target: &Path) -> Result<()> {
-    let dir = target.join(SPARE);
-    if dir.exists() {
-        tree::remove_path(&dir)?;
-        sync::disk(target)?;
+    if tight {
+        drop_spare(target)
+    } else {
+        keep_spare(target)
     }
     Ok(())
 }
 
-/// Holds room in a mounted image for its next mount, where it is not held already.
-pub fn keep_spare(target: &Path) -> Result<()> {
+/// Gives the room for the next mount to this one. It is free when the file system has noted that it is.
+fn drop_spare(target: &Path) {
     let dir = target.join(SPARE);
-    create_dir(&dir)?;
+    let dropped =
+        if dir.exists() { tree::remove_path(&dir).and_then(|()| sync::disk(target)) } else { Ok(()) };
+    if let Err(err) = dropped {
+        log::debug!("{err}");
+    }
+}
+
+/// Holds room in a mounted image for its next mount, where it is not held already. As much as there is: less is no reason to fail.
+pub fn keep_spare(target: &Path) {
+    if let Err(err) = make_spare(&target.join(SPARE)) {
+        log::debug!("{err}");
+    }
+}
+
+fn make_spare(dir: &Path) -> Result<()> {
+    create_dir(dir)?;
     for number in 0..SPARES {
         let path = dir.join(number.to_string());
         let zeros = vec![0; usize::try_from(SPARE_SIZE).unwrap_or(0)];
