@@ -1,13 +1,13 @@
 //! A store's layers in an ext4 of their own, in a file whose size is the limit.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use nix::mount::MsFlags;
 
 use crate::backend::probe::TRIAL;
@@ -30,6 +30,9 @@ pub const POINT: &str = "quota";
 
 /// The image's type.
 const FSTYPE: &str = "ext4";
+
+/// A file that is not there yet.
+const NEW: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_EXCL);
 
 /// The program that makes it.
 pub const PROGRAM: &str = "mkfs.ext4";
@@ -92,7 +95,7 @@ pub fn release(store: &Path) -> Result<()> {
 
 /// Makes a new image.
 pub fn make(image: &Path, size: u64, sparse: bool) -> Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(image).at("create", image)?;
+    let file = file::open_as(image, NEW, 0o600).at("create", image)?;
     if statfs::of(image)?.magic == btrfs::MAGIC {
         // Else each write to a block that is there already takes a new one, which a full disk does not have.
         ext4::in_place(&file).at("have Btrfs write in place", image)?;
@@ -226,7 +229,7 @@ fn make_spare(dir: &Path) -> Result<()> {
     for number in 0..SPARES {
         let path = dir.join(number.to_string());
         let zeros = vec![0; usize::try_from(SPARE_SIZE).unwrap_or(0)];
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        match file::open_as(&path, NEW, 0o600) {
             Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
             made => made
                 .and_then(|mut file| file.write_all(&zeros))
@@ -239,7 +242,7 @@ fn make_spare(dir: &Path) -> Result<()> {
 /// Lets the image of a store grow, which is mounted here.
 pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
     let (image, target) = (store.join(FILE), store.join(POINT));
-    let file = OpenOptions::new().write(true).open(&image).at("open the image", &image)?;
+    let file = file::open_as(&image, OFlag::O_WRONLY, 0).at("open the image", &image)?;
     let before = file.metadata().at("look at", &image)?.len();
     if before < size {
         set_size(&file, &image, size, sparse)?;
@@ -269,7 +272,7 @@ pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
 /// Bytes of the image that nobody else can have: all but what its file system has free.
 pub fn used(store: &Path) -> Result<u64> {
     let path = store.join(FILE);
-    let file = File::open(&path).at("open the image", &path)?;
+    let file = file::open(&path).at("open the image", &path)?;
     let size = file.metadata().at("look at", &path)?.len();
     let free = if is_mounted(store) {
         statfs::of(&store.join(POINT))?.free

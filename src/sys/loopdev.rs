@@ -107,7 +107,7 @@ pub fn bound_to(image: &Path) -> Result<Option<PathBuf>> {
 
 /// Has a loop device look again how large its image is.
 pub fn look_again(device: &Path) -> Result<()> {
-    let open = File::open(device).at("open the loop device", device)?;
+    let open = file::open(device).at("open the loop device", device)?;
     ioctl(open.as_raw_fd(), LOOP_SET_CAPACITY, 0).map(drop).at("let grow", device)
 }
 
