@@ -19,7 +19,6 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, fuse};
 use crate::name::Name;
-use crate::out::joined;
 use crate::out::{escape, joined};
 use crate::quota::{Means, image, qgroup};
 use crate::sys::{mountpoint, statfs};

@@ -12,7 +12,7 @@ use crate::layer::{self, Format, Scratch};
 use crate::lxc::Sockets;
 use crate::name::Name;
 use crate::quota::image;
-use crate::tree::{self, Dir};
+use crate::tree::Dir;
 
 /// Refuses a sliver whose container runs, or whose store is alive anywhere.
 pub fn refuse(root: &Root, name: &Name, backend: Option<Kind>) -> Result<()> {
