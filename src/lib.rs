@@ -28,4 +28,5 @@ pub mod size;
 pub mod state;
 pub mod sys;
 pub mod tree;
+pub mod usage;
 pub mod view;

@@ -121,6 +121,7 @@ fn each_key_is_documented() {
     doc.look(&node, "probe", &[]);
     doc.look(&node, "list", &["--space"]);
     doc.look(&node, "show", &["s"]);
+    doc.look(&node, "usage", &["--deep"]);
     doc.look(&node, "diff", &["s"]);
     doc.look(&node, "restore", &["s", "etc/dir/c.txt", "var/deep"]);
     doc.look(&node, "compact", &["s", "--dry-run"]);

@@ -108,8 +108,10 @@ impl Sliver {
 
     /// The limit of a store that is an image, in bytes; none where the backend keeps none.
     pub fn limit(&self, root: &Root) -> Option<u64> {
-        let image = root.store(&self.name).join(seed::STORE);
-        fs::metadata(image).ok().filter(|_| self.backend.grows_image()).map(|image| image.len())
+        if !self.backend.grows_image() {
+            return None;
+        }
+        fs::metadata(root.store(&self.name).join(seed::STORE)).ok().map(|image| image.len())
     }
 
     /// The names of all slivers with a store, sorted.

@@ -55,6 +55,7 @@ pub enum Command {
     Import,
     Sync,
     Quota,
+    Usage,
     Hook,
     Version,
 }
@@ -272,6 +273,14 @@ pub static PROGRAM: Spec = group(
             0,
             &[SLIVER, info("size", "the bytes: 64M; or none. Without it, the limit is told")],
             &[MEANS, ENABLE],
+        ),
+        one(
+            Command::Usage,
+            "usage",
+            "Count what slivers take, what they share, and what that saves.",
+            0,
+            &[info("names...", "the slivers (default: all, and the node's sum)")],
+            &[DEEP, JSON],
         ),
         one(
             Command::Hook,

@@ -104,6 +104,7 @@ options! {
     Switch fresh FRESH "--fresh" "try again what is remembered";
     Switch all ALL "--all" "all of them";
     Switch space SPACE "--space" "count the stores' space, too";
+    Switch deep DEEP "--deep" "compare with the bases: what compact would give back, what is covered, what memory is shared";
     Switch undo UNDO "--undo" "bring the kept store back";
     Switch commit COMMIT "--commit" "remove the kept store";
     Switch ours OURS "--ours" "what both changed stays as the sliver has it (default: and the new base's version is put in as NAME.base-new)";

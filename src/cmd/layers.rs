@@ -35,6 +35,9 @@ pub struct Layers<'a> {
 /// What is done with a store's format, its base, itself, and the other words of the command line.
 pub type Work<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<()>;
 
+/// The same, with an answer.
+pub type Question<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<Vec<u8>>;
+
 /// A sliver's folder while nothing keeps others from its store.
 pub struct Watch(Option<(PathBuf, (u64, u64))>);
 
@@ -78,6 +81,14 @@ impl<'a> Layers<'a> {
     /// Opens the layers, and does the work. A base that is an image is mounted in a namespace of its own for as long as it takes,
     /// and the work is done there, in a child.
     pub fn with(&self, ctx: &mut Ctx, work: Work<'_>) -> Result<()> {
+        let silent = &mut |format, base, store, words: &[String]| {
+            work(format, base, store, words).map(|()| Vec::new())
+        };
+        self.ask(ctx, silent).map(drop)
+    }
+
+    /// The same, and what the work answers comes back.
+    pub fn ask(&self, ctx: &mut Ctx, work: Question<'_>) -> Result<Vec<u8>> {
         match (self.format, self.base, self.store) {
             (Some(format), Some(base), Some(store)) => {
                 return work(format, tree::open(base)?, tree::open_store(store)?, self.words);
@@ -110,9 +121,8 @@ impl<'a> Layers<'a> {
                 drop(store);
                 quota::keep_spare(&stored.join(quota::POINT));
                 quota::release(&stored)?;
-                done.map(|()| Vec::new())
-            })
-            .map(drop);
+                done
+            });
         }
         let store = tree::open(&inner)?;
         with_base(&root, &base, &mut |tree| work(format, tree, tree::again(&store)?, words))
@@ -120,7 +130,7 @@ impl<'a> Layers<'a> {
 }
 
 /// Opens the base's tree, and does the work with it; in a child where it is an image.
-fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Result<()>) -> Result<()> {
+fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
     let Some((fstype, file)) = base.image(root) else {
         return work(tree::open(&base.content(root))?);
     };
@@ -129,16 +139,15 @@ fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Result<()>) 
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", &folder)?;
         // The namespace has the mount that views stand on, too, whatever becomes of it outside.
         if MountInfo::of_self()?.at(&mounted).is_some() {
-            return work(tree::open(&mounted)?).map(|()| Vec::new());
+            return work(tree::open(&mounted)?);
         }
         // While a seed is mounted, no sliver on it can be.
         let _lock = if base.form == Form::Btrfs { Some(seed::lock(&file)?) } else { None };
         image::mount_read_only(fstype, &file, &folder)?;
         let done = tree::open(&folder).and_then(work);
         exec::unmount(&folder)?;
-        done.map(|()| Vec::new())
+        done
     })
-    .map(drop)
 }
 
 /// The view of a sliver whose store is an image, which is only seen while it is mounted.

@@ -24,6 +24,7 @@ mod restore;
 mod show;
 mod sync;
 mod umount;
+mod usage;
 
 use std::path::{Path, PathBuf};
 
@@ -75,6 +76,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Import => import::run(&ctx.root()?, args),
         Command::Sync => sync::run(&mut ctx, args),
         Command::Quota => quota::run(&mut ctx, args),
+        Command::Usage => usage::run(&mut ctx, args),
         Command::Hook => hook::run(&mut ctx, args),
         Command::Version => out::line(concat!("sliverfs ", env!("CARGO_PKG_VERSION"))),
     }

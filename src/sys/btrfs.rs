@@ -201,6 +201,24 @@ pub fn qgroup_bytes(dir: impl AsFd, id: u64) -> nix::Result<u64> {
     quota_item(dir.as_fd(), QGROUP_INFO, id, 8)
 }
 
+/// Those of them that no other qgroup references; with simple quotas the same.
+pub fn qgroup_exclusive(dir: impl AsFd, id: u64) -> nix::Result<u64> {
+    quota_item(dir.as_fd(), QGROUP_INFO, id, 24)
+}
+
+/// Are there subvolumes in the one that `dir` lies in? ENOTTY before Linux 4.18.
+pub fn has_subvolumes(dir: impl AsFd) -> nix::Result<bool> {
+    // `struct btrfs_ioctl_get_subvol_rootref_args`: 4096 bytes, a count in the first byte of the last eight.
+    let mut args = [0u64; 512];
+    let request = nix::request_code_readwrite!(TYPE, 61, size_of_val(&args));
+    // SAFETY: BTRFS_IOC_GET_SUBVOL_ROOTREF reads and writes 4096 bytes, which outlive the call.
+    match Errno::result(unsafe { libc::ioctl(dir.as_fd().as_raw_fd(), request, &raw mut args) }) {
+        // More than fit.
+        Err(Errno::EOVERFLOW) => Ok(true),
+        done => done.map(|_| args.last().is_some_and(|count| *count != 0)),
+    }
+}
+
 /// A number in an item of the quota tree.
 fn quota_item(dir: BorrowedFd<'_>, kind: u32, id: u64, at: usize) -> nix::Result<u64> {
     // `struct btrfs_ioctl_search_args`: 4096 bytes, a key of 104 before what is found: a header of 32, and the item.

@@ -16,6 +16,7 @@ pub mod loopdev;
 pub mod memory;
 pub mod mountpoint;
 pub mod names;
+pub mod pagecache;
 pub mod rsync;
 pub mod signals;
 pub mod statfs;

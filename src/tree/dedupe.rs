@@ -75,7 +75,7 @@ pub fn dedupe(
 }
 
 /// What a name answers that was another one, or none, a moment later.
-fn is_gone(errno: Errno) -> bool {
+pub(super) fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ESTALE | Errno::ENXIO)
 }
 

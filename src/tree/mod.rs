@@ -25,7 +25,7 @@ pub use dir::{Dir, Kind, Stat, Time};
 pub use ids::Ids;
 pub use meta::Meta;
 pub use remove::{remove, remove_path};
-pub use space::space;
+pub use space::{Space, count, shares, space};
 pub use sync::sync_tree;
 pub use walk::{Entry, Step, Walk};
 

@@ -1,0 +1,112 @@
+//! What slivers take of a disk and of the memory, and what they share with their bases.
+
+mod qgroup;
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::catalog::base::{Base, Form};
+use crate::catalog::{Root, Sliver};
+use crate::error::Result;
+use crate::kind::Kind;
+use crate::layer::{Change, Changes, Format, Show, Side, Step, beside};
+use crate::mount::mountinfo::MountInfo;
+use crate::sys::pagecache;
+use crate::tree::{self, Dir, sys};
+use qgroup::Counted;
+pub use qgroup::Groups;
+
+/// What a store takes of the disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// Bytes that it holds for itself alone.
+    pub exclusive: u64,
+    /// Bytes that others use, too: its base, other slivers.
+    pub shared: u64,
+    /// The base shows through, or may: what it shares beside that is not known before store and base are compared.
+    pub through: bool,
+    /// Its inodes, where that is known.
+    pub inodes: Option<u64>,
+    /// Who counted.
+    pub by: &'static str,
+}
+
+/// Counts a sliver's store; with `groups`, where the disk has counted it already, it is not walked.
+pub fn taken(root: &Root, sliver: &Sliver, groups: Option<&mut Groups>) -> Result<Taken> {
+    let store = root.store(&sliver.name);
+    let snapshot = sliver.backend == Kind::BtrfsSnapshot;
+    if let Some(groups) = groups.filter(|_| snapshot) {
+        if let Some(counted) = groups.of(&tree::open(&store.join("tree"))?) {
+            let Counted { referenced, exclusive, simple } = counted;
+            let shared = referenced.saturating_sub(exclusive);
+            return Ok(Taken { exclusive, shared, through: simple, inodes: None, by: "qgroup" });
+        }
+    }
+    let space = tree::shares(&store)?;
+    Ok(Taken {
+        exclusive: space.bytes.saturating_sub(space.shared),
+        shared: space.shared,
+        through: sliver.backend.reads_base() || sliver.backend.grows_image(),
+        // Those in an image are not seen here.
+        inodes: Some(space.inodes).filter(|_| !sliver.has_image()),
+        by: if sliver.has_image() { "image" } else { "walk" },
+    })
+}
+
+/// Bytes that a full copy of a base's tree would take. Of an image it is the content of the files: what their blocks and the folders
+/// would take more depends on the disk.
+pub fn copy_of(base: &Base) -> u64 {
+    match base.form {
+        Form::Directory => base.disk,
+        Form::Squashfs | Form::Erofs | Form::Btrfs => base.bytes,
+    }
+}
+
+/// Bytes of the base that do not show in the view, since the store has something in their place, or says that they are gone. A
+/// file of several names is counted only where all of a folder is gone: by another name it may still show.
+pub fn covered(format: Format, store: Dir, base: &Dir) -> Result<u64> {
+    let mut sum = 0_u64;
+    let mut changes = Changes::new(format, store, base, Show::Changes)?;
+    while let Some(step) = changes.step()? {
+        let Step::Entry(entry) = step else { continue };
+        match entry.change {
+            // Of a file with metacopy the content still comes from the base.
+            Change::Put | Change::Opaque | Change::Delete if entry.data.is_none() => {
+                if let Some(Side { dir, name, stat, .. }) = entry.base {
+                    let bytes = match stat.kind {
+                        tree::Kind::Dir => {
+                            let below = dir.child(name).map_err(sys("open in the base", entry.path))?;
+                            tree::count(below, entry.path, &mut |_| Ok(0))?.bytes
+                        }
+                        _ if stat.links > 1 => 0,
+                        _ => stat.allocated,
+                    };
+                    sum = sum.saturating_add(bytes);
+                }
+            }
+            Change::Meta => match changes.enter() {
+                Err(err) if beside(&err) => {}
+                entered => entered?,
+            },
+            _ => {}
+        }
+    }
+    Ok(sum)
+}
+
+/// Bytes of a base's files that lie in the page cache, once for all views that stand on it; none where nothing can: an image that is
+/// not mounted.
+pub fn cached(root: &Root, base: &Base, mounts: &MountInfo) -> Result<Option<u64>> {
+    let path = match base.form {
+        Form::Directory => base.content(root),
+        _ => root.base_mount(&base.name),
+    };
+    if base.form != Form::Directory && mounts.at(&path).is_none() {
+        return Ok(None);
+    }
+    let bytes = Path::as_os_str(&path).as_bytes();
+    let space = tree::count(tree::open(&path)?, bytes, &mut |entry| {
+        pagecache::cached(&entry.dir.open_file(entry.name, &entry.stat)?, entry.stat.size)
+    })?;
+    Ok(Some(space.shared))
+}

@@ -1,0 +1,409 @@
+//! `usage`: its numbers are those of the disk's own tools, on each kind of disk and for each kind of store.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use common::node::{Node, run, small_tree};
+use common::require;
+use common::tree::installed;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// What a tenant writes: blocks, holes, names of one inode, and what nobody may open; then it deletes and changes something.
+const EDITS: &str = r#"
+    cd "$1"; mkdir -p home/me; head -c 5000000 /dev/urandom > home/me/big; ln home/me/big home/me/same; ln home/me/big etc/same
+    truncate -s 1T home/me/hole; printf x | dd of=home/me/hole bs=1 seek=5000000 conv=notrunc 2>/dev/null
+    for n in $(seq 1 60); do echo $n > home/me/$n; done; mkfifo home/me/pipe; mknod home/me/disk b 7 0; ln -s / home/me/root
+    rm -f etc/a.txt; echo more >> etc/b.txt; head -c 100000 /dev/urandom >> var/big; sync -f .
+"#;
+
+fn edit(tree: &Path) {
+    run(Command::new("sh").args(["-ec", EDITS, "sh"]).arg(tree));
+}
+
+fn shell(script: &str, path: &Path) -> String {
+    run(Command::new("sh").args(["-ec", script, "sh"]).arg(path))
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// What du(1) counts, in bytes.
+fn du(path: &Path) -> u64 {
+    shell("du -s -B1 \"$1\" | cut -f 1", path).trim().parse().unwrap()
+}
+
+/// Inodes, each once.
+fn inodes(path: &Path) -> u64 {
+    shell("find \"$1\" -printf '%D:%i\\n' | sort -u | wc -l", path).trim().parse().unwrap()
+}
+
+/// Total and exclusive bytes by `btrfs filesystem du`.
+fn btrfs_du(path: &Path) -> (u64, u64) {
+    let text = run(Command::new("btrfs").args(["filesystem", "du", "-s", "--raw"]).arg(path));
+    let numbers: Vec<u64> =
+        text.lines().last().unwrap().split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    (numbers[0], numbers[1])
+}
+
+/// Within a block for each file.
+#[track_caller]
+fn close(found: u64, wanted: u64, files: u64, what: &str) {
+    assert!(found.abs_diff(wanted) <= files * 4 * KIB, "{what}: {found}, and it is {wanted}");
+}
+
+fn root() -> bool {
+    require("root", common::root())
+}
+
+/// The only sliver of the document.
+fn one(node: &Node, args: &[&str]) -> Value {
+    let sheet = node.json(&[&["usage", "--json"], args].concat());
+    assert_eq!(sheet["slivers"].as_array().unwrap().len(), 1, "{sheet}");
+    assert_eq!(sheet["slivers"][0]["error"], Value::Null, "{sheet}");
+    sheet["slivers"][0].clone()
+}
+
+/// A union's store, while its view is mounted, and a full copy.
+#[test]
+fn as_du_counts() {
+    if !root() {
+        return;
+    }
+    for fstype in ["ext4", "xfs", "btrfs"] {
+        let node = Node::with_base(fstype, 320);
+        for backend in ["overlay", "copy"] {
+            let what = format!("{backend} on {fstype}");
+            node.ok(&["create", "a", "--base", "b", "--backend", backend]);
+            node.ok(&["mount", "a"]);
+            edit(&node.view("a"));
+            let (row, store) = (one(&node, &["a"]), node.store("a"));
+            let shared = if backend == "copy" { number(&row["shared"]) } else { 0 };
+            let files = inodes(&store);
+            assert_eq!(number(&row["inodes"]), files, "{what}");
+            assert_eq!(
+                (row["by"].as_str(), &row["limit"], &row["kept"]),
+                (Some("walk"), &Value::Null, &Value::Null)
+            );
+            match fstype {
+                // On the others overlay lets what it copies up share its place with the base's.
+                "ext4" => assert_eq!(number(&row["exclusive"]) + shared, du(&store), "{what}"),
+                "xfs" => close(number(&row["exclusive"]) + shared, du(&store), 80, &what),
+                _ => close(number(&row["exclusive"]), btrfs_du(&store).1, files, &what),
+            }
+            assert!((5_000_000..9_000_000).contains(&number(&row["exclusive"])), "{what}: {row}");
+            if backend == "overlay" {
+                let base = &node.json(&["base", "list", "--json"])[0];
+                assert_eq!(row["shared"], base["disk"], "{what}");
+                close(number(&base["disk"]), du(&node.lxcpath.join(".base/b/tree")), 0, &what);
+            }
+            node.ok(&["umount", "a"]);
+            node.ok(&["destroy", "a"]);
+        }
+    }
+}
+
+/// Extents that a snapshot or a copy shares with the base, and those that it has for itself.
+#[test]
+fn what_whole_trees_share() {
+    if !root() {
+        return;
+    }
+    for (fstype, backend) in [("btrfs", "btrfs-snapshot"), ("btrfs", "reflink"), ("xfs", "reflink")] {
+        let what = format!("{backend} on {fstype}");
+        let node = Node::new(fstype, 320);
+        let tree = node.dir().join("tree");
+        small_tree(&tree);
+        shell("head -c 20000000 /dev/urandom > \"$1/var/large\"", &tree);
+        node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
+        node.ok(&["create", "a", "--base", "b", "--backend", backend]);
+        let fresh = one(&node, &["a"]);
+        assert!(number(&fresh["exclusive"]) < 300 * KIB, "{what}: {fresh}");
+        assert!(number(&fresh["shared"]) > 20_000_000, "{what}: {fresh}");
+        node.ok(&["mount", "a"]);
+        edit(&node.view("a"));
+        // Its own subvolumes are a tenant's, too.
+        if fstype == "btrfs" {
+            shell(
+                "btrfs -q subvolume create \"$1/sub\"; head -c 3000000 /dev/urandom > \"$1/sub/f\"; sync -f \"$1\"",
+                &node.view("a"),
+            );
+        }
+        let (row, store) = (one(&node, &["a"]), node.store("a"));
+        let (exclusive, shared, files) = (number(&row["exclusive"]), number(&row["shared"]), inodes(&store));
+        close(exclusive + shared, du(&store), 0, &what);
+        if fstype == "btrfs" {
+            let (total, alone) = btrfs_du(&store);
+            close(exclusive, alone, files, &what);
+            close(exclusive + shared, total, files, &what);
+        } else {
+            // As filefrag(8) is told: the lengths of the extents that are not marked as shared, in blocks.
+            let script = "find \"$1\" -type f -links 1 -exec filefrag -v {} + | \
+                awk '/^ *[0-9]+:/ && !/shared/ { gsub(\":\", \"\"); n += $6 } END { print n * 4096 }'";
+            let alone: u64 = shell(script, &store).trim().parse().unwrap();
+            close(exclusive, alone + 5_000_000, files, &what);
+        }
+        assert_eq!(number(&row["inodes"]), files, "{what}");
+        node.ok(&["umount", "a"]);
+        node.ok(&["destroy", "a"]);
+    }
+}
+
+/// Where quota groups are enabled they tell, until a subvolume of the tenant's makes them tell a part only.
+#[test]
+fn as_quota_groups_count() {
+    if !root() {
+        return;
+    }
+    let node = Node::with_base("btrfs", 320);
+    node.ok(&["create", "a", "--base", "b", "--backend", "btrfs-snapshot"]);
+    node.ok(&["create", "c", "--base", "b", "--backend", "overlay"]);
+    node.ok(&["mount", "a"]);
+    edit(&node.view("a"));
+    let walked = one(&node, &["a"]);
+    shell("btrfs quota enable \"$1\"; btrfs quota rescan -w \"$1\" >/dev/null", &node.lxcpath);
+    let (row, tree) = (one(&node, &["a"]), node.store("a").join("tree"));
+    let script = "btrfs -q subvolume sync \"$1\" 2>/dev/null; id=$(btrfs inspect-internal rootid \"$1\"); \
+        btrfs qgroup show --sync --raw -f \"$1\" | awk -v id=\"0/$id\" '$1 == id { print $2, $3 }'";
+    let numbers: Vec<u64> =
+        shell(script, &tree).split_whitespace().map(|word| word.parse().unwrap()).collect();
+    assert_eq!(row["by"], "qgroup", "{row}");
+    assert_eq!(number(&row["exclusive"]), numbers[1], "{row}");
+    assert_eq!(number(&row["exclusive"]) + number(&row["shared"]), numbers[0], "{row}");
+    assert_eq!(row["inodes"], Value::Null);
+    close(
+        number(&row["exclusive"]),
+        number(&walked["exclusive"]),
+        number(&walked["inodes"]),
+        "group and walk",
+    );
+    assert_eq!(one(&node, &["c"])["by"], "walk");
+    // They know no inodes, and nothing of what was not committed yet: --deep looks.
+    let deep = one(&node, &["a", "--deep"]);
+    assert_eq!((deep["by"].as_str(), &deep["inodes"]), (Some("walk"), &walked["inodes"]));
+    shell(
+        "btrfs -q subvolume create \"$1/sub\"; head -c 3000000 /dev/urandom > \"$1/sub/f\"; sync -f \"$1\"",
+        &node.view("a"),
+    );
+    let row = one(&node, &["a"]);
+    assert_eq!(row["by"], "walk", "{row}");
+    assert!(number(&row["exclusive"]) > 3_000_000 + number(&walked["exclusive"]) - 64 * KIB, "{row}");
+    node.ok(&["umount", "a"]);
+}
+
+/// Images: a squashfs that all slivers share, and a store that is an image with a limit.
+#[test]
+fn images() {
+    if !root()
+        || !require("btrfs-seed", installed("btrfstune"))
+        || !require("mksquashfs", installed("mksquashfs"))
+    {
+        return;
+    }
+    let node = Node::new("ext4", 900);
+    let tree = node.dir().join("tree");
+    small_tree(&tree);
+    node.ok(&["base", "add", "s", tree.to_str().unwrap(), "--pack", "squashfs"]);
+    node.ok(&["base", "add", "seed", tree.to_str().unwrap(), "--pack", "btrfs"]);
+    node.ok(&["create", "a", "--base", "s"]);
+    node.ok(&["create", "g", "--base", "seed", "--backend", "btrfs-seed", "--size", "256M"]);
+    node.ok(&["mount", "a", "g"]);
+    edit(&node.view("a"));
+    edit(&node.view("g"));
+    shell("sync -f \"$1\"", &node.lxcpath);
+    let sheet = node.json(&["usage", "--json"]);
+    let (a, g, bases) = (&sheet["slivers"][0], &sheet["slivers"][1], &sheet["bases"]);
+    assert_eq!(number(&a["exclusive"]), du(&node.store("a")));
+    assert_eq!(number(&g["exclusive"]), du(&node.store("g")));
+    assert!((5_000_000..30_000_000).contains(&number(&g["exclusive"])), "{g}");
+    assert_eq!(number(&g["limit"]), 256 * MIB);
+    assert_eq!(a["limit"], Value::Null);
+    let recorded = node.json(&["base", "list", "--json"]);
+    for (at, file) in [(0, "s/image.squashfs"), (1, "seed/image.btrfs")] {
+        let blocks = fs::metadata(node.lxcpath.join(".base").join(file)).unwrap().blocks();
+        assert_eq!(number(&bases[at]["disk"]), blocks * 512, "{file}");
+        assert_eq!(number(&bases[at]["slivers"]), 1);
+        // A copy would be of the files, and not of what they are packed into.
+        assert_eq!(sheet["slivers"][at]["shared"], recorded[at]["bytes"]);
+    }
+    node.ok(&["umount", "--all"]);
+}
+
+/// Limits: what is used of them, and the image that holds a store to one.
+#[test]
+fn limits() {
+    if !root() {
+        return;
+    }
+    let node = Node::with_base("ext4", 300);
+    node.ok(&["create", "a", "--base", "b", "--backend", "overlay", "--quota", "64M"]);
+    node.ok(&["create", "c", "--base", "b", "--backend", "overlay"]);
+    node.ok(&["quota", "c", "100M", "--means", "soft"]);
+    for mounted in [true, false] {
+        node.ok(&[if mounted { "mount" } else { "umount" }, "a", "c"]);
+        if mounted {
+            edit(&node.view("a"));
+            edit(&node.view("c"));
+        }
+        let sheet = node.json(&["usage", "--json"]);
+        let (a, c) = (&sheet["slivers"][0], &sheet["slivers"][1]);
+        assert_eq!(
+            (number(&a["limit"]), a["means"].as_str(), a["by"].as_str()),
+            (64 * MIB, Some("image"), Some("image"))
+        );
+        // All of it is taken from the disk, whatever is in there.
+        let taken = shell("du -xs -B1 \"$1\" | cut -f 1", &node.store("a")).trim().parse::<u64>().unwrap();
+        assert_eq!(number(&a["exclusive"]), taken);
+        assert_eq!(a["inodes"], Value::Null);
+        let shown = node.json(&["show", "a", "--json"]);
+        assert_eq!(a["used"], shown["used"], "mounted: {mounted}");
+        assert!((5_000_000..20_000_000).contains(&number(&a["used"])), "{a}");
+        assert_eq!((number(&c["limit"]), c["means"].as_str()), (100 * MIB, Some("soft")));
+        assert_eq!((number(&c["used"]), c["used"].clone()), (du(&node.store("c")), c["exclusive"].clone()));
+        let deep = node.json(&["usage", "--json", "--deep", "a"]);
+        assert_eq!(deep["slivers"][0]["error"], Value::Null, "{deep}");
+        assert!(number(&deep["slivers"][0]["shared"]) < number(&a["shared"]), "{deep}");
+    }
+    let plain = node.ok(&["usage"]);
+    assert!(plain.contains("USED") && plain.contains("100 MiB (soft)"), "{plain}");
+}
+
+/// The node's sum, what was kept, and what comes of a record that cannot be read.
+#[test]
+fn the_sum_of_a_node() {
+    if !root() {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    let nothing = node.json(&["usage", "--json"]);
+    assert_eq!((number(&nothing["node"]["separate"]), number(&nothing["node"]["saved"])), (0, 0));
+    for name in ["a", "c", "d"] {
+        node.ok(&["create", name, "--base", "b", "--backend", "overlay"]);
+    }
+    node.ok(&["mount", "a"]);
+    edit(&node.view("a"));
+    node.ok(&["umount", "a"]);
+    node.ok(&["convert", "a", "--to", "copy"]);
+    let sheet = node.json(&["usage", "--json"]);
+    let of = |at: usize, field: &str| number(&sheet["slivers"][at][field]);
+    assert_eq!(of(0, "kept"), du(&node.lxcpath.join(".store/.old.a")));
+    let disk = number(&sheet["bases"][0]["disk"]);
+    assert_eq!(sheet["bases"].as_array().unwrap().len(), 1);
+    assert_eq!(number(&sheet["bases"][0]["slivers"]), 3);
+    let own = of(0, "exclusive") + of(1, "exclusive") + of(2, "exclusive");
+    let sum = &sheet["node"];
+    assert_eq!(number(&sum["taken"]), disk + own + of(0, "kept"));
+    // What was converted to a full copy shares nothing.
+    assert_eq!((of(0, "shared"), of(1, "shared")), (0, disk));
+    assert_eq!(number(&sum["separate"]), own + 2 * disk);
+    let saved = (own + 2 * disk).saturating_sub(number(&sum["taken"]));
+    assert_eq!(number(&sum["saved"]), saved);
+    assert_eq!(number(&sum["percent"]), saved * 100 / (own + 2 * disk));
+    assert_eq!(sum["page_cache_saved"], Value::Null, "nothing looked at it");
+    // Those that are named have no node.
+    let named = node.json(&["usage", "--json", "c"]);
+    assert_eq!((named["node"].clone(), named["slivers"].as_array().unwrap().len()), (Value::Null, 1));
+    node.fails(2, &["usage", "nobody"]);
+    fs::write(node.store("c").join("sliver.json"), "{").unwrap();
+    let output = node.run(&["usage", "--json"]);
+    assert_eq!(output.status.code(), Some(5));
+    let sheet: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(sheet["slivers"][1]["error"].as_str().unwrap().contains("damaged"), "{sheet}");
+    assert_eq!(sheet["slivers"][2]["error"], Value::Null);
+    assert_eq!(number(&sheet["bases"][0]["slivers"]), 2);
+}
+
+/// What compact would give back, what of the base is covered, and what views share of the page cache.
+#[test]
+fn deep() {
+    if !root() || !require("mksquashfs", installed("mksquashfs")) {
+        return;
+    }
+    for pack in [&[][..], &["--pack", "squashfs"]] {
+        let node = Node::new("ext4", 64);
+        let tree = node.dir().join("tree");
+        small_tree(&tree);
+        node.ok(&[&["base", "add", "b", tree.to_str().unwrap()], pack].concat());
+        for name in ["a", "c"] {
+            node.ok(&["create", name, "--base", "b", "--backend", "overlay"]);
+        }
+        node.ok(&["mount", "--all"]);
+        // A file that is as the base's again, one that is covered, and a folder that is gone.
+        let script = "cd \"$1\"; touch -d @1500000000 etc/dir/c.txt; echo y > var/deep/y; rm -r var/deep/er; cat var/big > /dev/null";
+        shell(script, &node.view("a"));
+        let sheet = node.json(&["usage", "--json", "--deep"]);
+        let (a, c, base) = (&sheet["slivers"][0], &sheet["slivers"][1], &sheet["bases"][0]);
+        let copy = number(&c["shared"]);
+        assert!(number(&c["compact"]) <= 4 * KIB, "{c}");
+        let covered = copy - number(&a["shared"]);
+        let whole = number(&base["disk"]);
+        if pack.is_empty() {
+            assert_eq!(copy, whole);
+            // c.txt, y and x with a block each, and the folder er.
+            assert_eq!(covered, 4 * 4 * KIB, "{a}");
+        } else {
+            assert!((3..4096).contains(&covered), "{a}");
+        }
+        assert_eq!(number(&base["mounted"]), 2);
+        let cached = number(&base["cached"]);
+        assert!(cached >= 300_000 - 300_000 % (4 * KIB), "{base}");
+        assert_eq!(number(&sheet["node"]["page_cache_saved"]), cached, "two views, so once");
+        node.ok(&["umount", "--all"]);
+        let compact = node.json(&["compact", "a", "--dry-run", "--json"]);
+        assert_eq!(a["compact"], compact["bytes"], "{compact}");
+        assert!(number(&a["compact"]) >= 4 * KIB, "{compact}");
+        if !pack.is_empty() {
+            assert_eq!(node.json(&["usage", "--json", "--deep"])["bases"][0]["cached"], Value::Null);
+        }
+    }
+}
+
+/// A tenant that makes and removes folders while they are counted does not stop the count.
+#[test]
+fn a_store_in_motion() {
+    if !root() {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    node.ok(&["create", "a", "--base", "b", "--backend", "overlay"]);
+    node.ok(&["mount", "a"]);
+    let script = "cd \"$1\"; while [ ! -e stop ]; do mkdir -p x/y/z w/v; echo 1 > x/y/z/f; rm -r x w; done";
+    let mut tenant = Command::new("sh").args(["-c", script, "sh"]).arg(node.view("a")).spawn().unwrap();
+    let outputs: Vec<_> = (0..20).map(|_| node.run(&["usage", "--json"])).collect();
+    fs::write(node.view("a").join("stop"), "").unwrap();
+    tenant.wait().unwrap();
+    for output in outputs {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Bars are for a terminal; a pipe gets the table.
+#[test]
+fn bars_on_a_terminal_alone() {
+    if !root() || !require("script", installed("script")) {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    for name in ["a", "c"] {
+        node.ok(&["create", name, "--base", "b", "--backend", "overlay"]);
+    }
+    shell("head -c 1000000 /dev/zero > \"$1/upper/f\"", &node.store("a"));
+    let plain = node.ok(&["usage"]);
+    assert!(plain.starts_with("NAME  BACKEND  BASE  OWN      SHARED   INODES  BY\n"), "{plain}");
+    assert!(!plain.contains('#') && plain.contains("separate copies would take "), "{plain}");
+    let usage = format!("{:?}", node.command(&["usage"])).replace('"', "'");
+    let seen = run(Command::new("script").args(["-qec", &usage, "/dev/null"]));
+    let bars: Vec<_> = seen.lines().filter(|line| line.contains('#')).collect();
+    assert_eq!(bars.len(), 2, "{seen}");
+    assert!(bars[0].contains(&"#".repeat(20)) && bars[1].contains("#..................."), "{seen}");
+    assert!(!seen.contains('\x1b'), "{seen}");
+}
