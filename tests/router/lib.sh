@@ -4,16 +4,18 @@
 # shellcheck disable=SC2154 # here
 
 root=$(cd "$here/../.." && pwd) || exit 1
-# Kernels, busybox and modules of the emulated routers, about 25 MiB for both.
+# Kernels, busybox and modules of the emulated machines, about 40 MiB for all.
 cache=${SLIVERFS_ROUTER_CACHE:-$root/target/router}
 # Goes up when `setup` puts something else into the cache: an older cache is then made anew.
 layout=1
 
 routers="mipsel armhf"
+# No router: a node of the CI machine's kind, with the quotas that its kernel lacks (tests/quota-machine).
+machines="$routers amd64"
 
-# What the guest needs beside the kernel itself. The deflate and zstd modules are
+# What a router's guest needs beside the kernel itself. The deflate and zstd modules are
 # UBIFS's compressors: it asks for them by alias, so no dependency names them.
-modules="loop overlay squashfs ext4 f2fs ubifs ubi nandsim jffs2 deflate zstd lzo crc32c_generic virtio_blk"
+router_modules="loop overlay squashfs ext4 f2fs ubifs ubi nandsim jffs2 deflate zstd lzo crc32c_generic virtio_blk"
 
 die() {
 	echo "$0: $*" >&2
@@ -25,6 +27,7 @@ die() {
 # bus (its module), console.
 router() {
 	arch=$1
+	modules=$router_modules
 	case $arch in
 	mipsel)
 		# A 24Kc without a floating point unit, as in most routers of its time.
@@ -45,8 +48,17 @@ router() {
 		flash="NAND simulator partition 1"
 		console=ttyAMA0
 		;;
+	amd64)
+		meta=linux-image-amd64
+		emulator="qemu-system-x86_64 -M q35"
+		disk=virtio-blk-pci
+		own=virtio_pci
+		flash=
+		console=ttyS0
+		modules="loop overlay squashfs ext4 xfs f2fs quota_v2 crc32c_generic virtio_blk"
+		;;
 	*)
-		die "no router '$arch': there are: $routers"
+		die "no machine '$arch': there are: $machines"
 		;;
 	esac
 }
