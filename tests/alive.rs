@@ -296,6 +296,8 @@ fn the_question_is_not_printed_on_the_console() {
             let _shown_by_the_next_test = fs::write(LEVELS, &self.0);
         }
     }
+    // A test that kills a mount may have left a console without sound, and a level that the kernel would restore.
+    assert!(Command::new("dmesg").arg("--console-on").status().unwrap().success());
     let before = Restore(fs::read_to_string(LEVELS).unwrap());
     let node = Node::with_base("ext4", 32);
     node.ok(&["create", "a", "--base", "b"]);
@@ -325,5 +327,14 @@ fn the_question_is_not_printed_on_the_console() {
         let now = fs::read_to_string(LEVELS).unwrap();
         assert_eq!(now.split_whitespace().collect::<Vec<_>>().join(" "), levels);
     }
+    // Killed while it was quiet: the next one ends that, and still knows the level.
+    fs::write(LEVELS, "5 4 1 7").unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-o", "/dev/null", "-e", "trace=mount", "-e", "inject=mount:signal=KILL:when=1"]);
+    strace.arg(env!("CARGO_BIN_EXE_sliverfs")).args(["--config", "/dev/null", "--lxcpath"]);
+    assert!(!strace.arg(&node.lxcpath).args(["mount", "a"]).status().unwrap().success());
+    assert!(fs::read_to_string(LEVELS).unwrap().starts_with('1'));
+    assert_eq!(calls(), "off question on mount");
+    assert!(fs::read_to_string(LEVELS).unwrap().starts_with('5'));
     drop(before);
 }

@@ -110,7 +110,8 @@ pub fn in_use(root: &Root, name: &Name, kind: Kind, features: Features) -> Resul
     };
     // The kernel calls the answer an error.
     let answer = {
-        let _quiet = Quiet::begin();
+        let mark = root.run().join("console");
+        let _quiet = Quiet::begin(&mark);
         mount_union(&call)
     };
     match answer {
