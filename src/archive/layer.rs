@@ -135,9 +135,15 @@ fn left(dir: &Dir, name: &CStr, above: bool) -> nix::Result<()> {
     }
     let before = dir.stat()?.mtime;
     let inside = dir.child(name)?;
-    let names = inside.names()?;
-    if is_unnamed(&dir.stat_at(name)?) && names.iter().all(|name| name.to_bytes().starts_with(WH)) {
-        names.iter().try_for_each(|name| inside.unlink(name))?;
+    let mut marks = is_unnamed(&dir.stat_at(name)?);
+    if marks {
+        inside.each_name(&mut |name| {
+            marks = name.to_bytes().starts_with(WH);
+            Ok(marks)
+        })?;
+    }
+    if marks {
+        inside.each_name(&mut |name| inside.unlink(name).map(|()| true))?;
         dir.remove_dir(name)?;
         return dir.set_mtime(SELF, before);
     }

@@ -78,7 +78,8 @@ impl<'a> Unpack<'a> {
         if let Some(meta) = meta {
             meta.apply(root, SELF, Kind::Dir, b"")?;
         }
-        Ok(Self { root, policy, folder: None, named: Ids::default(), buffer: vec![0; 1 << 16] })
+        let named = Ids::beside(root).map_err(sys("look at", b"."))?;
+        Ok(Self { root, policy, folder: None, named, buffer: vec![0; 1 << 16] })
     }
 
     /// Makes an entry, and takes its data from the reader.
@@ -160,7 +161,7 @@ impl<'a> Unpack<'a> {
         let Some(into) = &self.folder else { return Ok(()) };
         let id = into.dir.stat_at(name).map_err(sys("look at", path))?.id;
         if self.policy == Policy::Beneath {
-            self.named.note(id, 0);
+            self.named.note(id, 0).map_err(sys("note", path))?;
         }
         Ok(())
     }
@@ -218,8 +219,9 @@ impl<'a> Unpack<'a> {
     /// In a living tree a folder that the archive does not name keeps the time of its change.
     pub(super) fn leave(&mut self) -> Result<()> {
         if let Some(folder) = self.folder.take() {
-            if self.policy != Policy::Beneath || self.named.has(folder.id) {
-                let path = folder.path.iter().map(|part| part.to_bytes()).collect::<Vec<_>>().join(&b'/');
+            let path = folder.path.iter().map(|part| part.to_bytes()).collect::<Vec<_>>().join(&b'/');
+            let mut named = || self.named.has(folder.id).map_err(sys("look for", &path));
+            if self.policy != Policy::Beneath || named()? {
                 folder.dir.set_mtime(SELF, folder.before).map_err(sys("set the time of", &path))?;
             }
         }

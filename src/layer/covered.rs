@@ -6,7 +6,10 @@ use nix::errno::Errno;
 
 use super::decode::{self, Names, aufs_opaque};
 use super::{Format, walk};
-use crate::tree::{Chain, Dir, Kind, attr};
+use crate::tree::{Chain, Dir, Kind, Shelf, attr};
+
+/// Of all directories on the way down together, no more names are looked after: where there are more, the mark stays.
+const HELD: usize = 20_000;
 
 /// Does the store say something of each name that the base has in the same directory, and below it? Then the mark that hides the
 /// base's hides nothing. The cost grows with what the store has: the base's names are read no further than that.
@@ -16,6 +19,7 @@ pub(super) fn covered(format: Format, store: Dir, base: Dir) -> nix::Result<bool
         return Ok(false);
     }
     let Some(first) = names(format, &store, &base)? else { return Ok(false) };
+    let mut held = first.len();
     let mut levels = vec![first];
     let (mut store, mut base) = (Chain::new(store)?, Chain::new(base)?);
     while let Some(level) = levels.last_mut() {
@@ -27,11 +31,16 @@ pub(super) fn covered(format: Format, store: Dir, base: Dir) -> nix::Result<bool
             }
             continue;
         };
+        held = held.saturating_sub(1);
         if !merges(format, store.here(), base.here(), &name)? {
             continue;
         }
         let (below, above) = (store.here().child(&name)?, base.here().child(&name)?);
         let Some(next) = names(format, &below, &above)? else { return Ok(false) };
+        held = held.saturating_add(next.len());
+        if held > HELD {
+            return Ok(false);
+        }
         levels.push(next);
         store.down(below)?;
         base.down(above)?;
@@ -39,9 +48,12 @@ pub(super) fn covered(format: Format, store: Dir, base: Dir) -> nix::Result<bool
     Ok(true)
 }
 
-/// The base's names that the store has something by, and that may be directories of both; none where the base has one more.
+/// The base's names that the store has something by, and that may be directories of both; none where the base has one more, or
+/// the store has too many to tell.
 fn names(format: Format, store: &Dir, base: &Dir) -> nix::Result<Option<Vec<CString>>> {
-    let Names { here, gone, rare } = decode::names(format, store, false, &|_| false)?;
+    let mut shelf = Shelf::new(store)?;
+    let Names { here, gone, rare } = decode::names(format, store, false, &|_| false, &mut shelf)?;
+    let (Some(here), Some(gone)) = (here.in_memory(), gone.in_memory()) else { return Ok(None) };
     let mut left = base.some_names(here.len().saturating_add(gone.len()))?;
     // Both are sorted backwards.
     let has = |list: &[CString], name: &CString| list.binary_search_by(|other| name.cmp(other)).is_ok();

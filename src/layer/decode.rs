@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::{Doubt, Format, records};
 use crate::sys::xattr;
-use crate::tree::{Dir, Kind};
+use crate::tree::{self, Dir, Kind, Shelf};
 
 /// aufs: a whiteout is this and the name.
 pub(crate) const WH: &[u8] = b".wh.";
@@ -20,13 +20,13 @@ pub(crate) const TARGET: &[u8] = b"(overlay-whiteout)";
 /// The longest record of a move: two names of the kernel's longest kind.
 const MOVE_MAX: usize = 4096 + 256;
 
-/// The names of a directory. Each list is sorted backwards: the next one is the last.
+/// The names of a directory.
 #[derive(Default)]
 pub(super) struct Names {
     /// What is there.
-    pub(super) here: Vec<CString>,
+    pub(super) here: tree::Names,
     /// What is said to be deleted, by records or by names; there may be duplicates.
-    pub(super) gone: Vec<CString>,
+    pub(super) gone: tree::Names,
     /// What few directories have.
     pub(super) rare: Option<Box<Rare>>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Names {
 pub(super) struct Rare {
     /// New names of moved directories with their old paths.
     pub(super) moved: Vec<(CString, Vec<u8>)>,
-    /// What is no part of the view, and should not be there.
+    /// What is no part of the view, and should not be there; sorted.
     pub(super) odd: Vec<(CString, Doubt)>,
 }
 
@@ -46,69 +46,73 @@ pub(super) fn names(
     dir: &Dir,
     root: bool,
     resolves: &dyn Fn(&[u8]) -> bool,
+    shelf: &mut Shelf,
 ) -> nix::Result<Names> {
-    let mut names = Names { here: dir.names()?, ..Names::default() };
-    match format {
-        Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::Snapshot | Format::Tree => {}
-        Format::MiniFo => names.mini_fo(dir, resolves)?,
-        Format::Aufs => names.aufs(dir, root, false)?,
-        Format::FuseOverlayfs => names.aufs(dir, root, true)?,
+    let mut names = Names::default();
+    let mut recorded = false;
+    dir.each_name(&mut |name| {
+        match format {
+            Format::MiniFo if name == records::FILE => recorded = true,
+            Format::Aufs | Format::FuseOverlayfs if name.to_bytes().starts_with(WH) => {
+                names.aufs(dir, name, root, format == Format::FuseOverlayfs, shelf)?;
+            }
+            _ => names.here.push(name.to_owned(), shelf),
+        }
+        Ok(true)
+    })?;
+    if recorded {
+        names.mini_fo(dir, resolves, shelf)?;
     }
-    names.here.reverse();
-    names.gone.sort_unstable();
-    names.gone.reverse();
+    names.here.sort(shelf);
+    names.gone.sort(shelf);
+    if let Some(rare) = &mut names.rare {
+        rare.odd.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    }
     Ok(names)
 }
 
 impl Names {
-    /// aufs's names. fuse-overlayfs has some of them, and devices 0:0 where aufs has files.
-    fn aufs(&mut self, dir: &Dir, root: bool, fuse: bool) -> nix::Result<()> {
-        for name in std::mem::take(&mut self.here) {
-            let Some(rest) = name.to_bytes().strip_prefix(WH) else {
-                self.here.push(name);
-                continue;
-            };
-            let kind = match dir.stat_at(&name) {
-                Err(Errno::ENOENT) => continue,
-                seen => seen?.kind,
-            };
-            let kind = if fuse && kind == Kind::Char { Kind::File } else { kind };
-            let doubt = match rest {
-                b".wh.aufs" if root && !fuse && kind == Kind::File => continue,
-                b".wh.plnk" | b".wh.orph" if root && !fuse && kind == Kind::Dir => continue,
-                b".wh..opq" if !root && kind == Kind::File => continue,
-                b".wh.hino" => Doubt::Dirren,
-                _ if rest.starts_with(b".wh..dr.") => Doubt::Dirren,
-                // Of no name, or of what no folder can lack.
-                b"" | b"." | b".." | b".wh..opq" => Doubt::Foreign,
-                _ if rest.starts_with(WH) => Doubt::Garbage,
-                _ if kind != Kind::File => Doubt::Foreign,
-                _ => {
-                    self.gone.extend(CString::new(rest));
-                    continue;
-                }
-            };
-            self.rare.get_or_insert_default().odd.push((name, doubt));
-        }
+    /// A name that aufs gives to its own. fuse-overlayfs has some of them, and devices 0:0 where aufs has files.
+    fn aufs(&mut self, dir: &Dir, name: &CStr, root: bool, fuse: bool, shelf: &mut Shelf) -> nix::Result<()> {
+        let rest = name.to_bytes().strip_prefix(WH).unwrap_or_default();
+        let kind = match dir.stat_at(name) {
+            Err(Errno::ENOENT) => return Ok(()),
+            seen => seen?.kind,
+        };
+        let kind = if fuse && kind == Kind::Char { Kind::File } else { kind };
+        let doubt = match rest {
+            b".wh.aufs" if root && !fuse && kind == Kind::File => return Ok(()),
+            b".wh.plnk" | b".wh.orph" if root && !fuse && kind == Kind::Dir => return Ok(()),
+            b".wh..opq" if !root && kind == Kind::File => return Ok(()),
+            b".wh.hino" => Doubt::Dirren,
+            _ if rest.starts_with(b".wh..dr.") => Doubt::Dirren,
+            // Of no name, or of what no folder can lack.
+            b"" | b"." | b".." | b".wh..opq" => Doubt::Foreign,
+            _ if rest.starts_with(WH) => Doubt::Garbage,
+            _ if kind != Kind::File => Doubt::Foreign,
+            _ => {
+                self.gone.push(CString::new(rest).map_err(|_| Errno::EINVAL)?, shelf);
+                return Ok(());
+            }
+        };
+        self.rare.get_or_insert_default().odd.push((name.to_owned(), doubt));
         Ok(())
     }
 
-    fn mini_fo(&mut self, dir: &Dir, resolves: &dyn Fn(&[u8]) -> bool) -> nix::Result<()> {
-        let Some(at) = self.here.iter().position(|name| name.as_c_str() == records::FILE) else {
-            return Ok(());
-        };
-        let file = self.here.remove(at);
+    fn mini_fo(&mut self, dir: &Dir, resolves: &dyn Fn(&[u8]) -> bool, shelf: &mut Shelf) -> nix::Result<()> {
         let found = match records::read(dir) {
             Err(Errno::ENOENT) => return Ok(()),
             read => read?,
         };
-        self.gone = found.gone;
+        for name in found.gone {
+            self.gone.push(name, shelf);
+        }
         let mut odd = found.odd;
         for record in &found.moved {
             odd |= !self.moved(dir, record, resolves);
         }
         if odd {
-            self.rare.get_or_insert_default().odd.push((file, Doubt::Record));
+            self.rare.get_or_insert_default().odd.push((records::FILE.to_owned(), Doubt::Record));
         }
         Ok(())
     }
@@ -123,8 +127,8 @@ impl Names {
         for (at, _) in record.iter().enumerate().filter(|(_, byte)| **byte == b' ') {
             let (old, new) = record.split_at(at);
             let Ok(new) = CString::new(new.get(1..).unwrap_or_default()) else { return false };
-            let stands = self.here.binary_search(&new).is_ok()
-                && dir.stat_at(&new).is_ok_and(|stat| stat.kind == Kind::Dir);
+            let inside = !matches!(new.to_bytes(), b"" | b"." | b"..") && !new.to_bytes().contains(&b'/');
+            let stands = inside && dir.stat_at(&new).is_ok_and(|stat| stat.kind == Kind::Dir);
             if stands && resolves(old) && fits.replace((new, old.to_vec())).is_some() {
                 return false;
             }

@@ -221,30 +221,10 @@ impl Changes {
         }
     }
 
-    /// What the base has by a path from its root; none where it has nothing, or a link is in the way.
-    pub(super) fn resolve(&self, path: &[u8]) -> nix::Result<Option<Far>> {
-        let mut dir = self.root.again()?;
-        let mut parts = path.split(|b| *b == b'/').skip(1).peekable();
-        while let Some(part) = parts.next() {
-            let (Ok(name), false) = (c_name(part), matches!(part, b"" | b"." | b"..")) else { break };
-            let found = match parts.peek() {
-                None => dir.stat_at(&name).map(Err),
-                Some(_) => dir.child(&name).map(Ok),
-            };
-            match found {
-                Ok(Ok(child)) => dir = child,
-                Ok(Err(stat)) => return Ok(Some(Far { dir, name, stat })),
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG) => break,
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(None)
-    }
-
     /// What `from` means in the base: a path from its root, or a name in the current directory.
     fn origin(&self, from: &[u8]) -> nix::Result<Option<Far>> {
         if from.starts_with(b"/") {
-            return self.resolve(from);
+            return resolve(&self.root, from);
         }
         let (Ok(name), Some(base)) = (std::ffi::CString::new(from), self.base.last()) else {
             return Ok(None);
@@ -294,6 +274,26 @@ impl Changes {
         seen.differs = Some(differs);
         Ok(differs.is_empty())
     }
+}
+
+/// What the base has by a path from its root; none where it has nothing, or a link is in the way.
+pub(super) fn resolve(root: &Dir, path: &[u8]) -> nix::Result<Option<Far>> {
+    let mut dir = root.again()?;
+    let mut parts = path.split(|b| *b == b'/').skip(1).peekable();
+    while let Some(part) = parts.next() {
+        let (Ok(name), false) = (c_name(part), matches!(part, b"" | b"." | b"..")) else { break };
+        let found = match parts.peek() {
+            None => dir.stat_at(&name).map(Err),
+            Some(_) => dir.child(&name).map(Ok),
+        };
+        match found {
+            Ok(Ok(child)) => dir = child,
+            Ok(Err(stat)) => return Ok(Some(Far { dir, name, stat })),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(None)
 }
 
 /// Looks into a directory of aufs's.

@@ -1,13 +1,13 @@
 //! mini_fo's records: lines `D NAME` and `R OLDPATH NEWNAME` in a regular file of each folder, hidden from the view.
 
 use std::ffi::{CStr, CString};
-use std::io::{self, Write};
+use std::io::Write;
 
 use nix::errno::Errno;
 
 use super::Scratch;
 use crate::sys::file::read_all;
-use crate::tree::{Dir, Kind};
+use crate::tree::{Dir, Kind, errno};
 
 /// The file's name. No name of a tenant's can be this one.
 pub(super) const FILE: &CStr = c"META_dAfFgHE39ktF3HD2sr";
@@ -44,10 +44,6 @@ fn text(dir: &Dir) -> nix::Result<Option<Vec<u8>>> {
     }
     let most = usize::try_from(MAX).unwrap_or(usize::MAX);
     read_all(dir.open_file(FILE, &stat)?, most).map(Some)
-}
-
-fn errno(err: &io::Error) -> Errno {
-    Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO))
 }
 
 /// Replaces a folder's records by those of its lines that are kept, in one step. A line has its end, but for a last one that is

@@ -83,9 +83,9 @@ impl Layer {
             return Ok(());
         }
         if stat.kind != Kind::Dir {
-            if let Some(first) = self.links.first(stat, path) {
+            if let Some(first) = self.links.first(stat, path).map_err(sys("note", path))? {
                 self.entries += 1;
-                return self.tar.head(&Head { flag: b'1', link: first, ..head });
+                return self.tar.head(&Head { flag: b'1', link: &first, ..head });
             }
         }
         let source = if entry.stored { self.format } else { Format::Tree };

@@ -5,9 +5,10 @@ use std::ffi::{CStr, CString};
 use nix::errno::Errno;
 
 use super::decode::{self, Names};
+use super::look::resolve;
 use super::{Aspects, Change, Comparer, Doubt, Entry, Format, Side};
 use crate::error::{Error, Result};
-use crate::tree::{Chain, Dir, Kind, Stat, shown, sys};
+use crate::tree::{self, Chain, Dir, Kind, Shelf, Stat, shown, sys};
 
 /// How many moved directories may lie in one another: each of them holds a handful of open directories.
 const MOVES: usize = 16;
@@ -79,8 +80,10 @@ pub(super) enum Below {
 /// A directory that was entered. Kept small: a tenant can make a hundred thousand of them in one another.
 pub(super) struct Level {
     pub(super) names: Names,
-    /// The base's names, where they count; backwards like the others.
-    pub(super) below: Vec<CString>,
+    /// The base's names, where they count.
+    pub(super) below: tree::Names,
+    /// Where the names begin on the shelf.
+    pub(super) mark: u64,
     /// The length of this directory's own path.
     pub(super) path: usize,
     pub(super) name: CString,
@@ -107,24 +110,30 @@ pub(super) struct Found {
 }
 
 impl Level {
-    fn next(&mut self) -> Option<Found> {
+    fn next(&mut self, shelf: &mut Shelf) -> nix::Result<Option<Found>> {
         if let Some((name, doubt)) = self.names.rare.as_mut().and_then(|rare| rare.odd.pop()) {
-            return Some(Found { name, here: true, gone: false, below: false, doubt: Some(doubt) });
+            return Ok(Some(Found { name, here: true, gone: false, below: false, doubt: Some(doubt) }));
         }
-        let lists = [&mut self.names.here, &mut self.names.gone, &mut self.below];
-        let name = lists.iter().filter_map(|list| list.last()).min()?.clone();
-        let [here, gone, below] = lists.map(|list| take(list, &name));
-        Some(Found { name, here, gone, below, doubt: None })
+        let mut least: Option<&CStr> = None;
+        for list in [&mut self.names.here, &mut self.names.gone, &mut self.below] {
+            least = match (least, list.head(shelf)?) {
+                (Some(least), Some(head)) => Some(least.min(head)),
+                (least, head) => least.or(head),
+            };
+        }
+        let Some(name) = least.map(CStr::to_owned) else { return Ok(None) };
+        let here = self.names.here.take(&name, shelf)?;
+        let gone = self.names.gone.take(&name, shelf)?;
+        let below = self.below.take(&name, shelf)?;
+        Ok(Some(Found { name, here, gone, below, doubt: None }))
     }
-}
 
-/// Takes a name off the end of a list, however often it stands there.
-fn take(list: &mut Vec<CString>, name: &CStr) -> bool {
-    let before = list.len();
-    while list.last().is_some_and(|last| last.as_c_str() == name) {
-        list.pop();
+    /// Before another directory is gone into.
+    fn rest(&mut self, shelf: &mut Shelf) {
+        for list in [&mut self.names.here, &mut self.names.gone, &mut self.below] {
+            list.rest(shelf);
+        }
     }
-    list.len() != before
 }
 
 /// Looks at a name; none where nothing is there.
@@ -140,8 +149,9 @@ pub fn beside(err: &Error) -> bool {
     matches!(err.errno(), Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ESTALE))
 }
 
-/// A walk through the changes that a store holds. Memory: the names of the directories on the way down.
+/// A walk through the changes that a store holds. Memory: a level for each directory on the way down, and a part of their names.
 pub struct Changes {
+    shelf: Shelf,
     pub(super) format: Format,
     pub(super) show: Show,
     pub(super) comparer: Comparer,
@@ -171,6 +181,7 @@ impl Changes {
         let store = Chain::new(store).map_err(failed())?;
         let again = || base.again();
         Ok(Self {
+            shelf: Shelf::new(store.here()).map_err(failed())?,
             format,
             show,
             comparer: Comparer::new(format),
@@ -210,7 +221,8 @@ impl Changes {
         loop {
             let Some(level) = self.levels.last_mut() else { return Ok(None) };
             self.path.truncate(level.path);
-            if let Some(found) = level.next() {
+            let next = level.next(&mut self.shelf).map_err(sys("list", &self.path))?;
+            if let Some(found) = next {
                 if !self.path.is_empty() {
                     self.path.push(b'/');
                 }
@@ -221,6 +233,7 @@ impl Changes {
                 continue;
             }
             let Some(level) = self.levels.pop() else { return Ok(None) };
+            self.shelf.cut(level.mark);
             self.go_out(&level).map_err(sys("go back from", &self.path))?;
             if self.leaves {
                 self.fresh = false;
@@ -290,10 +303,12 @@ impl Changes {
         }
     }
 
-    /// Looks at one name of the directory that was entered last, in place of the next step; none where the store says nothing.
+    /// Looks at one name of the directory that was entered last, in place of the steps up to it; none where the store says nothing.
     pub fn find(&mut self, name: &CStr) -> Result<Option<Entry<'_>>> {
-        let Some(level) = self.levels.last() else { return Ok(None) };
-        let has = |list: &[CString]| list.iter().any(|other| other.as_c_str() == name);
+        let Some(level) = self.levels.last_mut() else { return Ok(None) };
+        let mut has = |list: &mut tree::Names| list.find(name, &mut self.shelf);
+        let listed = has(&mut level.names.here).and_then(|here| Ok((here, has(&mut level.names.gone)?)));
+        let (here, gone) = listed.map_err(sys("list", &self.path))?;
         let odd = level
             .names
             .rare
@@ -301,8 +316,8 @@ impl Changes {
             .and_then(|rare| rare.odd.iter().find(|(odd, _)| odd.as_c_str() == name));
         let found = Found {
             name: name.to_owned(),
-            here: has(&level.names.here) || odd.is_some(),
-            gone: has(&level.names.gone),
+            here: here || odd.is_some(),
+            gone,
             below: false,
             doubt: odd.map(|(_, doubt)| *doubt),
         };
@@ -367,9 +382,13 @@ impl Changes {
         if let Some((child, node)) = child.zip(dir.node) {
             self.store.down_to(child, node.id);
         }
+        if let Some(above) = self.levels.last_mut() {
+            above.rest(&mut self.shelf);
+        }
         let mut level = Level {
             names: Names::default(),
-            below: Vec::new(),
+            below: tree::Names::default(),
+            mark: self.shelf.mark(),
             path: self.path.len(),
             name: dir.name,
             origin: dir.origin,
@@ -390,23 +409,22 @@ impl Changes {
         }
         let lists = level.flat || self.format.whole() && self.show != Show::View;
         if let Some(base) = self.base.last().filter(|_| lists && base != Below::None) {
-            level.below = base.here().names().map_err(sys("list in the base", &self.path))?;
-            level.below.reverse();
+            level.below =
+                tree::Names::of(base.here(), &mut self.shelf).map_err(sys("list in the base", &self.path))?;
         }
-        let here = &mut level.names.here;
-        if self.turn > 0 && level.names.gone.is_empty() && level.below.is_empty() && !here.is_empty() {
-            let by = (here.len().saturating_mul(self.turn) / TURNS) % here.len();
-            here.rotate_left(by);
+        if level.names.gone.is_empty() && level.below.is_empty() {
+            level.names.here.turn(self.turn, TURNS);
         }
         self.levels.push(level);
         Ok(())
     }
 
-    fn names(&self, root: bool) -> nix::Result<Names> {
+    fn names(&mut self, root: bool) -> nix::Result<Names> {
+        let below = &self.root;
         let resolves = |path: &[u8]| {
-            self.resolve(path).is_ok_and(|far| far.is_some_and(|far| far.stat.kind == Kind::Dir))
+            resolve(below, path).is_ok_and(|far| far.is_some_and(|far| far.stat.kind == Kind::Dir))
         };
-        decode::names(self.format, self.store.here(), root, &resolves)
+        decode::names(self.format, self.store.here(), root, &resolves, &mut self.shelf)
     }
 
     fn entry(&mut self, seen: Seen) -> Entry<'_> {

@@ -15,7 +15,7 @@ const NAME: usize = 19;
 
 /// Hands on each name of a directory, `.` and `..` too, in the kernel's order, from the first one; until `take` has enough, which it
 /// says by false. The C library's way opens the directory a second time, and looks at it twice.
-pub fn each(dir: BorrowedFd<'_>, take: &mut dyn FnMut(&CStr) -> bool) -> nix::Result<()> {
+pub fn each(dir: BorrowedFd<'_>, take: &mut dyn FnMut(&CStr) -> nix::Result<bool>) -> nix::Result<()> {
     lseek64(dir, 0, Whence::SeekSet)?;
     let mut buffer = vec![0_u8; AT_ONCE];
     loop {
@@ -32,7 +32,7 @@ pub fn each(dir: BorrowedFd<'_>, take: &mut dyn FnMut(&CStr) -> bool) -> nix::Re
             let length = usize::from(u16::from_ne_bytes([*low, *high])).max(NAME);
             let (record, more) = rest.split_at_checked(length).ok_or(Errno::EIO)?;
             let name = record.get(NAME..).map(CStr::from_bytes_until_nul);
-            if !take(name.and_then(Result::ok).ok_or(Errno::EIO)?) {
+            if !take(name.and_then(Result::ok).ok_or(Errno::EIO)?)? {
                 return Ok(());
             }
             rest = more;

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use super::Dir;
 
 /// How many directories above the current one stay open; the others are opened again through `..`.
-const OPEN: usize = 16;
+const OPEN: usize = 8;
 
 struct Level {
     id: (u64, u64),

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::content::{BLOCK, read_data};
 use super::meta::Meta;
+use super::spill::Spill;
 use super::{Chain, Dir, Entry, Ids, Kind, SELF, Stat, Step, Walk, c_name, shown, sys};
 use crate::error::{Context, Error, Result};
 use crate::out::Progress;
@@ -148,35 +149,49 @@ pub fn copy_path(from: &Path, to: &Path, content: Content) -> Result<()> {
 /// The names that files with more than one have in a tree that is being made.
 pub(crate) struct Links {
     root: Dir,
-    /// Which of `first` belongs to what the file is in the source.
+    /// Where in `first` the path begins that belongs to what the file is in the source.
     seen: Ids,
-    /// First paths, below the root.
-    first: Vec<Vec<u8>>,
+    /// First paths, below the root: four bytes with the length before each.
+    first: Spill,
 }
 
 impl Links {
     /// Begins with an empty tree.
     pub(crate) fn new(root: &Dir) -> nix::Result<Self> {
-        Ok(Self { root: root.again()?, seen: Ids::default(), first: Vec::new() })
+        Ok(Self { root: root.again()?, seen: Ids::beside(root)?, first: Spill::new(root)? })
     }
 
     /// The first name of a file that was seen before. None where it was not, or has no other: `path` is noted as its first name.
-    pub(crate) fn first(&mut self, stat: &Stat, path: &[u8]) -> Option<&[u8]> {
+    pub(crate) fn first(&mut self, stat: &Stat, path: &[u8]) -> nix::Result<Option<Vec<u8>>> {
         if stat.links <= 1 {
-            return None;
+            return Ok(None);
         }
-        let Some(number) = self.seen.note(stat.id, self.first.len() as u64) else {
-            self.first.push(path.to_vec());
-            return None;
+        let Some(at) = self.seen.note(stat.id, self.first.end())? else {
+            self.first.push(&u32::try_from(path.len()).map_err(|_| Errno::ENAMETOOLONG)?.to_ne_bytes());
+            self.first.push(path);
+            return Ok(None);
         };
-        usize::try_from(number).ok().and_then(|number| self.first.get(number)).map(Vec::as_slice)
+        let mut length = [0; 4];
+        self.read(at, &mut length)?;
+        let mut first = vec![0; usize::try_from(u32::from_ne_bytes(length)).unwrap_or(0)];
+        self.read(at.saturating_add(4), &mut first)?;
+        Ok(Some(first))
+    }
+
+    fn read(&self, mut at: u64, mut buffer: &mut [u8]) -> nix::Result<()> {
+        while !buffer.is_empty() {
+            let got = self.first.read(at, buffer)?;
+            at = at.saturating_add(got as u64);
+            buffer = buffer.get_mut(got..).filter(|_| got > 0).ok_or(Errno::EIO)?;
+        }
+        Ok(())
     }
 
     /// Gives the file that was made for the source `stat` the name `name` in `here`, too. False where none was made yet: `path`,
     /// relative to the root, is noted as its first name.
     pub(crate) fn again(&mut self, stat: &Stat, here: &Dir, name: &CStr, path: &[u8]) -> nix::Result<bool> {
+        let Some(first) = self.first(stat, path)? else { return Ok(false) };
         let mut dir = self.root.again()?;
-        let Some(first) = self.first(stat, path) else { return Ok(false) };
         let mut parts = first.split(|b| *b == b'/').peekable();
         while let Some(part) = parts.next() {
             let part = c_name(part).map_err(|_| Errno::EINVAL)?;

@@ -48,7 +48,7 @@ pub fn digest(root: &Dir, path: &[u8], attrs: bool, progress: &mut dyn FnMut(u64
     let version = if attrs { "sliverfs-tree-1" } else { "sliverfs-tree-1-noxattr" };
     let mut stream = Stream {
         hash: Sha256::new(),
-        linked: Ids::default(),
+        linked: Ids::beside(root).map_err(sys("look at", path))?,
         number: 0,
         buffer: vec![0; BLOCK * 16],
         with_attrs: attrs,
@@ -111,7 +111,7 @@ impl Stream<'_> {
         let number = self.number;
         self.number += 1;
         if stat.kind != Kind::Dir && stat.links > 1 {
-            if let Some(first) = self.linked.note(stat.id, number) {
+            if let Some(first) = self.linked.note(stat.id, number).map_err(sys("note", path))? {
                 self.hash.update(b"h");
                 self.text(name);
                 self.hash.update(first.to_be_bytes());

@@ -104,22 +104,50 @@ impl Dir {
             .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EMFILE)))
     }
 
-    /// All names but `.` and `..`, sorted by their bytes.
+    /// All names but `.` and `..`, sorted by their bytes: of a directory that cannot have many.
     pub fn names(&self) -> nix::Result<Vec<CString>> {
         self.some_names(usize::MAX)
     }
 
     /// As [`Dir::names`], but of more than `most` names no more than one too many is read.
     pub fn some_names(&self, most: usize) -> nix::Result<Vec<CString>> {
-        let mut found = Vec::new();
-        names::each(self.0.as_fd(), &mut |name| {
-            if name != c"." && name != c".." {
-                found.push(name.to_owned());
-            }
-            found.len() <= most
+        let mut names = Vec::new();
+        self.each_name(&mut |name| {
+            names.push(name.to_owned());
+            Ok(names.len() <= most)
         })?;
-        found.sort_unstable();
-        Ok(found)
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Gives `each` all names but `.` and `..`, as the disk has them, until it says that it has enough.
+    pub fn each_name(&self, each: &mut dyn FnMut(&CStr) -> nix::Result<bool>) -> nix::Result<()> {
+        names::each(self.0.as_fd(), &mut |name| {
+            if name == c"." || name == c".." { Ok(true) } else { each(name) }
+        })
+    }
+
+    /// A file to read and write that has no name, on this disk; where that cannot be (before Linux 3.11, on a disk that is
+    /// read-only), among the temporary files.
+    pub fn unnamed(&self) -> nix::Result<File> {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let how = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_LARGEFILE;
+        if let Ok(file) = openat(&self.0, c".", how | OFlag::O_TMPFILE, mode) {
+            return Ok(File::from(file));
+        }
+        let temp = Self::open(&std::env::temp_dir())?;
+        let mut number = std::process::id();
+        loop {
+            let name = CString::new(format!(".sliverfs-{number}")).map_err(|_| Errno::EINVAL)?;
+            match openat(&temp.0, &*name, how | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW, mode) {
+                // Left by a crash, or another's.
+                Err(Errno::EEXIST) => number = number.wrapping_add(0x1_0001),
+                made => {
+                    let file = File::from(made?);
+                    return temp.unlink(&name).map(|()| file);
+                }
+            }
+        }
     }
 
     /// Looks at the directory itself.

@@ -10,8 +10,10 @@ mod digest;
 mod dir;
 mod ids;
 mod meta;
+mod names;
 mod remove;
 mod space;
+mod spill;
 mod sync;
 mod walk;
 
@@ -24,8 +26,11 @@ pub use digest::{Summary, digest, hex};
 pub use dir::{Dir, Kind, Stat, Time};
 pub use ids::Ids;
 pub use meta::Meta;
+pub use names::{Names, Shelf};
 pub use remove::{remove, remove_path};
 pub use space::{Space, count, shares, space};
+pub use spill::Spill;
+pub(crate) use spill::errno;
 pub use sync::sync_tree;
 pub use walk::{Entry, Step, Walk};
 

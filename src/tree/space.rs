@@ -44,7 +44,7 @@ pub fn shares(path: &Path) -> Result<Space> {
 pub fn count(root: Dir, path: &[u8], file: &mut dyn FnMut(&Entry<'_>) -> nix::Result<u64>) -> Result<Space> {
     let stat = root.stat().map_err(sys("look at", path))?;
     let mut space = Space { bytes: stat.allocated, shared: 0, inodes: 1 };
-    let mut linked = Ids::default();
+    let mut linked = Ids::beside(&root).map_err(sys("look at", path))?;
     let mut walk = Walk::new(root, path)?;
     while let Some(step) = walk.step()? {
         let Step::Entry(entry) = step else { continue };
@@ -55,7 +55,7 @@ pub fn count(root: Dir, path: &[u8], file: &mut dyn FnMut(&Entry<'_>) -> nix::Re
                 Err(err) if err.errno().is_some_and(is_gone) => false,
                 entered => entered?,
             },
-            _ if links > 1 && linked.note(id, 0).is_some() => false,
+            _ if links > 1 && linked.note(id, 0).map_err(sys("note", entry.path))?.is_some() => false,
             Kind::File => {
                 // One that is gone, or cannot be asked, shares nothing that is known.
                 shared = file(&entry).unwrap_or(0);

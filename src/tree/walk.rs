@@ -1,11 +1,10 @@
 //! A depth-first walk, names in the order of their bytes, each directory before what it holds.
 
 use std::ffi::{CStr, CString};
-use std::vec::IntoIter;
 
 use nix::errno::Errno;
 
-use super::{Chain, Dir, Kind, Stat, shown, sys};
+use super::{Chain, Dir, Kind, Names, Shelf, Stat, shown, sys};
 use crate::error::{Error, Result};
 use crate::sys::btrfs;
 
@@ -37,16 +36,19 @@ pub struct Entry<'a> {
 }
 
 struct Level {
-    names: IntoIter<CString>,
+    names: Names,
+    /// Where they begin on the shelf.
+    mark: u64,
     /// The length of this directory's own path.
     path: usize,
     /// This directory's name in the one above.
     name: CString,
 }
 
-/// A walk through a tree. Memory: the names of the directories on the way down.
+/// A walk through a tree. Memory: a level for each directory on the way down, and a part of their names.
 pub struct Walk {
     chain: Chain,
+    shelf: Shelf,
     levels: Vec<Level>,
     path: Vec<u8>,
     last: Option<(CString, Stat)>,
@@ -57,9 +59,10 @@ impl Walk {
     /// Begins at `root`. `prefix` stands before every path: the root's own path, or nothing.
     pub fn new(root: Dir, prefix: &[u8]) -> Result<Self> {
         let chain = Chain::new(root).map_err(sys("look at", prefix))?;
-        let names = chain.here().names().map_err(sys("list", prefix))?.into_iter();
-        let levels = vec![Level { names, path: prefix.len(), name: CString::default() }];
-        Ok(Self { chain, levels, path: prefix.to_vec(), last: None, left: CString::default() })
+        let mut shelf = Shelf::new(chain.here()).map_err(sys("look at", prefix))?;
+        let names = Names::of(chain.here(), &mut shelf).map_err(sys("list", prefix))?;
+        let levels = vec![Level { names, mark: 0, path: prefix.len(), name: CString::default() }];
+        Ok(Self { chain, shelf, levels, path: prefix.to_vec(), last: None, left: CString::default() })
     }
 
     /// The next step; `None` at the end of the root. A name that was removed since its directory was listed is passed over.
@@ -67,7 +70,9 @@ impl Walk {
         loop {
             let Some(level) = self.levels.last_mut() else { return Ok(None) };
             self.path.truncate(level.path);
-            let Some(name) = level.names.next() else { break };
+            let head = level.names.head(&mut self.shelf).map_err(sys("list", &self.path))?;
+            let Some(name) = head.map(CStr::to_owned) else { break };
+            level.names.take(&name, &mut self.shelf).map_err(sys("list", &self.path))?;
             if !self.path.is_empty() {
                 self.path.push(b'/');
             }
@@ -85,6 +90,7 @@ impl Walk {
             })));
         }
         if let Some(left) = self.levels.pop() {
+            self.shelf.cut(left.mark);
             self.left = left.name;
         }
         if !self.chain.up().map_err(sys("go back from", &self.path))? {
@@ -139,13 +145,17 @@ impl Walk {
         }
         let open = "open the directory";
         let child = self.chain.here().child(&name).map_err(sys(open, &self.path))?;
-        let names = child.names().map_err(sys("list", &self.path))?.into_iter();
+        if let Some(level) = self.levels.last_mut() {
+            level.names.rest(&mut self.shelf);
+        }
+        let mark = self.shelf.mark();
+        let names = Names::of(&child, &mut self.shelf).map_err(sys("list", &self.path))?;
         self.chain.down(child).map_err(sys(open, &self.path))?;
         if self.chain.id() != stat.id {
             self.chain.up().map_err(sys("go back from", &self.path))?;
             return Err(sys(open, &self.path)(Errno::ESTALE));
         }
-        self.levels.push(Level { names, path: self.path.len(), name });
+        self.levels.push(Level { names, mark, path: self.path.len(), name });
         Ok(())
     }
 

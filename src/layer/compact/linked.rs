@@ -98,7 +98,7 @@ impl Compact<'_> {
     /// A directory that is as the base's and holds nothing but names that were held back: it goes with them, or waits for the one above.
     pub(super) fn whole(&mut self, entry: &Entry<'_>, node: Side<'_>, mut held: Held) -> Result<()> {
         if !self.dry_run {
-            let names = node.dir.child(node.name).and_then(|dir| dir.names());
+            let names = node.dir.child(node.name).and_then(|dir| dir.some_names(held.direct));
             if names.map_err(sys("list", entry.path))?.len() != held.direct || self.is_fixed(node) {
                 return self.stay(held);
             }
