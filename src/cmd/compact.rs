@@ -33,11 +33,11 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         let scratch = offline::scratch(held.as_ref(), format, &store, args.dry_run)?;
         let progress = Progress::new("comparing", None);
         let mut tell = |what: &str, path: &[u8]| {
-            let path = if path.is_empty() { ".".to_owned() } else { escape(path) };
+            let path = || if path.is_empty() { ".".to_owned() } else { escape(path) };
             if args.dry_run && !args.json {
-                return out::line(&format!("{path}: {what}"));
+                return out::line(&format!("{}: {what}", path()));
             }
-            log::debug!("{path}: {what}");
+            log::debug!("{}: {what}", path());
             Ok(())
         };
         let ignore = if args.ignore_times { Aspects::TIME } else { Aspects::NONE };

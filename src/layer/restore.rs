@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::write::make_opaque;
 use super::{Change, Changes, Doubt, Format, Scratch, Show, origins};
 use crate::error::{Error, Result};
-use crate::tree::{Content, Dir, Kind, Meta, again, c_name, copy_entry, shown, sys};
+use crate::tree::{Chain, Content, Dir, Kind, Meta, again, c_name, copy_entry, shown, sys};
 
 /// How a path came to be the base's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -26,8 +26,10 @@ pub enum Restored {
 struct Wanted<'a> {
     path: &'a [u8],
     parts: Vec<CString>,
-    /// The base's directory that each of the parts lies in.
-    base: Vec<Dir>,
+    /// The base's root.
+    base: &'a Dir,
+    /// The base's directory that the last part lies in.
+    last: Dir,
 }
 
 impl Wanted<'_> {
@@ -129,18 +131,18 @@ fn refuse(entry: &super::Entry<'_>, last: bool) -> Result<()> {
     }
 }
 
-fn find<'a>(base: &Dir, path: &'a [u8]) -> Result<Wanted<'a>> {
+fn find<'a>(base: &'a Dir, path: &'a [u8]) -> Result<Wanted<'a>> {
     let failed = || sys("look in the base for", path);
-    let mut wanted = Wanted { path, parts: Vec::new(), base: Vec::new() };
+    let mut wanted = Wanted { path, parts: Vec::new(), base, last: again(base)? };
     for part in path.split(|b| *b == b'/') {
-        let dir = match (wanted.base.last(), wanted.parts.last()) {
-            (Some(above), Some(name)) => above.child(name),
-            _ => base.again(),
+        let dir = match wanted.parts.last() {
+            Some(name) => wanted.last.child(name),
+            None => base.again(),
         };
         let part = c_name(part)?;
         let found = dir.and_then(|dir| dir.stat_at(&part).map(|_| dir));
         match found {
-            Ok(dir) => wanted.base.push(dir),
+            Ok(dir) => wanted.last = dir,
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
                 return Err(Error::usage(format!("the base has no {}", shown(path).display()))
                     .way_out("what the sliver made itself can only be removed, in its view"));
@@ -168,8 +170,8 @@ struct Made<'a> {
 impl Wanted<'_> {
     /// Can fuse-overlayfs copy it up?
     fn plain(&self) -> Result<bool> {
-        let (Some(name), Some(dir)) = (self.parts.last(), self.base.last()) else { return Ok(false) };
-        let stat = dir.stat_at(name).map_err(sys("look at", self.path))?;
+        let Some(name) = self.parts.last() else { return Ok(false) };
+        let stat = self.last.stat_at(name).map_err(sys("look at", self.path))?;
         Ok(stat.links <= 1 && matches!(stat.kind, Kind::File | Kind::Link))
     }
 
@@ -212,27 +214,28 @@ impl Wanted<'_> {
         content: Content,
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        let first = how.first;
         let failed = || sys("make a copy of", self.path);
-        let mut chain = vec![scratch.fresh().map_err(failed())?];
-        let levels = || self.parts.iter().zip(&self.base).skip(first);
-        for (name, base) in levels() {
-            let Some(to) = chain.last() else { break };
-            if chain.len().saturating_add(first) == self.parts.len() {
-                copy_entry(base, name, self.path, to, content, progress)?;
-                break;
-            }
-            to.make_dir(name).map_err(failed())?;
-            let child = to.child(name).map_err(failed())?;
-            if how.opaque && chain.len() == 1 {
-                make_opaque(format, &child).map_err(failed())?;
-            }
-            chain.push(child);
+        let (above, below) = self.parts.split_at_checked(how.first).unwrap_or_default();
+        let Some((last, folders)) = below.split_last() else { return Ok(()) };
+        let mut base = Chain::new(again(self.base)?).map_err(failed())?;
+        for name in above {
+            base.here().child(name).and_then(|child| base.down(child)).map_err(failed())?;
         }
+        let mut to = scratch.fresh().and_then(Chain::new).map_err(failed())?;
+        for name in folders {
+            to.here().make_dir(name).map_err(failed())?;
+            to.here().child(name).and_then(|child| to.down(child)).map_err(failed())?;
+            if how.opaque && to.depth() == 1 {
+                make_opaque(format, to.here()).map_err(failed())?;
+            }
+            base.here().child(name).and_then(|child| base.down(child)).map_err(failed())?;
+        }
+        copy_entry(base.here(), last, self.path, to.here(), content, progress)?;
         // The directories above it get what they carry when they are full: each new name sets the time.
-        for ((name, base), to) in levels().zip(&chain).take(chain.len().saturating_sub(1)) {
-            let stat = base.stat_at(name).map_err(failed())?;
-            Meta::read(base, name, &stat, self.path)?.apply(to, name, Kind::Dir, self.path)?;
+        for name in folders.iter().rev() {
+            base.up().and_then(|_| to.up()).map_err(failed())?;
+            let stat = base.here().stat_at(name).map_err(failed())?;
+            Meta::read(base.here(), name, &stat, self.path)?.apply(to.here(), name, Kind::Dir, self.path)?;
         }
         Ok(())
     }

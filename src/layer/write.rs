@@ -162,7 +162,9 @@ impl<'a> Writer<'a> {
 
     /// Removes what a tree has by the name, if it is in the way.
     fn clear(&self, entry: &Entry<'_>) -> Result<()> {
-        if self.filled() && entry.base.is_some() {
+        // A name that is shown in a message is made only where there is something: a path can be as long as the tree is deep.
+        let there = || self.here.here().stat_at(entry.name).is_ok();
+        if self.filled() && entry.base.is_some() && there() {
             return tree::remove(self.here.here(), entry.name, &shown(entry.path));
         }
         Ok(())
