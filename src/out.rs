@@ -25,15 +25,16 @@ pub fn json(document: &impl Serialize) -> Result<()> {
 
 fn json_line(mut text: Vec<u8>) -> Result<()> {
     text.push(b'\n');
-    print_bytes(&text)
+    bytes(&text)
 }
 
 /// Prints a text as it is.
 pub fn print(text: &str) -> Result<()> {
-    print_bytes(text.as_bytes())
+    bytes(text.as_bytes())
 }
 
-fn print_bytes(text: &[u8]) -> Result<()> {
+/// Prints a part of a text.
+pub fn bytes(text: &[u8]) -> Result<()> {
     match say(1, text) {
         Err(Errno::EPIPE) => Ok(()),
         done => done.at("write to", Path::new("standard output")),

@@ -1,6 +1,9 @@
 //! `sliverfs rebase`: a sliver's store for another base.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -11,7 +14,7 @@ use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep, kept, left_over};
 use crate::cmd::{Ctx, create, for_each, offline, print_plan};
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Context, Error, Result};
 use crate::json;
 use crate::layer::{self, Action, Format, Outcome, Prefer};
 use crate::mount::mountinfo::MountInfo;
@@ -22,12 +25,12 @@ use crate::out::{self, Progress, escape};
 use crate::quota;
 use crate::sys::signals::LastWords;
 use crate::sys::statfs;
-use crate::tree;
+use crate::tree::{self, Dir, Spill, sys};
 use crate::view;
 
-/// What was done, as `rebase --json` prints it: see docs/json.md.
+/// What was done, as `rebase --json` prints it, with two arrays and one more field behind it: see docs/json.md.
 #[derive(Serialize)]
-struct Report {
+struct Head {
     name: Name,
     from: Name,
     onto: Name,
@@ -35,10 +38,108 @@ struct Report {
     kept: u64,
     taken: u64,
     merged: u64,
-    conflicts: Vec<Line>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    changes: Vec<Line>,
+}
+
+impl Head {
+    fn new(sliver: &Sliver, onto: &Name, state: &'static str) -> Self {
+        let (name, from) = (sliver.name.clone(), sliver.base.clone());
+        Self { name, from, onto: onto.clone(), state, kept: 0, taken: 0, merged: 0 }
+    }
+
+    /// All of it as JSON, but for what stands behind it.
+    fn open(&self) -> Result<Vec<u8>> {
+        let mut text = json::write(self)?;
+        text.pop();
+        text.extend_from_slice(b",\"conflicts\":[");
+        Ok(text)
+    }
+
+    /// Prints itself as JSON, where nothing was looked at.
+    fn json(&self) -> Result<()> {
+        let mut text = self.open()?;
+        text.extend_from_slice(b"],\"kept_store\":null}\n");
+        out::bytes(&text)
+    }
+
+    /// Prints itself, or the line that says the same.
+    fn say(&self, how: &How, line: &str) -> Result<()> {
+        if how.json { self.json() } else { out::line(line) }
+    }
+}
+
+/// What was done, as it is told.
+struct Report {
+    head: Head,
+    conflicts: Lines,
+    changes: Lines,
+    /// The first conflicts, for an error.
+    named: Vec<String>,
     kept_store: Option<PathBuf>,
+    json: bool,
+}
+
+/// As many conflicts stand in an error.
+const NAMED: usize = 20;
+
+/// Lines or JSON objects as they will be printed: a store may have millions of them.
+struct Lines {
+    text: Spill,
+    count: u64,
+}
+
+impl Lines {
+    fn new(disk: &Dir) -> Result<Self> {
+        Ok(Self { text: Spill::new(disk).map_err(sys("open again", b"."))?, count: 0 })
+    }
+
+    fn add(&mut self, line: &Line, json: bool) -> Result<()> {
+        if json {
+            self.text.push(if self.count == 0 { b"" } else { b"," });
+            self.text.push(&json::write(line)?);
+        } else {
+            self.text.push(line.text().as_bytes());
+            self.text.push(b"\n");
+        }
+        self.count = self.count.saturating_add(1);
+        Ok(())
+    }
+
+    fn copy(&self, to: &mut Spool) -> Result<()> {
+        let (mut at, mut buffer) = (0, vec![0; 16 << 10]);
+        loop {
+            let got = self.text.read(at, &mut buffer).map_err(sys("read", b"the report"))?;
+            if got == 0 {
+                return Ok(());
+            }
+            to.push(buffer.get(..got).unwrap_or_default())?;
+            at = at.saturating_add(got as u64);
+        }
+    }
+}
+
+/// What is to be printed when all is done: written by a child, and printed by this process.
+struct Spool(File);
+
+impl Spool {
+    fn new(disk: &Dir) -> Result<Self> {
+        disk.unnamed().map(Self).map_err(sys("make a file for the report on", b"the disk of the stores"))
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).at("write", Path::new("the report"))
+    }
+
+    fn print(&self) -> Result<()> {
+        let (mut at, mut buffer) = (0, vec![0; 16 << 10]);
+        loop {
+            let got = self.0.read_at(&mut buffer, at).at("read", Path::new("the report"))?;
+            if got == 0 {
+                return Ok(());
+            }
+            out::bytes(buffer.get(..got).unwrap_or_default())?;
+            at = at.saturating_add(got as u64);
+        }
+    }
 }
 
 /// A name and what becomes of it.
@@ -146,11 +247,12 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         if !how.plan {
             sweep::new(root, name)?;
         }
-        let report = Report::new(&sliver, onto, "unchanged");
-        return report.say(how, &format!("`{name}` stands on `{onto}` already"));
+        let head = Head::new(&sliver, onto, "unchanged");
+        return head.say(how, &format!("`{name}` stands on `{onto}` already"));
     }
     let old = Base::load(root, &sliver.base)?;
     view::check_base(&sliver, &old)?;
+    let disk = tree::open(&root.stores())?;
     if sliver.backend.grows_image() {
         return Err(Error::unsupported(format!(
             "the store of `{name}` grew from its seed, and cannot be put on another"
@@ -174,87 +276,97 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         offline::settle(root, &sliver)?;
         replace::prepare(root, name, before.is_some())?;
     }
-    let work = || make(root, &sliver, (&old, &new), how);
-    let text = if old.image(root).is_none() && new.image(root).is_none() {
+    let mut spool = Spool::new(&disk)?;
+    let mut work = || make(root, &sliver, (&old, &new), how, (&disk, &mut spool));
+    let made = if old.image(root).is_none() && new.image(root).is_none() {
         // Nothing is mounted for it.
         let _words = LastWords::begin(true);
         work()
     } else {
-        private::beside(root.path(), work)
+        private::beside(root.path(), || work().map(|()| Vec::new())).map(drop)
     };
-    let text = text.inspect_err(|_| left_over(root, name, how.plan))?;
+    made.inspect_err(|_| left_over(root, name, how.plan))?;
     if !how.plan {
         publish(root, name, &new, before.is_some()).inspect_err(|_| left_over(root, name, false))?;
         // What is noted of its last mount is none of the new store's.
         Mounted::forget(root, name)?;
         sweep::told(sweep::removed(root, name));
     }
-    out::print(&String::from_utf8_lossy(&text))
+    spool.print()
 }
 
 impl Report {
-    fn new(sliver: &Sliver, onto: &Name, state: &'static str) -> Self {
-        Self {
-            name: sliver.name.clone(),
-            from: sliver.base.clone(),
-            onto: onto.clone(),
-            state,
-            kept: 0,
-            taken: 0,
-            merged: 0,
-            conflicts: Vec::new(),
-            changes: Vec::new(),
+    fn new(sliver: &Sliver, onto: &Name, state: &'static str, how: &How, disk: &Dir) -> Result<Self> {
+        Ok(Self {
+            head: Head::new(sliver, onto, state),
+            conflicts: Lines::new(disk)?,
+            changes: Lines::new(disk)?,
+            named: Vec::new(),
             kept_store: None,
-        }
+            json: how.json,
+        })
     }
 
-    /// Prints itself, or the line that says the same.
-    fn say(&self, how: &How, line: &str) -> Result<()> {
-        if how.json { out::json(self) } else { out::line(line) }
-    }
-
-    fn count(&mut self, outcome: &Outcome<'_>, plan: bool) {
+    fn count(&mut self, outcome: &Outcome<'_>, plan: bool) -> Result<()> {
+        let conflict = outcome.action == Action::Conflict;
         match outcome.action {
-            Action::Keep => self.kept += 1,
-            Action::Take => self.taken += 1,
-            Action::Merge => self.merged += 1,
-            Action::Conflict => self.conflicts.push(Line::of(outcome)),
+            Action::Keep => self.head.kept += 1,
+            Action::Take => self.head.taken += 1,
+            Action::Merge => self.head.merged += 1,
+            Action::Conflict => {}
         }
-        if plan {
-            self.changes.push(Line::of(outcome));
+        if !conflict && !plan {
+            return Ok(());
         }
+        let line = Line::of(outcome);
+        if conflict {
+            self.conflicts.add(&line, self.json)?;
+            if self.named.len() < NAMED {
+                self.named.push(line.text());
+            }
+        }
+        if plan { self.changes.add(&line, self.json) } else { Ok(()) }
     }
 
     /// What is printed in the end.
-    fn text(&self, json: bool) -> Result<Vec<u8>> {
-        if json {
-            let mut text = json::write(self)?;
-            text.push(b'\n');
-            return Ok(text);
+    fn write(&self, to: &mut Spool) -> Result<()> {
+        let conflicts = self.conflicts.count;
+        if self.json {
+            to.push(&self.head.open()?)?;
+            self.conflicts.copy(to)?;
+            if self.changes.count > 0 {
+                to.push(b"],\"changes\":[")?;
+                self.changes.copy(to)?;
+            }
+            to.push(b"],\"kept_store\":")?;
+            to.push(&json::write(&self.kept_store)?)?;
+            return to.push(b"}\n");
         }
-        let lines = if self.kept_store.is_none() { &self.changes } else { &self.conflicts };
-        let mut text = String::new();
-        for line in lines {
-            text.push_str(&line.text());
-            text.push('\n');
-        }
-        let Self { name, from, onto, kept, taken, merged, conflicts, .. } = self;
-        let (verb, conflicts) =
-            (if self.kept_store.is_none() { "would go" } else { "went" }, conflicts.len());
-        text.push_str(&format!(
+        let planned = self.kept_store.is_none();
+        let lines = if planned { &self.changes } else { &self.conflicts };
+        lines.copy(to)?;
+        let Head { name, from, onto, kept, taken, merged, .. } = &self.head;
+        let verb = if planned { "would go" } else { "went" };
+        to.push(format!(
             "`{name}` {verb} from `{from}` to `{onto}`: {kept} changes kept, {merged} merged, {taken} that the new base has or had the last word in, {conflicts} conflicts\n"
-        ));
-        if self.kept_store.is_some() {
-            text.push_str(&format!(
-                "the old store is kept: `sliverfs rebase {name} --undo` brings it back, `--commit` removes it\n"
-            ));
+        ).as_bytes())?;
+        if planned {
+            return Ok(());
         }
-        Ok(text.into_bytes())
+        to.push(format!(
+            "the old store is kept: `sliverfs rebase {name} --undo` brings it back, `--commit` removes it\n"
+        ).as_bytes())
     }
 }
 
-/// In a private mount namespace: makes the new store beside the old one, or plans it. Returns what there is to print.
-fn make(root: &Root, sliver: &Sliver, (old, new): (&Base, &Base), how: &How) -> Result<Vec<u8>> {
+/// In a private mount namespace: makes the new store beside the old one, or plans it. What there is to print goes into the spool.
+fn make(
+    root: &Root,
+    sliver: &Sliver,
+    (old, new): (&Base, &Base),
+    how: &How,
+    (disk, spool): (&Dir, &mut Spool),
+) -> Result<()> {
     let name = &sliver.name;
     let stage = sweep::new_store(root, name);
     let ground =
@@ -270,11 +382,9 @@ fn make(root: &Root, sliver: &Sliver, (old, new): (&Base, &Base), how: &How) -> 
     let folder = layer(sliver.backend);
     let store = tree::open(&root.store(name).join(folder))?;
     let bases = (&tree::open(&before.tree())?, &tree::open(&after.tree())?);
-    let mut report = Report::new(sliver, &new.name, if how.plan { "planned" } else { "rebased" });
-    let mut tell = |outcome: &Outcome<'_>| {
-        report.count(outcome, how.plan);
-        Ok(())
-    };
+    let state = if how.plan { "planned" } else { "rebased" };
+    let mut report = Report::new(sliver, &new.name, state, how, disk)?;
+    let mut tell = |outcome: &Outcome<'_>| report.count(outcome, how.plan);
     let format = Format::of(sliver.backend);
     if how.plan {
         layer::merge(format, store, bases, None, how.prefer, &mut tell)?;
@@ -284,9 +394,13 @@ fn make(root: &Root, sliver: &Sliver, (old, new): (&Base, &Base), how: &How) -> 
         let mut count = |bytes| progress.add(bytes);
         layer::merge(format, store, bases, Some((&into, &mut count)), how.prefer, &mut tell)?;
     }
-    if how.fail && !report.conflicts.is_empty() {
-        let paths: Vec<String> = report.conflicts.iter().map(Line::text).collect();
-        return Err(Error::failed(format!("`{name}` is left on `{}`: {}", old.name, paths.join("\n")))
+    if how.fail && report.conflicts.count > 0 {
+        let mut paths = report.named.join("\n");
+        let more = report.conflicts.count.saturating_sub(report.named.len() as u64);
+        if more > 0 {
+            paths = format!("{paths}\nand {more} more, which --plan shows");
+        }
+        return Err(Error::failed(format!("`{name}` is left on `{}`: {paths}", old.name))
             .way_out("--ours, --theirs, or none of them, which keeps both versions"));
     }
     if !how.plan {
@@ -302,7 +416,7 @@ fn make(root: &Root, sliver: &Sliver, (old, new): (&Base, &Base), how: &How) -> 
         ])?;
         report.kept_store = Some(sweep::kept_store(root, name));
     }
-    report.text(how.json)
+    report.write(spool)
 }
 
 /// Puts the new store in the old one's place, which is kept instead of one from an earlier rebase.
@@ -336,14 +450,14 @@ fn undo(root: &Root, name: &Name, how: &How) -> Result<()> {
         // Cut after the stores changed places, or before a rebase had done that: this is the old one.
         sweep::drop_kept(root, name)?;
         let line = format!("`{name}` stands on `{}` already, as before it was rebased", sliver.base);
-        return Report::new(&sliver, &sliver.base, "unchanged").say(how, &line);
+        return Head::new(&sliver, &sliver.base, "unchanged").say(how, &line);
     }
     let kept = kept_by_rebase(root, &sliver)?;
     view::check_base(&kept, &Base::load(root, &kept.base)?)?;
-    let report = |state| Report::new(&sliver, &kept.base, state);
+    let report = |state| Head::new(&sliver, &kept.base, state);
     replace::bring_back(root, &sliver, plan, how.json)?;
     if plan {
-        return if how.json { out::json(&report("planned")) } else { Ok(()) };
+        return if how.json { report("planned").json() } else { Ok(()) };
     }
     report("undone").say(how, &format!("`{name}` stands on `{}` again, as before it was rebased", kept.base))
 }
@@ -358,9 +472,9 @@ fn commit(root: &Root, name: &Name, how: &How) -> Result<()> {
         sweep::removed(root, name)?;
     }
     let kept = kept_by_rebase(root, &sliver)?;
-    let report = |state| Report::new(&kept, &sliver.base, state);
+    let report = |state| Head::new(&kept, &sliver.base, state);
     if plan && how.json {
-        return out::json(&report("planned"));
+        return report("planned").json();
     }
     if plan {
         return print_plan(&[Step::RemoveTree(sweep::kept_store(root, name))]);
