@@ -1,0 +1,294 @@
+//! What the commands take of memory and of descriptors: neither grows with the tree.
+//!
+//! `SLIVERFS_MEMORY_ENTRIES=1000000 SLIVERFS_MEMORY_DEPTH=100000 cargo test --test memory -- --nocapture` takes that much, and
+//! tells the figures.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::node::run;
+use common::require;
+use common::tree::{Temp, installed};
+use sliverfs::tree::{Chain, Dir, Kind, Meta, SELF, Time};
+
+/// What is promised, in KiB: for as many entries as there may be, and no more than 10^4 of them in one folder.
+const PEAK: u64 = 8 << 10;
+/// What one run and another may differ by, in KiB: pages that were touched or not, buffers that the smaller store does not fill. Of the
+/// 30,000 entries more that tests/check takes, 35 bytes each would be too much.
+const NOISE: u64 = 1000;
+/// Entries of a folder.
+const WIDE: usize = 5000;
+
+fn number(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+fn entries() -> usize {
+    number("SLIVERFS_MEMORY_ENTRIES", 40_000)
+}
+
+fn ready() -> bool {
+    require("root", common::root()) && require("time", installed("time"))
+}
+
+/// The program's own peak in KiB, and that of its children, as wait4(2) tells. It is the debug binary, of which the parts that ran
+/// count, too. GNU time starts it: what a test's own process takes counts for its child until that executes something.
+fn peak(args: &[&str], at: &Path) -> u64 {
+    let told = at.join("told");
+    let status = Command::new("time")
+        .args(["-f", "%M", "-o"])
+        .arg(&told)
+        .arg(env!("CARGO_BIN_EXE_sliverfs"))
+        .args(["--config", "/dev/null"])
+        .args(args)
+        .current_dir(at)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{args:?}: {status}");
+    fs::read_to_string(told).unwrap().lines().last().unwrap().parse().unwrap()
+}
+
+/// Files in folders of [`WIDE`] names, below `tree`: a quarter of the names are second ones of others.
+fn fill(tree: &Path, entries: usize, content: &str) {
+    for folder in 0..entries.div_ceil(WIDE) {
+        let path = tree.join(format!("folder-{folder:05}"));
+        fs::create_dir_all(&path).unwrap();
+        for name in 0..WIDE.min(entries - folder * WIDE) {
+            let path = path.join(format!("a-name-of-a-file-{name:06}"));
+            if name % 4 == 3 {
+                let first = path.with_file_name(format!("a-name-of-a-file-{:06}", name - 1));
+                fs::hard_link(first, path).unwrap();
+            } else {
+                fs::write(path, content).unwrap();
+            }
+        }
+    }
+}
+
+/// A place with a base, and the stores of which each command takes one.
+fn place(entries: usize) -> Temp {
+    let temp = Temp::quick();
+    for name in ["base", "newer", "store", "lxc"] {
+        fs::create_dir(temp.join(name)).unwrap();
+    }
+    fs::write(temp.join("base/kept"), "kept").unwrap();
+    fs::write(temp.join("newer/kept"), "newer").unwrap();
+    fill(&temp.join("store"), entries, "x");
+    temp
+}
+
+/// Each command on stores of two sizes: under the limit, and the larger one takes no more than the smaller.
+#[test]
+fn memory_does_not_grow_with_the_entries() {
+    if !ready() {
+        return;
+    }
+    let most = entries();
+    let figures = [most / 4, most].map(|entries| {
+        let temp = place(entries);
+        let mut figures = bare(&temp);
+        figures.extend(slivers(&temp));
+        figures
+    });
+    let [small, large] = figures;
+    println!("{:<24} {:>12} {:>12}", "KiB at most of", most / 4, most);
+    for ((name, small), (_, large)) in small.iter().zip(&large) {
+        println!("{name:<24} {small:>12} {large:>12}");
+    }
+    for ((name, small), (_, large)) in small.into_iter().zip(large) {
+        assert!(large <= PEAK, "{name} takes {large} KiB for {most} entries");
+        assert!(large <= small + NOISE, "{name} takes {small} KiB for {}, {large} for {most}", most / 4);
+    }
+}
+
+/// On bare directories.
+fn bare(temp: &Temp) -> Vec<(&'static str, u64)> {
+    let layers = ["--format", "overlay", "--base", "base", "--store", "store"];
+    let with = |command: &[&str], more: &[&str]| peak(&[command, &layers, more].concat(), &temp.0);
+    let mut figures = vec![
+        ("nothing", peak(&["version"], &temp.0)),
+        ("diff", with(&["diff"], &[])),
+        ("diff --json", with(&["diff", "--json"], &[])),
+        ("export", with(&["export"], &["-o", "layer.tar"])),
+        ("convert to aufs", with(&["convert"], &["--to", "aufs", "--out", "aufs"])),
+        ("convert to a tree", with(&["convert"], &["--to", "tree", "--out", "whole"])),
+    ];
+    let whole = ["diff", "--format", "tree", "--base", "base", "--store", "whole"];
+    figures.push(("diff of a tree", peak(&whole, &temp.0)));
+    // A folder that is the base's, as large as the store, below one that hides it.
+    let (deep, hidden) = (temp.join("deep"), temp.join("hidden/deep"));
+    fs::create_dir(&deep).unwrap();
+    fs::rename(temp.join("whole"), deep.join("inside")).unwrap();
+    fs::create_dir_all(&hidden).unwrap();
+    fs::create_dir(temp.join("holder")).unwrap();
+    fs::rename(&deep, temp.join("holder/deep")).unwrap();
+    run(Command::new("setfattr").args(["-n", "trusted.overlay.opaque", "-v", "y"]).arg(&hidden));
+    let restore = ["restore", "--format", "overlay", "--base", "holder", "--store", "hidden", "deep/inside"];
+    figures.push(("restore", peak(&restore, &temp.0)));
+    // What was restored is as the base's: all of it but what has more names goes.
+    run(Command::new("setfattr").args(["-x", "trusted.overlay.opaque"]).arg(&hidden));
+    let compact = ["compact", "--format", "overlay", "--base", "holder", "--store", "hidden"];
+    figures.push(("compact", peak(&compact, &temp.0)));
+    for gone in ["aufs", "holder", "hidden"] {
+        sliverfs::tree::remove_path(&temp.join(gone)).unwrap();
+    }
+    figures
+}
+
+/// On a sliver.
+fn slivers(temp: &Temp) -> Vec<(&'static str, u64)> {
+    let lxc = temp.join("lxc");
+    let on = |args: &[&str]| [&["--lxcpath", lxc.to_str().unwrap()], args].concat().join("\0");
+    let of = |args: &[&str]| {
+        let all = on(args);
+        peak(&all.split('\0').collect::<Vec<_>>(), &temp.0)
+    };
+    of(&["init"]);
+    of(&["base", "add", "b", "base"]);
+    of(&["base", "add", "c", "newer"]);
+    for name in ["s", "t"] {
+        of(&["create", name, "--base", "b", "--backend", "overlay"]);
+    }
+    let upper = lxc.join(".store/s/upper");
+    for entry in fs::read_dir(temp.join("store")).unwrap() {
+        let entry = entry.unwrap();
+        fs::rename(entry.path(), upper.join(entry.file_name())).unwrap();
+    }
+    let figures = vec![
+        ("check", of(&["check", "s"])),
+        ("rebase --plan --json", of(&["rebase", "s", "--onto", "c", "--plan", "--json"])),
+        ("rebase", of(&["rebase", "s", "--onto", "c"])),
+        ("rebase --commit", of(&["rebase", "s", "--commit"])),
+        ("import", of(&["import", "t", "layer.tar"])),
+        ("destroy", of(&["destroy", "s"])),
+    ];
+    // The table of links lay in a file by then.
+    let inode = |name: usize| {
+        let last = fs::read_dir(lxc.join(".store/t/upper")).unwrap().map(|entry| entry.unwrap().path()).max();
+        fs::metadata(last.unwrap().join(format!("a-name-of-a-file-{name:06}"))).unwrap().ino()
+    };
+    assert_eq!(inode(2), inode(3));
+    assert_ne!(inode(1), inode(2));
+    figures
+}
+
+/// A folder wider than what is held of names, and one with as many second names.
+#[test]
+fn a_wide_folder_lies_in_a_file() {
+    if !ready() {
+        return;
+    }
+    let temp = place(0);
+    let wide = entries() * 2;
+    let folder = temp.join("store/wide");
+    fs::create_dir(&folder).unwrap();
+    for name in 0..wide {
+        File::create(folder.join(format!("a-name-of-some-length-{name:07}"))).unwrap();
+    }
+    let layers = ["--format", "overlay", "--base", "base", "--store", "store"];
+    for (command, more) in [
+        (&["diff"][..], &[][..]),
+        (&["export"], &["-o", "layer.tar"]),
+        (&["convert"], &["--to", "mini_fo", "--out", "new"]),
+    ] {
+        let kib = peak(&[command, &layers, more].concat(), &temp.0);
+        println!("{command:?} of {wide} names in a folder: {kib} KiB");
+        assert!(kib <= PEAK, "{command:?} takes {kib} KiB for {wide} names in one folder");
+    }
+    let told = run(Command::new(env!("CARGO_BIN_EXE_sliverfs"))
+        .args(["--config", "/dev/null", "diff"])
+        .args(layers)
+        .current_dir(&temp.0));
+    let told: Vec<&str> = told.lines().filter_map(|line| line.split(' ').rfind(|word| word.contains("/a-"))).collect();
+    assert_eq!(told.len(), wide);
+    assert!(told.is_sorted());
+}
+
+/// Folders in one another, `depth` of them, each with the same time.
+fn deep(top: &Path, depth: usize) {
+    let name = CString::new("d").unwrap();
+    let mut chain = Chain::new(Dir::open(top).unwrap()).unwrap();
+    for _ in 0..depth {
+        chain.here().make_dir(&name).unwrap();
+        let child = chain.here().child(&name).unwrap();
+        chain.down(child).unwrap();
+    }
+    fs::write(chain.here().proc_path(SELF).join("file"), "x").unwrap();
+    let meta = Meta { mode: 0o755, mtime: Time { seconds: 1_000_000_000, nanos: 0 }, ..Meta::default() };
+    meta.apply(chain.here(), c"file", Kind::File, b"").unwrap();
+    meta.apply(chain.here(), SELF, Kind::Dir, b"").unwrap();
+    while chain.up().unwrap() {
+        meta.apply(chain.here(), SELF, Kind::Dir, b"").unwrap();
+    }
+}
+
+/// As a shell starts it that may have 64 descriptors open.
+fn with_few_descriptors(temp: &Temp, args: &[&str]) {
+    let status = Command::new("sh")
+        .args([
+            "-ec",
+            "ulimit -n 64; exec \"$@\"",
+            "sh",
+            env!("CARGO_BIN_EXE_sliverfs"),
+            "--config",
+            "/dev/null",
+        ])
+        .args(args)
+        .current_dir(&temp.0)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{args:?}: {status}");
+}
+
+#[test]
+fn a_deep_tree_holds_no_descriptors() {
+    if !ready() {
+        return;
+    }
+    let temp = Temp::quick();
+    let depth = number("SLIVERFS_MEMORY_DEPTH", 20_000);
+    let removed = Removed(["base", "store", "new", "whole"].map(|name| temp.join(name)));
+    for name in ["base", "store"] {
+        fs::create_dir(temp.join(name)).unwrap();
+        deep(&temp.join(name), depth);
+    }
+    let layers = ["--format", "overlay", "--base", "base", "--store", "store"];
+    let with =
+        |command: &[&str], more: &[&str]| with_few_descriptors(&temp, &[command, &layers, more].concat());
+    with(&["diff"], &[]);
+    with(&["convert"], &["--to", "aufs", "--out", "new"]);
+    with(&["convert"], &["--to", "tree", "--out", "whole"]);
+    with(&["compact"], &[]);
+    // All of it was as in the base.
+    assert_eq!(fs::read_dir(temp.join("store")).unwrap().count(), 0);
+    // As long a path as a command line takes: from below a folder that hides all of it.
+    let path = vec!["d"; depth.min(60_000)].join("/");
+    fs::create_dir(temp.join("store/d")).unwrap();
+    run(Command::new("setfattr").args(["-n", "trusted.overlay.opaque", "-v", "y"]).arg(temp.join("store/d")));
+    with(&["restore"], &[path.as_str()]);
+    let mut changed = Chain::new(Dir::open(&temp.join("store")).unwrap()).unwrap();
+    while let Ok(child) = changed.here().child(c"d") {
+        changed.down(child).unwrap();
+    }
+    assert_eq!(changed.depth(), depth);
+    drop(removed);
+}
+
+/// Trees that are too deep for `rm`'s patience.
+struct Removed([PathBuf; 4]);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _told_by_the_temp = sliverfs::tree::remove_path(path);
+        }
+    }
+}
