@@ -206,7 +206,8 @@ fn a_wide_folder_lies_in_a_file() {
         .args(["--config", "/dev/null", "diff"])
         .args(layers)
         .current_dir(&temp.0));
-    let told: Vec<&str> = told.lines().filter_map(|line| line.split(' ').rfind(|word| word.contains("/a-"))).collect();
+    let told: Vec<&str> =
+        told.lines().filter_map(|line| line.split(' ').rfind(|word| word.contains("/a-"))).collect();
     assert_eq!(told.len(), wide);
     assert!(told.is_sorted());
 }
@@ -254,7 +255,7 @@ fn a_deep_tree_holds_no_descriptors() {
         return;
     }
     let temp = Temp::quick();
-    let depth = number("SLIVERFS_MEMORY_DEPTH", 20_000);
+    let depth = number("SLIVERFS_MEMORY_DEPTH", 4000);
     let removed = Removed(["base", "store", "new", "whole"].map(|name| temp.join(name)));
     for name in ["base", "store"] {
         fs::create_dir(temp.join(name)).unwrap();
