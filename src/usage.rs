@@ -11,7 +11,9 @@ use crate::error::Result;
 use crate::kind::Kind;
 use crate::layer::{Change, Changes, Format, Show, Side, Step, beside};
 use crate::mount::mountinfo::MountInfo;
+use crate::quota::{Means, project};
 use crate::sys::pagecache;
+use crate::sys::project::Amount;
 use crate::tree::{self, Dir, sys};
 use qgroup::Counted;
 pub use qgroup::Groups;
@@ -34,12 +36,20 @@ pub struct Taken {
 /// Counts a sliver's store; with `groups`, where the disk has counted it already, it is not walked.
 pub fn taken(root: &Root, sliver: &Sliver, groups: Option<&mut Groups>) -> Result<Taken> {
     let store = root.store(&sliver.name);
+    let fast = groups.is_some();
     let snapshot = sliver.backend == Kind::BtrfsSnapshot;
     if let Some(groups) = groups.filter(|_| snapshot) {
         if let Some(counted) = groups.of(&tree::open(&store.join("tree"))?) {
             let Counted { referenced, exclusive, simple } = counted;
             let shared = referenced.saturating_sub(exclusive);
             return Ok(Taken { exclusive, shared, through: simple, inodes: None, by: "qgroup" });
+        }
+    }
+    if let Some(limit) = sliver.quota.filter(|limit| limit.means == Means::Project && fast) {
+        let counted = project::disk_of(&store, limit).and_then(|disk| disk.counted(limit.project));
+        if let Ok(Amount { bytes, inodes }) = counted {
+            let inodes = Some(inodes);
+            return Ok(Taken { exclusive: bytes, shared: 0, through: true, inodes, by: "project" });
         }
     }
     let space = tree::shares(&store)?;

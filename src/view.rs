@@ -20,7 +20,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, fuse};
 use crate::name::Name;
 use crate::out::{escape, joined};
-use crate::quota::{Means, image, qgroup};
+use crate::quota::{Means, image, project, qgroup};
 use crate::sys::{mountpoint, statfs};
 
 /// The plan that mounts a sliver; empty where its view is up already.
@@ -91,7 +91,14 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
             steps.push(Step::LimitTree(tree, limit.bytes));
         }
     }
+    let store = root.store(name);
+    let limit = sliver.quota.filter(|limit| limit.means == Means::Project);
+    if let Some(limit) = limit {
+        project::disk_of(&store, limit)?;
+    }
+    steps.extend(limit.map(|limit| Step::LimitProject(store.clone(), limit, true)));
     steps.extend(ground.mount(name.as_str(), &view)?);
+    steps.extend(limit.map(|limit| Step::LimitProject(store, limit, false)));
     Ok(steps)
 }
 

@@ -326,6 +326,55 @@ fn the_configuration_gives_limits_and_changes_them() {
     assert!(String::from_utf8_lossy(&bad.stderr).contains("no size"));
 }
 
+/// Where the disk keeps them, the work is done by `tests/quota-machine`.
+#[test]
+fn a_disk_without_project_quotas_is_refused_with_the_way_out() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for (fstype, way_out) in [
+        ("ext4", "tune2fs -O project -Q prjquota"),
+        ("xfs", "mount it with prjquota"),
+        ("btrfs", "ext4, XFS and f2fs alone"),
+    ] {
+        let node = Node::with_base(fstype, 320);
+        let create = ["create", "a", "--base", "b", "--backend", "overlay", "--quota", "16M", "--means"];
+        let said = node.fails(3, &[&create[..], &["project"]].concat());
+        assert!(said.contains(way_out), "{fstype}: {said}");
+        assert!(!node.store("a").exists() && !node.lxcpath.join("a").exists(), "{fstype}: something is left");
+        node.ok(&["create", "a", "--base", "b", "--backend", "overlay"]);
+        fs::write(node.store("a").join("upper/kept"), "text").unwrap();
+        let said = node.fails(3, &["quota", "a", "16M", "--means", "project"]);
+        assert!(said.contains(way_out), "{fstype}: {said}");
+        // What the container would need is there, and the disk cannot: auto takes the image.
+        let config = node.lxcpath.join("a/config");
+        fs::write(&config, fs::read_to_string(&config).unwrap() + "lxc.idmap = u 0 100000 65536\n").unwrap();
+        assert!(node.ok(&["quota", "a", "16M"]).contains("by image"), "{fstype}");
+        node.ok(&["quota", "a", "none"]);
+        assert_eq!(fs::read_to_string(node.store("a").join("upper/kept")).unwrap(), "text");
+        // A record from a disk that kept them.
+        let record = node.store("a").join("sliver.json");
+        let text = fs::read_to_string(&record).unwrap();
+        let limit =
+            |project: &str| format!(",\"quota\":{{\"bytes\":16777216,\"means\":\"project\"{project}}}}}");
+        let with =
+            |project: &str| text.trim_end().strip_suffix('}').unwrap().to_owned() + &limit(project) + "\n";
+        fs::write(&record, with("")).unwrap();
+        node.fails(5, &["mount", "a"]);
+        fs::write(&record, with(",\"project\":20000")).unwrap();
+        let said = node.fails(5, &["mount", "a"]);
+        assert!(said.contains("is not in its project 20000"), "{fstype}: {said}");
+        assert!(node.fails(5, &["usage", "a"]).contains("sliverfs quota SLIVER none"), "{fstype}");
+        node.ok(&["quota", "a", "none"]);
+        node.ok(&["mount", "a"]);
+        assert_eq!(fs::read_to_string(node.view("a").join("kept")).unwrap(), "text");
+        node.ok(&["umount", "a"]);
+    }
+    let node = Node::with_base("ext4", 64);
+    let copy = ["create", "a", "--base", "b", "--backend", "copy", "--quota", "16M", "--means", "project"];
+    assert!(node.fails(2, &copy).contains("project keeps no store of copy"));
+}
+
 #[test]
 fn probe_says_what_keeps_a_limit() {
     if !require("root", common::root()) {

@@ -14,7 +14,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, seed};
 use crate::name::Name;
 use crate::out::escape;
-use crate::quota::{Means, image, qgroup};
+use crate::quota::{Means, image, project, qgroup};
 use crate::sys::statfs;
 
 /// Destroys a sliver that is alive nowhere. It is hidden by a rename before anything of it is removed.
@@ -67,6 +67,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
             log::debug!("{err}");
         }
     }
+    project::free(root, record);
     exec::run(&remove)?;
     // A store that was kept from before a conversion, and one that came to nothing.
     sweep::all(root, name)?;

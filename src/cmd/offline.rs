@@ -12,6 +12,7 @@ use crate::layer::{self, Format, Scratch};
 use crate::lxc::Sockets;
 use crate::name::Name;
 use crate::quota::image;
+use crate::quota::project::Room;
 use crate::tree::Dir;
 
 /// Refuses a sliver whose container runs, or whose store is alive anywhere.
@@ -30,6 +31,8 @@ pub fn refuse(root: &Root, name: &Name, backend: Option<Kind>) -> Result<()> {
 
 /// A sliver that nobody can mount while this lasts.
 pub struct Held {
+    // Goes before the lock.
+    _room: Option<Room>,
     _lock: Lock,
     /// Its store's format.
     pub format: Format,
@@ -43,7 +46,10 @@ impl Held {
         refuse(root, name, Some(sliver.backend))?;
         // What a crash left mounted would be in the way of who mounts it for himself.
         image::release(&root.store(name))?;
-        Ok((Self { _lock: lock, format: Format::of(sliver.backend) }, sliver))
+        Ok((
+            Self { _room: Room::make(root, &sliver), _lock: lock, format: Format::of(sliver.backend) },
+            sliver,
+        ))
     }
 }
 

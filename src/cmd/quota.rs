@@ -19,7 +19,7 @@ use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, image, qgroup};
+use crate::quota::{self, Limit, Means, OVERLAY, does_not_fit, image, project, qgroup};
 use crate::size::Size;
 use crate::sys::{file, statfs};
 use crate::tree;
@@ -83,9 +83,20 @@ pub(super) fn set(
     let old = quota::limit(root, &sliver);
     // A means that is not named stays, where it was one.
     let means = means.or(old.map(|old| old.means));
-    let mapped = || (sliver.backend == Kind::BtrfsSnapshot && is_mapped(root, name)).then_some(Means::Qgroup);
-    let means = means.or_else(mapped);
-    let new = bytes.map(|bytes| Limit::new(sliver.backend, means, bytes)).transpose()?;
+    let store = root.store(name);
+    let means = means.or_else(|| {
+        match sliver.backend {
+            Kind::BtrfsSnapshot => Some(Means::Qgroup),
+            OVERLAY if project::Disk::of(&store).is_ok() => Some(Means::Project),
+            _ => None,
+        }
+        .filter(|_| is_mapped(root, name))
+    });
+    let mut new = bytes.map(|bytes| Limit::new(sliver.backend, means, bytes)).transpose()?;
+    let is_project = |limit: &Limit| limit.means == Means::Project;
+    if new.is_some_and(|new| is_project(&new)) && !is_mapped(root, name) {
+        project::warn();
+    }
     if sliver.backend.grows_image() {
         if new == old || new.is_none() {
             // Its size stays a limit, but is no promise any more.
@@ -102,8 +113,32 @@ pub(super) fn set(
         let _catalog = root.lock_catalog()?;
         admission::admit(root, policy, name, limit)?;
     }
+    let in_project = old.filter(is_project);
+    if let Some(limit) = new.as_mut().filter(|limit| is_project(limit)) {
+        limit.project = match in_project {
+            Some(old) => old.project,
+            None => project::claim(root, limit.bytes, false)?,
+        };
+    }
     let new_sliver = Sliver { quota: new, ..sliver.clone() };
-    let (store, is_qgroup) = (root.store(name), |limit: &Limit| limit.means == Means::Qgroup);
+    if let (Some(old), Some(new)) = (in_project, new.filter(is_project)) {
+        let disk = project::disk_of(&store, new)?;
+        disk.refuse_more(&sliver, new)?;
+        // The record wants room, too, which a full store has not.
+        disk.limit(new.project, old.bytes.max(new.bytes), true)?;
+        let written = new_sliver.write(&store);
+        let bytes = if written.is_ok() { new.bytes } else { old.bytes };
+        return written.and(disk.limit(new.project, bytes, false));
+    }
+    if let Some(projects) = in_project.or(new.filter(is_project)) {
+        let remade = remake(root, &sliver, &new_sliver, policy);
+        // The one that nobody has now: the old one, or the new one.
+        if remade.is_ok() == in_project.is_some() {
+            project::free(root, Some(projects));
+        }
+        return remade;
+    }
+    let is_qgroup = |limit: &Limit| limit.means == Means::Qgroup;
     let tree = store.join(layer(sliver.backend));
     if let Some(limit) = new.filter(is_qgroup) {
         qgroup::need(&store)?;
@@ -206,6 +241,8 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
         steps.extend(image::make_steps(&stage, limit.bytes, policy.overcommits()));
         into = stage.join(image::POINT);
     }
+    let in_project = new.quota.filter(|limit| limit.means == Means::Project);
+    steps.extend(in_project.map(|limit| Step::JoinProject(stage.clone(), limit.project)));
     exec::run(&steps)?;
     let from = from.join(folder);
     let mut steps = ground.make(&into, None, &into);
@@ -224,19 +261,13 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     steps.push(Step::SyncDisk(stage.clone()));
     exec::run(&steps).map_err(|err| match new.quota {
         // The disk has given the room for the image already.
-        Some(limit) if new.has_image() && err.errno() == Some(Errno::ENOSPC) => {
+        Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => {
             does_not_fit(new, limit, tree::space(&from).unwrap_or(limit.bytes))
         }
         _ => err,
-    })
-}
-
-fn does_not_fit(sliver: &Sliver, limit: Limit, space: u64) -> Error {
-    Error::failed(format!(
-        "`{}` uses {}, which does not fit into {}",
-        sliver.name,
-        Size(space),
-        Size(limit.bytes)
-    ))
-    .way_out("give it more, or remove files in its view")
+    })?;
+    match in_project {
+        Some(limit) => project::Disk::of(&stage)?.refuse_more(new, limit),
+        None => Ok(()),
+    }
 }

@@ -117,7 +117,7 @@ fn print(sheet: &Sheet) -> Result<()> {
         table.row(&[label, value]);
     }
     if let (Some(bytes), Some(means), Some(used)) = (sheet.limit, sheet.means, sheet.used) {
-        table.row(&["limit", &Limit { bytes, means }.words(used)]);
+        table.row(&["limit", &Limit { bytes, means, project: 0 }.words(used)]);
     }
     if let Some(Daemon { pid, memory }) = sheet.daemon {
         let memory = memory.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string());

@@ -163,10 +163,10 @@ fn fill(
     let groups = if views.is_some() { None } else { Some(groups) };
     let Taken { exclusive, shared, through, inodes, by } = usage::taken(root, &sliver, groups)?;
     (row.exclusive, row.shared, row.inodes, row.by) = (Some(exclusive), Some(shared), inodes, Some(by));
-    if let Some(Limit { bytes, means }) = quota::limit(root, &sliver) {
+    if let Some(Limit { bytes, means, .. }) = quota::limit(root, &sliver) {
         (row.limit, row.means) = (Some(bytes), Some(means));
         row.used = Some(match means {
-            Means::Image | Means::Seed | Means::Qgroup => quota::used(root, &sliver)?,
+            Means::Image | Means::Seed | Means::Qgroup | Means::Project => quota::used(root, &sliver)?,
             Means::Soft => exclusive.saturating_add(shared),
         });
     }

@@ -18,7 +18,7 @@ use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::layer;
 use crate::out::Progress;
-use crate::quota::{image as quota, qgroup};
+use crate::quota::{image as quota, project, qgroup};
 use crate::sys::mountpoint::mount;
 use crate::sys::{btrfs, exchange, file, mountpoint, sync};
 use crate::tree::{self, SELF, Time};
@@ -109,6 +109,12 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         Step::LimitTree(tree, bytes) => {
             undo.push(Undo::Unlimit(tree.clone()));
             qgroup::set(tree, *bytes)?;
+        }
+        Step::JoinProject(dir, id) => {
+            crate::sys::project::join(&tree::open(dir)?, *id).at("put into a project", dir)?;
+        }
+        Step::LimitProject(store, limit, more) => {
+            project::disk_of(store, *limit)?.limit(limit.project, limit.bytes, *more)?;
         }
         Step::Settle(dir, format) => layer::settle(dir, *format)?,
         Step::Forget(device) => seed::forget(device),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::fuse;
 use super::options::Options;
 use crate::layer::{self, Format};
+use crate::quota::Limit;
 use crate::quota::image::PROGRAM;
 use crate::shell::{path, quote};
 use crate::tree::Content;
@@ -119,6 +120,10 @@ pub enum Step {
     },
     /// Limit a Btrfs subvolume.
     LimitTree(PathBuf, u64),
+    /// Put a new folder, with all that will be in it, into a project.
+    JoinProject(PathBuf, u32),
+    /// Limit the project of a store to its limit, and the room for a mount where that is said.
+    LimitProject(PathBuf, Limit, bool),
     /// End what a command that was cut began in the folder with a store's layers.
     Settle(PathBuf, Format),
     /// Make the kernel forget a device of a Btrfs that was unmounted.
@@ -213,6 +218,11 @@ impl fmt::Display for Step {
             }
             Self::LimitTree(tree, bytes) => {
                 write!(f, "# put {} into a qgroup of its own, with a limit of {bytes}", path(tree))
+            }
+            Self::JoinProject(dir, id) => write!(f, "chattr +P -p {id} {}", path(dir)),
+            Self::LimitProject(store, limit, more) => {
+                let more = if *more { " and what a mount needs" } else { "" };
+                write!(f, "# limit project {} of {} to {}{more}", limit.project, path(store), limit.bytes)
             }
             Self::Settle(dir, _) => write!(f, "# end what a command that was cut began in {}", path(dir)),
             Self::Forget(device) => write!(f, "btrfs device scan --forget {}", path(device)),

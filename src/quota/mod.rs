@@ -9,6 +9,8 @@
 //! - `seed`: the store is a writable image as it is ([`crate::mount::seed`]), and its size is the limit.
 //! - `qgroup` ([`qgroup`]): of a snapshot, on a Btrfs with simple quotas, which nothing but a command of their own turns on. Root
 //!   without a user namespace lifts it by an ioctl, so it is taken by name only, or where the container has `lxc.idmap`.
+//! - `project` ([`project`]): the store lies in a project of its own, on a disk that is mounted with project quotas. Root without a user
+//!   namespace leaves it by an ioctl, as he does a qgroup, and so it is taken as that is.
 //! - `soft`: no more than a number beside what is measured; it is never called a quota.
 //!
 //! An image lies mounted on the folder `quota` of its store while anybody works on it: before the view, and gone after it. Nothing
@@ -17,6 +19,7 @@
 
 pub mod admission;
 pub mod image;
+pub mod project;
 pub mod qgroup;
 
 use std::fs;
@@ -28,11 +31,14 @@ use crate::catalog::{Root, Sliver};
 use crate::config::AUTO;
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
-use crate::kind::Kind;
+use crate::kind::{Kind, Union};
 use crate::mount::seed;
 use crate::out::escape;
 use crate::size::Size;
 use crate::tree;
+
+/// The backend whose stores a project quota holds: its driver writes to them without root's privilege to pass one.
+pub const OVERLAY: Kind = Kind::Union(Union::Overlay);
 
 /// What keeps a sliver to its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +49,15 @@ pub enum Means {
     Seed,
     /// The store is a subvolume in a qgroup of simple quotas.
     Qgroup,
+    /// The store lies in a project of its own.
+    Project,
     /// Nothing: what is taken is measured and told.
     Soft,
 }
 
 impl Means {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Image, Self::Seed, Self::Qgroup, Self::Soft];
+    pub const ALL: [Self; 5] = [Self::Image, Self::Seed, Self::Qgroup, Self::Project, Self::Soft];
 
     /// The name on the command line, in UCI and in records.
     pub const fn name(self) -> &'static str {
@@ -57,6 +65,7 @@ impl Means {
             Self::Image => "image",
             Self::Seed => "seed",
             Self::Qgroup => "qgroup",
+            Self::Project => "project",
             Self::Soft => "soft",
         }
     }
@@ -89,6 +98,14 @@ pub struct Limit {
     pub bytes: u64,
     /// What keeps the sliver to them.
     pub means: Means,
+    /// The project of its store; 0 where that has none.
+    #[serde(skip_serializing_if = "is_none")]
+    pub project: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it so
+const fn is_none(project: &u32) -> bool {
+    *project == 0
 }
 
 impl Limit {
@@ -99,6 +116,7 @@ impl Limit {
             Some(Means::Image) | None if kind.reads_base() => Means::Image,
             Some(Means::Seed) | None if kind.grows_image() => Means::Seed,
             Some(Means::Qgroup) if kind == Kind::BtrfsSnapshot => Means::Qgroup,
+            Some(Means::Project) if kind == OVERLAY => Means::Project,
             Some(means) => {
                 return Err(Error::usage(format!("{} keeps no store of {kind} to a limit", means.name()))
                     .way_out("leave the means out, or take soft, which only measures"));
@@ -114,13 +132,13 @@ impl Limit {
                     .way_out("take overlay, or quota_mode soft (--means soft), which only measures"));
             }
         };
-        if means == Means::Image && bytes < image::LEAST {
+        if matches!(means, Means::Image | Means::Project) && bytes < image::LEAST {
             return Err(Error::usage(format!("{} is too small for a limit", Size(bytes))).way_out(format!(
                 "give {} or more: the tables of a file system come out of it",
                 Size(image::LEAST)
             )));
         }
-        Ok(Self { bytes, means })
+        Ok(Self { bytes, means, project: 0 })
     }
 
     /// The limit and what of it is used, as a person reads it.
@@ -142,6 +160,10 @@ pub fn offer(root: &Root, kind: Kind, image: &Result<()>) -> (Option<Means>, Opt
     }
     match (Limit::new(kind, None, u64::MAX), image) {
         (Ok(Limit { means: Means::Image, .. }), Err(err)) => (None, Some(err.to_string())),
+        (Ok(limit), _) if kind == OVERLAY && project::Disk::of(&root.stores()).is_ok() => (
+            Some(limit.means),
+            Some("holds a tenant who is root, too; project quotas are on, and taken where a container has lxc.idmap".into()),
+        ),
         (Ok(limit), _) => (Some(limit.means), None),
         (Err(err), _) => (None, Some(err.to_string())),
     }
@@ -154,19 +176,26 @@ pub fn parse_mode(text: &str) -> Result<Option<Means>> {
 
 impl FromJson for Limit {
     fn from_json(json: &Json) -> Result<Self> {
-        Ok(Self { bytes: json.number("bytes")?, means: Means::parse(json.text("means")?)? })
+        let (means, project) = (Means::parse(json.text("means")?)?, json.number("project").unwrap_or(0));
+        match u32::try_from(project) {
+            Ok(project) if (project != 0) == (means == Means::Project) => {
+                Ok(Self { bytes: json.number("bytes")?, means, project })
+            }
+            _ => Err(Error::damaged("the limit has a project without a number, or a number without one")),
+        }
     }
 }
 
 /// The limit of a sliver, where it has one: the recorded one, or the size of a store that is an image by its backend.
 pub fn limit(root: &Root, sliver: &Sliver) -> Option<Limit> {
-    let seed = || Some(Limit { bytes: sliver.limit(root)?, means: Means::Seed });
+    let seed = || Some(Limit { bytes: sliver.limit(root)?, means: Means::Seed, project: 0 });
     sliver.quota.or_else(seed)
 }
 
 /// Refuses a command that makes a store anew, and would lose its limit.
 pub fn refuse_limited(sliver: &Sliver) -> Result<()> {
-    let Some(Limit { means: means @ (Means::Image | Means::Qgroup), .. }) = sliver.quota else {
+    let Some(Limit { means: means @ (Means::Image | Means::Qgroup | Means::Project), .. }) = sliver.quota
+    else {
         return Ok(());
     };
     let name = &sliver.name;
@@ -177,10 +206,24 @@ pub fn refuse_limited(sliver: &Sliver) -> Result<()> {
     .way_out(format!("take the limit off for it, and give it again after: sliverfs quota {name} none")))
 }
 
+/// What a sliver has is more than a limit.
+pub fn does_not_fit(sliver: &Sliver, limit: Limit, space: u64) -> Error {
+    Error::failed(format!(
+        "`{}` uses {}, which does not fit into {}",
+        sliver.name,
+        Size(space),
+        Size(limit.bytes)
+    ))
+    .way_out("give it more, or remove files in its view")
+}
+
 /// Bytes of its limit that a sliver uses. What the tables of an image take is counted, since the sliver cannot have it.
 pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
     let store = root.store(&sliver.name);
     match limit(root, sliver).map(|limit| limit.means) {
+        Some(Means::Project) => {
+            sliver.quota.map_or(Ok(0), |limit| project::disk_of(&store, limit)?.used(limit.project))
+        }
         Some(Means::Image) => image::used(&store),
         Some(Means::Seed) => {
             let path = store.join(seed::STORE);

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod mountpoint;
 pub mod names;
 pub mod pagecache;
+pub mod project;
 pub mod rsync;
 pub mod signals;
 pub mod statfs;

@@ -30,3 +30,130 @@ for fs in ext4 xfs f2fs; do
 	check "$fs: umount" sliverfs --lxcpath "$slivers" umount s
 	check "$fs: destroy" sliverfs --lxcpath "$slivers" destroy s
 done
+
+# A sliver's limit by a project quota, on $1: given, passed by nobody in a user namespace, changed, taken off.
+
+# sf ARGUMENTS...: on the disk at hand.
+sf() { sliverfs --lxcpath "$slivers" "$@"; }
+
+# says TEXT COMMAND...: the command ends well, and says that.
+says() {
+	text=$1
+	shift
+	"$@" >/tmp/says 2>&1
+	code=$?
+	cat /tmp/says
+	[ $code = 0 ] && grep -q -F -e "$text" /tmp/says
+}
+
+refuses() {
+	text=$1
+	shift
+	"$@" >/tmp/says 2>&1
+	code=$?
+	cat /tmp/says
+	[ $code != 0 ] && grep -q -F -e "$text" /tmp/says
+}
+
+# What a tenant who is root in a user namespace takes by all that he can write; in a view that lies in $1.
+overfill() {
+	before=$(taken "/mnt/$fs")
+	unshare -U -r -m sh -c '
+		cd "$0" && mkdir d && chattr -p 0 d
+		head -c 3000000 /dev/zero >first || exit 9
+		ln -s first link && ln first other || exit 9
+		dd if=/dev/zero of=fill bs=64k count=1024
+		i=0; while echo tiny >"d/$i" && [ $i -lt 20000 ]; do i=$((i + 1)); done' "$1"
+	[ $? != 9 ] || return 1
+	after=$(taken "/mnt/$fs")
+	echo "took $((after - before)) of $2 KiB"
+	# On f2fs a quarter is for inodes alone.
+	[ $((after - before)) -le $(($2 + 1024)) ] && [ $((after - before)) -ge $(($2 * 3 / 4)) ]
+}
+
+# More is not had. Who can still make an empty file, as ext4 lets one by its table, gets nothing in it.
+is_full() { ! unshare -U -r -m dd if=/dev/zero of="$1/still" bs=64k count=1024; }
+
+# usage of the sliver $1 is what repquota(8) counts, and what du(1) counts, within a block per file.
+agrees() {
+	sync
+	own=$(sf usage --json "$1" | field exclusive)
+	files=$(find "$slivers/.store/$1" | wc -l)
+	id=$(sed -n 's/.*"project":\([0-9]*\).*/\1/p' "$slivers/.store/$1/sliver.json")
+	project=$id
+	counted=$(counted "$fs" "/mnt/$fs")
+	du=$(du -s -k "$slivers/.store/$1" | cut -f 1)
+	echo "usage $own, quota $counted KiB, du $du KiB, $files files"
+	[ "$((own / 1024))" = "$counted" ] && [ $((du - counted)) -le $((files * 4)) ] && [ $((counted - du)) -le $((files * 4)) ]
+}
+
+# No project from ours on has a limit or anything else.
+none_left() {
+	sync
+	case $fs in
+	xfs) xfs_quota -x -c "report -p -N -n -b" "/mnt/$fs" ;;
+	*) repquota -P -n "/mnt/$fs" ;;
+	esac | sed 's/^#//' | awk '$1 >= 20000 && $1 < 30000 && ($2 > 0 || $3 > 0 || $4 > 0 || $5 > 0) { print; bad = 1 } END { exit bad }'
+}
+
+# All that a view shows.
+shown() { (cd "$1" && find . | sort && find . -type f -exec md5sum {} + | sort) | md5sum; }
+
+unchanged() { [ "$(shown "$1")" = "$2" ]; }
+
+for fs in ext4 xfs f2fs; do
+	slivers=/mnt/$fs/slivers
+	view=$slivers/p/rootfs
+	check "$fs: probe tells" says "project quotas are on" sf probe
+	check "$fs: create in a project, with a warning" says "lxc.idmap" \
+		sf create p --base b --backend overlay --quota 8M --means project
+	check "$fs: one that is there stays" sf create p --base b --backend overlay --quota 8M
+	check "$fs: mount" sf mount p
+	check "$fs: usage agrees" agrees p
+	check "$fs: the limit holds" overfill "$view" 8192
+	check "$fs: it is full" is_full "$view"
+	check "$fs: usage agrees when full" agrees p
+	check "$fs: show" says "limited to 8 MiB by project" sf show p
+	check "$fs: diff when full" sf diff p
+	check "$fs: umount when full" sf umount p
+	check "$fs: compact when full" sf compact p
+	check "$fs: restore when full" sf restore p etc/file
+	check "$fs: mount when full" sf mount p
+	check "$fs: again when full" eval "sf umount p && sf mount p && sf umount p && sf mount p"
+	check "$fs: it is still full" is_full "$view"
+	check "$fs: no less than it has" refuses "does not fit" sf quota p 6M
+	check "$fs: more, while it is mounted" says "limited to 12 MiB by project" sf quota p 12M
+	check "$fs: there is room" unshare -U -r -m dd if=/dev/zero of="$view/more" bs=64k count=24
+	check "$fs: and a limit again" is_full "$view"
+	rm -rf "$view/fill" "$view/still" "$view/d"
+	sync
+	check "$fs: less, while it is mounted" says "limited to 7 MiB by project" sf quota p 7M
+	check "$fs: and a limit there" is_full "$view"
+	rm -f "$view/still"
+	was=$(shown "$view")
+	check "$fs: none" says "has no limit" eval "sf umount p && sf quota p none && sf mount p"
+	check "$fs: none leaves the view as it was" unchanged "$view" "$was"
+	check "$fs: none leaves no limit" none_left
+	check "$fs: there is room without one" fill "$view/room" 256
+	was=$(shown "$view")
+	echo "lxc.idmap = u 0 100000 65536" >>"$slivers/p/config"
+	check "$fs: with lxc.idmap auto takes a project" says "limited to 32 MiB by project" \
+		eval "sf umount p && sf quota p 32M && sf mount p"
+	check "$fs: and leaves the view as it was" unchanged "$view" "$was"
+	check "$fs: usage agrees of what was made anew" agrees p
+	check "$fs: and a limit for it" is_full "$view"
+	rm -f "$view/still"
+	was=$(shown "$view")
+	check "$fs: what does not fit is refused, and nothing is left" refuses "does not fit" \
+		eval "sf umount p && sf quota p none && sf quota p 8M --means project"
+	check "$fs: nothing of it is left" none_left
+	[ $fs != ext4 ] || check "$fs: into a project" sf quota p 40M --means project
+	[ $fs != ext4 ] || check "$fs: from it into an image" says "by image" sf quota p 48M --means image
+	check "$fs: mount" sf mount p
+	check "$fs: the view is as it was" unchanged "$view" "$was"
+	check "$fs: two have two projects" eval "sf create q --base b --backend overlay --quota 8M --means project &&
+		sf create r --base b --backend overlay --quota 8M --means project &&
+		[ \$(cat $slivers/.store/[qr]/sliver.json | grep -o '\"project\":[0-9]*' | sort -u | wc -l) = 2 ]"
+	check "$fs: destroy" eval "sf umount p && sf destroy p && sf destroy q && sf destroy r"
+	check "$fs: destroy leaves no limit" none_left
+done

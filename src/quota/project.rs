@@ -1,0 +1,229 @@
+//! A store's limit by a project quota of ext4, XFS or f2fs.
+//!
+//! The store's folder is put into a project of its own while it is empty, and all that is made in it is of that project: symbolic
+//! links and devices, too, which no call puts into one later. So a store that was made without one is made anew for it.
+//!
+//! Measured on Linux 6.1: root without a user namespace gives his files another project, through overlay too, and is held by none.
+//! Below one he cannot. Overlay writes to the store without CAP_SYS_RESOURCE, which ext4 and f2fs do not stop; a daemon has it.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sys::stat::{major, minor};
+
+use crate::catalog::{Root, Sliver};
+use crate::error::{Context, Error, Result};
+use crate::quota::Limit;
+use crate::size::Size;
+use crate::sys::project::{self, Amount};
+use crate::sys::statfs;
+use crate::tree;
+
+const EXT4: u32 = 0xef53;
+const XFS: u32 = 0x5846_5342;
+const F2FS: u32 = 0xf2f5_2010;
+
+/// The first project that is taken. XFS disks of before 2013 have only 16 bits for one.
+const FIRST: u32 = 20_000;
+
+/// Projects that are somebody's else are passed over, but not more of them than that.
+const TRIES: u32 = 1000;
+
+/// Bytes of a limit for each inode in it, as mkfs.ext4 makes one.
+const PER_INODE: u64 = 16 << 10;
+
+/// What a mount may take more than the limit for names and folders of its own, as may a command that works on a store that is
+/// mounted nowhere: XFS stops root, too, and a view whose store has no room comes up read-only.
+const ROOM: Amount = Amount { bytes: 256 << 10, inodes: 16 };
+
+/// A disk that keeps project quotas.
+pub struct Disk {
+    device: CString,
+    magic: u32,
+}
+
+impl Disk {
+    /// The disk of a folder. Refuses one that does not keep them, with the way to have it do so. Nothing is changed on it.
+    pub fn of(folder: &Path) -> Result<Self> {
+        let magic = statfs::of(folder)?.magic;
+        let (fstype, on) = match magic {
+            EXT4 => {
+                ("ext4", "`tune2fs -O project -Q prjquota` on the unmounted disk, and mount it with prjquota")
+            }
+            XFS => ("XFS", "unmount it, and mount it with prjquota: a remount turns none on"),
+            F2FS => ("f2fs", "mkfs.f2fs -O extra_attr,project_quota,quota, and mount it with prjquota"),
+            _ => return Err(Error::unsupported("project quotas are of ext4, XFS and f2fs alone")),
+        };
+        let number = fs::metadata(folder).at("look at", folder)?.dev();
+        let link = format!("/sys/dev/block/{}:{}", major(number), minor(number));
+        let device = fs::read_link(&link).at("read", Path::new(&link))?;
+        let name = Path::new("/dev").join(device.file_name().unwrap_or_default());
+        let device = CString::new(name.as_os_str().as_bytes()).unwrap_or_default();
+        if project::kept(&device) == Ok(true) {
+            return Ok(Self { device, magic });
+        }
+        Err(Error::unsupported(format!(
+            "the {fstype} of {} keeps no project quotas: they are off, or not in this kernel",
+            folder.display()
+        ))
+        .way_out(format!("take the image, or {on}")))
+    }
+
+    /// Bytes that an inode takes beside what is counted: f2fs counts no block for one, and XFS none for a full chunk of them;
+    /// ext4's tables are there from the start.
+    const fn inode(&self) -> u64 {
+        match self.magic {
+            F2FS => 4096,
+            XFS => 512,
+            _ => 0,
+        }
+    }
+
+    /// What the kernel is told, so that blocks and inodes together are no more than the limit.
+    fn most(&self, bytes: u64) -> Amount {
+        let inodes = bytes / PER_INODE;
+        Amount { bytes: bytes.saturating_sub(inodes.saturating_mul(self.inode())), inodes }
+    }
+
+    /// Limits a project to so many bytes, and the room for a mount where `more`.
+    pub fn limit(&self, id: u32, bytes: u64, more: bool) -> Result<()> {
+        let mut most = self.most(bytes);
+        if more {
+            most.bytes = most.bytes.saturating_add(ROOM.bytes);
+            most.inodes = most.inodes.saturating_add(ROOM.inodes);
+        }
+        self.tell(id, most)
+    }
+
+    fn tell(&self, id: u32, most: Amount) -> Result<()> {
+        project::limit(&self.device, id, most).at("limit a project on", self.path())
+    }
+
+    fn path(&self) -> &Path {
+        Path::new(std::ffi::OsStr::from_bytes(self.device.to_bytes()))
+    }
+
+    fn look(&self, id: u32) -> Result<[Amount; 2]> {
+        project::look(&self.device, id).at("ask for the quota of a project of", self.path())
+    }
+
+    /// What the kernel counts of a project.
+    pub fn counted(&self, id: u32) -> Result<Amount> {
+        self.look(id).map(|[has, _]| has)
+    }
+
+    /// Bytes of its limit that a project uses.
+    pub fn used(&self, id: u32) -> Result<u64> {
+        let has = self.counted(id)?;
+        Ok(has.bytes.saturating_add(has.inodes.saturating_mul(self.inode())))
+    }
+
+    /// Refuses what has more already than the limit lets it have. Root went beyond it on ext4 and f2fs.
+    pub fn refuse_more(&self, sliver: &Sliver, limit: Limit) -> Result<()> {
+        let (has, most) = (self.counted(limit.project)?, self.most(limit.bytes));
+        if has.bytes <= most.bytes && has.inodes <= most.inodes {
+            return Ok(());
+        }
+        Err(super::does_not_fit(sliver, limit, self.used(limit.project)?).way_out(format!(
+            "give it more, or remove files: it may have {} in {} inodes",
+            Size(most.bytes),
+            most.inodes
+        )))
+    }
+}
+
+/// Says what does not hold.
+pub fn warn() {
+    log::warn!(
+        "a tenant who is root without a user namespace (lxc.idmap) leaves a project quota when he wants to: the image holds him"
+    );
+}
+
+/// Takes a project that nobody has, and limits it: so no other call takes it meanwhile. A dry run only names it.
+pub fn claim(root: &Root, bytes: u64, dry_run: bool) -> Result<u32> {
+    let disk = Disk::of(&root.stores())?;
+    let _lock = root.lock_catalog()?;
+    let mut id = FIRST;
+    for name in Sliver::names(root)? {
+        let taken = Sliver::load(root, &name).ok().and_then(|sliver| sliver.quota);
+        id = id.max(taken.map_or(0, |limit| limit.project.saturating_add(1)));
+    }
+    for id in id..id.saturating_add(TRIES) {
+        if disk.look(id)? == [Amount::default(); 2] {
+            return if dry_run { Ok(id) } else { disk.limit(id, bytes, false).map(|()| id) };
+        }
+    }
+    Err(Error::failed(format!("no project of {id} and those after it is free on {}", disk.path().display()))
+        .way_out("`repquota -P`, or `xfs_quota -xc report`, says whose they are"))
+}
+
+/// Gives a project back that nothing is left in, or will be soon.
+pub fn free(root: &Root, limit: Option<Limit>) {
+    let Some(limit) = limit.filter(|limit| limit.project != 0) else { return };
+    if let Err(err) = Disk::of(&root.stores()).and_then(|disk| disk.tell(limit.project, Amount::default())) {
+        // In nobody's way: a project that has a limit is not taken again.
+        log::debug!("{err}");
+    }
+}
+
+/// Refuses a store that is not in its project: it came from another disk, file by file.
+pub fn disk_of(store: &Path, limit: Limit) -> Result<Disk> {
+    if project::of(&tree::open(store)?) == Ok(limit.project) {
+        return Disk::of(store);
+    }
+    Err(Error::damaged(format!(
+        "the store {} is not in its project {}, and limited by nothing",
+        store.display(),
+        limit.project
+    ))
+    .way_out("take its limit off, and give it again: sliverfs quota SLIVER none"))
+}
+
+/// Room for work on a store that is mounted nowhere, for as long as this lives. The sliver's lock is held.
+pub struct Room(Disk, Limit);
+
+impl Room {
+    /// For a sliver with such a limit; else none is needed.
+    pub fn make(root: &Root, sliver: &Sliver) -> Option<Self> {
+        let limit = sliver.quota.filter(|limit| limit.project != 0)?;
+        let disk = disk_of(&root.store(&sliver.name), limit).ok()?;
+        disk.limit(limit.project, limit.bytes, true).ok()?;
+        Some(Self(disk, limit))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Err(err) = self.0.limit(self.1.project, self.1.bytes, false) {
+            log::warn!("{err}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn blocks_and_inodes_are_no_more_than_the_limit() {
+        for (magic, bytes) in [(EXT4, 64 << 20), (XFS, 62 << 20), (F2FS, 48 << 20)] {
+            let disk = Disk { device: CString::default(), magic };
+            let most = disk.most(64 << 20);
+            assert_eq!((most.bytes, most.inodes), (bytes, 4096));
+            // Beyond what 32 bits hold.
+            let most = disk.most(6 << 40);
+            assert_eq!(most.bytes + most.inodes * disk.inode(), 6 << 40);
+        }
+    }
+
+    #[test]
+    fn a_disk_without_them_is_refused() {
+        for folder in ["/proc", "/sys"] {
+            assert!(Disk::of(Path::new(folder)).is_err(), "{folder}");
+        }
+    }
+}
