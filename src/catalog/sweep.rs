@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::root::Root;
 use crate::error::{Context, Result};
 use crate::name::Name;
+use crate::quota::remove_store;
 use crate::sys::{file, sync};
-use crate::tree;
 
 /// A store that is being made.
 pub fn new_store(root: &Root, name: &Name) -> PathBuf {
@@ -46,7 +46,7 @@ pub fn settle(root: &Root, name: &Name) -> Result<()> {
         }
         // Nothing is missing: it may stay where it cannot be removed.
         None => {
-            told(tree::remove_path(&swapped));
+            told(remove_store(&swapped));
             Ok(())
         }
     }
@@ -72,7 +72,7 @@ pub fn drop_kept(root: &Root, name: &Name) -> Result<()> {
     sync::dir(&root.stores()).inspect_err(|_| {
         let _removed_by_the_next = fs::rename(&removed, &kept);
     })?;
-    tree::remove_path(&removed)
+    remove_store(&removed)
 }
 
 /// A container's folder that is being removed.
@@ -126,5 +126,5 @@ pub fn names(root: &Root) -> Result<Vec<Name>> {
 }
 
 fn clear(dirs: &[PathBuf]) -> Result<()> {
-    dirs.iter().filter(|dir| dir.exists()).try_for_each(|dir| tree::remove_path(dir))
+    dirs.iter().filter(|dir| dir.exists()).try_for_each(|dir| remove_store(dir))
 }

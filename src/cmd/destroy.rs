@@ -14,7 +14,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, seed};
 use crate::name::Name;
 use crate::out::escape;
-use crate::quota::{Means, image, project, qgroup};
+use crate::quota::{image, project};
 use crate::sys::statfs;
 
 /// Destroys a sliver that is alive nowhere. It is hidden by a rename before anything of it is removed.
@@ -43,8 +43,6 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     image::release(&root.store(name))?;
     refuse_mounts_in(&[root.store(name), root.container(name), sweep::new_store(root, name)])?;
     statfs::refuse_read_only(&root.stores())?;
-    let record = Sliver::find(root, name).ok().flatten().and_then(|sliver| sliver.quota);
-    let limited = record.is_some_and(|limit| limit.means == Means::Qgroup);
     let (hide, mut remove) = steps(root, name, store.is_some(), container);
     let kept = sweep::kept_store(root, name);
     if kept.symlink_metadata().is_ok() {
@@ -54,6 +52,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         print_plan(&hide)?;
         return print_plan(&remove);
     }
+    let limit = Sliver::find(root, name).ok().flatten().and_then(|sliver| sliver.quota);
     // What a crash left of a sliver of this name would be in the way.
     sweep::removed(root, name)?;
     {
@@ -61,13 +60,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         exec::run(&hide)?;
     }
     Mounted::forget(root, name)?;
-    if limited {
-        // A group that is left without members is in nobody's way.
-        if let Err(err) = qgroup::clear(&sweep::removed_store(root, name).join("tree")) {
-            log::debug!("{err}");
-        }
-    }
-    project::free(root, record);
+    project::free(root, limit);
     exec::run(&remove)?;
     // A store that was kept from before a conversion, and one that came to nothing.
     sweep::all(root, name)?;

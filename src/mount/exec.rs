@@ -18,7 +18,7 @@ use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::layer;
 use crate::out::Progress;
-use crate::quota::{image as quota, project, qgroup};
+use crate::quota::{image as quota, project, qgroup, remove_store};
 use crate::sys::mountpoint::mount;
 use crate::sys::{btrfs, exchange, file, mountpoint, sync};
 use crate::tree::{self, SELF, Time};
@@ -281,5 +281,5 @@ fn new_file(path: &Path) -> Result<fs::File> {
 
 /// Removes a tree by descriptors, without following links and without crossing into another mount.
 fn remove_tree(dir: &Path) -> Result<()> {
-    tree::remove_path(dir)
+    remove_store(dir)
 }

@@ -24,6 +24,7 @@ pub mod qgroup;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -215,6 +216,13 @@ pub fn does_not_fit(sliver: &Sliver, limit: Limit, space: u64) -> Error {
         Size(limit.bytes)
     ))
     .way_out("give it more, or remove files in its view")
+}
+
+/// Removes a folder that may be a store, or half of one, with the qgroup that the subvolume in it had for itself: nothing else would
+/// lead to that any more.
+pub fn remove_store(dir: &Path) -> Result<()> {
+    qgroup::forget(&dir.join("tree"));
+    tree::remove_path(dir)
 }
 
 /// Bytes of its limit that a sliver uses. What the tables of an image take is counted, since the sliver cannot have it.

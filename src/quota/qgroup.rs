@@ -70,6 +70,16 @@ pub fn clear(subvolume: &Path) -> Result<()> {
     done.at("take the limit off the subvolume", subvolume)
 }
 
+/// Takes the limit off what is about to be removed, where there may be one. A failure is no reason to keep it.
+pub fn forget(subvolume: &Path) {
+    if subvolume.symlink_metadata().is_err() || need(subvolume).is_err() {
+        return;
+    }
+    if let Err(err) = clear(subvolume) {
+        log::debug!("{err}");
+    }
+}
+
 /// Bytes that a limited subvolume added, with all that was made below it.
 pub fn used(subvolume: &Path) -> Result<u64> {
     let (_, group) = ids(subvolume)?;
