@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::node::{Node, run};
-use common::{listing, require};
+use common::{listing, require, strace};
 
 const MIB: u64 = 1 << 20;
 
@@ -496,4 +496,86 @@ fn full_qgroups_are_not_taken() {
     assert!(said.contains("full qgroups, which a tenant leaves"), "{said}");
     assert!(!node.store("a").exists());
     assert!(node.fails(3, &["quota", "--enable"]).contains("btrfs quota disable"));
+}
+
+/// A creation and a destruction that are cut leave a group that nothing leads to any more but what they left beside it.
+#[test]
+fn a_cut_leaves_no_qgroup() {
+    if !require("root", common::root()) || !require("strace", strace::works()) {
+        return;
+    }
+    let node = Node::with_base("btrfs", 256);
+    if !enabled(&node) {
+        return;
+    }
+    node.ok(&["probe"]);
+    let create =
+        ["create", "a", "--base", "b", "--backend", "btrfs-snapshot", "--quota", "16M", "--means", "qgroup"];
+    let groups = || {
+        let shown = run(Command::new("btrfs").args(["qgroup", "show"]).arg(&node.lxcpath));
+        shown.lines().filter(|line| line.trim_start().starts_with("1/")).count()
+    };
+    let ioctls = |args: &[&str]| {
+        let mut points = strace::points(&node, args);
+        points.retain(|(call, _, _)| call == "ioctl");
+        points
+    };
+    let mut left = 0;
+    for point in ioctls(&create) {
+        node.ok(&["destroy", "a"]);
+        strace::kill(&node, &point, &create);
+        left += usize::from(groups() > usize::from(node.store("a").exists()));
+        node.ok(&["check", "--repair"]);
+        assert_eq!(groups(), usize::from(node.store("a").exists()), "{point:?}, repaired");
+        node.ok(&["destroy", "a"]);
+        strace::kill(&node, &point, &create);
+        node.ok(&create);
+        assert_eq!(groups(), 1, "{point:?}, and again");
+    }
+    assert!(left > 0, "no cut left a group");
+    for point in ioctls(&["destroy", "a"]) {
+        node.ok(&create);
+        strace::kill(&node, &point, &["destroy", "a"]);
+        node.ok(&["check", "--repair"]);
+        assert_eq!(groups(), usize::from(node.store("a").exists()), "{point:?}");
+    }
+}
+
+/// What a crash left inside of an image is found in there.
+#[test]
+fn a_check_looks_into_an_image() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    node.ok(&["create", "a", "--base", "b", "--quota", "8M"]);
+    node.ok(&["mount", "a"]);
+    node.ok(&["umount", "a"]);
+    node.ok(&["check"]);
+    let store = node.store("a");
+    let inside = |script: &str| {
+        let said = sh(&store, &format!("mount -o loop quota.img quota && ({script}) && umount quota"));
+        assert_eq!(said, "", "{script}");
+    };
+    inside("mkdir -p quota/work/work && echo half >quota/work/work/#1");
+    let output = node.run(&["check", "a"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code() == Some(5) && told.contains("work/work/#1: left over"), "{told}");
+    assert!(node.ok(&["check", "--repair", "a"]).contains("work/work/#1: left over by a crash: put right"));
+    assert_eq!(node.ok(&["check", "a"]), "");
+    // A step that was cut: who has the image mounted is told, and who has not ends it.
+    let cut = "printf 'D etc/none\\n' >quota/.sliverfs-journal";
+    assert_eq!(sh(&store, &format!("mount -o loop quota.img quota && {cut}")), "");
+    let said = node.fails(4, &["diff", "a"]);
+    assert!(said.contains("is being changed, or that was cut"), "{said}");
+    run(Command::new("umount").arg(store.join("quota")));
+    node.ok(&["diff", "a"]);
+    node.ok(&["check", "a"]);
+    // An image that was about to grow.
+    let record = store.join("sliver.json");
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace(&(8 * MIB).to_string(), &(9 * MIB).to_string())).unwrap();
+    assert!(node.fails(5, &["check", "a"]).contains("1 findings"));
+    assert!(node.ok(&["check", "--repair", "a"]).contains("quota.img: not as large as"));
+    assert_eq!(node.json(&["show", "a", "--json"])["limit"], 8 * MIB);
 }

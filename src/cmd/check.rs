@@ -1,5 +1,6 @@
 //! `sliverfs check`: what a crash left, and what is damaged.
 
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -11,11 +12,12 @@ use crate::cli::Args;
 use crate::cmd::layers::Layers;
 use crate::cmd::offline::Held;
 use crate::cmd::{Ctx, offline};
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Context, Error, Result};
 use crate::json;
 use crate::layer::{Format, mend};
 use crate::name::Name;
 use crate::out::{self, escape};
+use crate::quota::{Limit, image, remove_store};
 use crate::tree::{self, Kind};
 
 /// Something that is not as it should be, as `check --json` prints it: see docs/json.md.
@@ -64,7 +66,7 @@ impl Report {
 
     /// What a crash left at `path`, which is removed.
     fn left_over(&mut self, path: &Path) -> Result<()> {
-        let done = if self.repair { tree::remove_path(path).map(|()| true) } else { Ok(false) };
+        let done = if self.repair { remove_store(path).map(|()| true) } else { Ok(false) };
         self.tell("left_over", "left over by a crash", path.as_os_str().as_bytes(), done)
     }
 
@@ -187,13 +189,18 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
         report.tell("note", "noted as mounted, which it is not", path, done)?;
     }
     let record = folder.join(".sliver.json.new");
-    for path in stale_work(&folder)?.into_iter().chain(record.exists().then_some(record)) {
-        report.left_over(&path)?;
+    if record.exists() {
+        report.left_over(&record)?;
     }
     if sliver.backend.grows_image() {
         return Ok(());
     }
+    check_limit(&sliver, &folder, report)?;
     layers.with(ctx, &mut |format, base, store, _| {
+        // In here an image is mounted.
+        for path in stale_work(&image::content(&folder))? {
+            report.left_over(&path)?;
+        }
         let scratch = offline::scratch(Some(&held), format, &store, true)?;
         let left = scratch.left();
         let mut settled =
@@ -215,6 +222,19 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
         // Counted here, for this may be a child of its own.
         report.end_of_all()
     })
+}
+
+/// A limit that was about to grow when that was cut is recorded, and its image has the size of before.
+fn check_limit(sliver: &Sliver, folder: &Path, report: &mut Report) -> Result<()> {
+    let Some(limit) = sliver.quota.filter(|_| sliver.has_image()) else { return Ok(()) };
+    let path = folder.join(image::FILE);
+    let bytes = fs::metadata(&path).at("look at", &path)?.len();
+    if bytes == limit.bytes {
+        return Ok(());
+    }
+    let as_it_is = Sliver { quota: Some(Limit { bytes, ..limit }), ..sliver.clone() };
+    let done = if report.repair { as_it_is.write(folder).map(|()| true) } else { Ok(false) };
+    report.tell("limit", "not as large as the limit that is recorded", path.as_os_str().as_bytes(), done)
 }
 
 /// What a driver left in overlay's work folder when it was cut: half-made copies. The kernel clears it with the next mount. The

@@ -71,7 +71,8 @@ impl<'a> Layers<'a> {
         let (None, Some(name)) = (self.format, self.words.first()) else { return Ok(Watch(None)) };
         let folder = ctx.root()?.store(&Name::parse(name)?);
         let Some(seen) = look(&folder) else { return Ok(Watch(None)) };
-        if Scratch::beside(tree::open(&folder)?).begun() {
+        // In an image that nobody has mounted it is ended before it is read.
+        if Scratch::beside(tree::open(&quota::content(&folder))?).begun() {
             return Err(Error::in_use(format!("the store of `{name}` is being changed, or that was cut"))
                 .way_out(format!("run it again; if that does not help: sliverfs check --repair {name}")));
         }
