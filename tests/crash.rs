@@ -16,12 +16,21 @@ use common::tree::installed;
 struct Crash {
     node: Node,
     backend: &'static str,
+    /// A limit, where its layers lie in an image.
+    quota: Option<&'static str>,
 }
 
 impl Crash {
+    /// The command that creates it.
+    fn create(&self) -> Vec<&'static str> {
+        let mut args = vec!["create", "a", "--base", "b", "--backend", self.backend];
+        args.extend(self.quota.iter().flat_map(|size| ["--quota", size]));
+        args
+    }
+
     /// A sliver that holds something.
     fn make(&self) {
-        self.node.ok(&["create", "a", "--base", "b", "--backend", self.backend]);
+        self.node.ok(&self.create());
         self.node.ok(&["mount", "a"]);
         let view = self.node.view("a");
         fs::create_dir_all(view.join("new/deep")).unwrap();
@@ -57,7 +66,7 @@ impl Crash {
     }
 
     fn all(&self) {
-        let create = ["create", "a", "--base", "b", "--backend", self.backend];
+        let create = self.create();
         let node = &self.node;
         let empty = self.names();
         self.creation();
@@ -67,6 +76,12 @@ impl Crash {
             self.then(&point, &["destroy", "a"]);
             assert_eq!(self.names(), empty, "{point:?}");
         }
+        self.use_and_end(&empty);
+    }
+
+    /// Mounted, unmounted and destroyed.
+    fn use_and_end(&self, empty: &[String]) {
+        let node = &self.node;
         self.make();
         self.mounting();
         node.ok(&["mount", "a"]);
@@ -95,7 +110,7 @@ impl Crash {
 
     /// Killed while it is created, and created again.
     fn creation(&self) {
-        let create = ["create", "a", "--base", "b", "--backend", self.backend];
+        let create = self.create();
         let node = &self.node;
         let empty = self.names();
         for point in self.during(&create, || node.ok(&["destroy", "a"])) {
@@ -116,7 +131,7 @@ impl Crash {
             strace::kill(&self.node, &point, &["mount", "a"]);
             self.then(&point, &["mount", "a"]);
             assert!(self.holds(), "{point:?}");
-            assert_eq!(self.mounts().len(), 1, "{point:?}");
+            assert_eq!(self.mounts().len(), 1 + usize::from(self.quota.is_some()), "{point:?}");
             node.ok(&["umount", "a"]);
         }
     }
@@ -147,7 +162,7 @@ fn crash(fstype: &str, backend: &'static str, mib: u64) {
     if !ready() {
         return;
     }
-    let crash = Crash { node: Node::with_base(fstype, mib), backend };
+    let crash = Crash { node: Node::with_base(fstype, mib), backend, quota: None };
     crash.node.ok(&["probe"]);
     crash.all();
 }
@@ -163,6 +178,20 @@ fn killed_at_every_step_with_a_snapshot_on_btrfs() {
 }
 
 #[test]
+fn killed_at_every_step_with_an_image() {
+    if !ready() {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    node.ok(&["probe"]);
+    let crash = Crash { node, backend: "overlay", quota: Some("4M") };
+    // Its creation is tests/crash_quota.rs's.
+    crash.use_and_end(&crash.names());
+    let loops = run(Command::new("losetup").args(["-nO", "BACK-FILE"]));
+    assert!(!loops.contains(crash.node.lxcpath.to_str().unwrap()), "{loops}");
+}
+
+#[test]
 fn killed_at_every_step_with_a_seed() {
     if !ready() || !require("btrfs-seed", installed("mkfs.btrfs")) {
         return;
@@ -172,7 +201,7 @@ fn killed_at_every_step_with_a_seed() {
     small_tree(&tree);
     node.ok(&["base", "add", "b", tree.to_str().unwrap(), "--pack", "btrfs"]);
     node.ok(&["probe"]);
-    let crash = Crash { node, backend: "btrfs-seed" };
+    let crash = Crash { node, backend: "btrfs-seed", quota: None };
     crash.creation();
     crash.make();
     crash.mounting();

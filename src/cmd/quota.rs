@@ -80,6 +80,8 @@ pub(super) fn set(
 ) -> Result<()> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
+    // Where an earlier change was cut after it was done.
+    sweep::told(sweep::new(root, name));
     let old = quota::limit(root, &sliver);
     // A means that is not named stays, where it was one.
     let means = means.or(old.map(|old| old.means));
@@ -146,12 +148,8 @@ pub(super) fn set(
         if used > limit.bytes {
             return Err(does_not_fit(&sliver, limit, used));
         }
-        new_sliver.write(&store)?;
-        return qgroup::set(&tree, limit.bytes).inspect_err(|_| {
-            if let Err(err) = sliver.write(&store) {
-                log::warn!("{err}");
-            }
-        });
+        let done = new_sliver.write(&store).and_then(|()| qgroup::set(&tree, limit.bytes));
+        return done.inspect_err(|_| sweep::told(sliver.write(&store)));
     }
     if old.is_some_and(|old| is_qgroup(&old)) {
         qgroup::clear(&tree)?;
@@ -175,8 +173,7 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: Limit, policy: Policy) -
     let store = root.store(&new.name);
     let work = || image::grow(&store, limit.bytes, policy.overcommits());
     // First the promise, and then the room.
-    new.write(&store)?;
-    let grown = match image::is_mounted(&store) {
+    let grown = new.write(&store).and_then(|()| match image::is_mounted(&store) {
         true => work(),
         false => private::run(&store, || {
             exec::run(&image::mount_steps(&store, Format::of(new.backend)))?;
@@ -185,12 +182,9 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: Limit, policy: Policy) -
             grown.map(|()| Vec::new())
         })
         .map(drop),
-    };
-    grown.inspect_err(|_| {
-        if let Err(err) = old.write(&store) {
-            log::warn!("{err}");
-        }
-    })
+    });
+    // What was written may be there, whatever came of it.
+    grown.inspect_err(|_| sweep::told(old.write(&store)))
 }
 
 /// Makes the store anew, in an image or out of one, and puts it in the old one's place. Cut anywhere, the old one stays or the new
@@ -260,9 +254,9 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, new)?));
     steps.push(Step::SyncDisk(stage.clone()));
     exec::run(&steps).map_err(|err| match new.quota {
-        // The disk has given the room for the image already.
+        // The disk has given the room for the image already; the error says what it ran out at.
         Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => {
-            does_not_fit(new, limit, tree::space(&from).unwrap_or(limit.bytes))
+            err.way_out(does_not_fit(new, limit, tree::space(&from).unwrap_or(limit.bytes)).to_string())
         }
         _ => err,
     })?;

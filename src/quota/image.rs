@@ -244,12 +244,15 @@ pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
     let (image, target) = (store.join(FILE), store.join(POINT));
     let file = file::open_as(&image, OFlag::O_WRONLY, 0).at("open the image", &image)?;
     let before = file.metadata().at("look at", &image)?.len();
-    if before < size {
-        set_size(&file, &image, size, sparse)?;
-        file.sync_all().at("write to the disk", &image)?;
-    }
     let look_again = || loopdev::bound_to(&image)?.map_or(Ok(()), |device| loopdev::look_again(&device));
-    let grown = look_again().and_then(|()| {
+    let laid_out = || {
+        if before < size {
+            set_size(&file, &image, size, sparse)?;
+            file.sync_all().at("write to the disk", &image)?;
+        }
+        look_again()
+    };
+    let grown = laid_out().and_then(|()| {
         let blocks = size / statfs::of(&target)?.block.max(1);
         ext4::grow(tree::open(&target)?, blocks).at("let the file system grow on", &target)
     });
