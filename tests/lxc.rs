@@ -399,3 +399,54 @@ fn on_fuse_overlayfs() {
     host.node.ok(&["base", "verify", "debian"]);
     host.node.ok(&["destroy", "f"]);
 }
+
+/// A container with a limit: inside, it is the size of the disk, a full disk is ENOSPC and no more, and it stops and boots again.
+#[test]
+fn on_a_limit() {
+    if !ready() {
+        return;
+    }
+    let host = Host::new();
+    host.create_with("q", &["--quota", "64M"]);
+    host.start("q");
+    let df = |what: &str| -> u64 {
+        host.inside("q", &format!("df -B1 --output={what} / | tail -n 1")).trim().parse().unwrap()
+    };
+    assert!((52 << 20..=64 << 20).contains(&df("size")), "{}", df("size"));
+    let said = host.inside(
+        "q",
+        "if head -c 100000000 /dev/zero >/root/fill 2>/tmp/said; then exit 1; fi; rm -f /tmp/said; \
+        if head -c 100000 /dev/zero 2>&1 >/root/more; then exit 1; fi",
+    );
+    assert!(said.contains("No space left on device"), "{said}");
+    assert!(df("avail") <= 64 << 10, "{}", df("avail"));
+    assert_eq!(host.inside("q", "cat /etc/debian_version >/dev/null; ls /root"), "fill\nmore\n");
+
+    // Full as it is.
+    for _ in 0..2 {
+        assert!(host.lxc("lxc-stop", "q").output().unwrap().status.success());
+        host.wait_for_end("q");
+        assert_eq!(host.actual("q"), "unmounted");
+        assert_eq!(fs::read_dir(host.node.store("q").join("quota")).unwrap().count(), 0);
+        host.start("q");
+        assert_eq!(host.actual("q"), "running");
+    }
+    assert!(host.node.fails(4, &["quota", "q", "none"]).contains("running"));
+    // It gets more while it runs, where root may let a file system grow (CAP_SYS_RESOURCE); less only when it does not.
+    let more = host.node.run(&["quota", "q", "96M"]);
+    match more.status.code() {
+        Some(0) => assert!(df("size") > 80 << 20, "{}", df("size")),
+        code => assert!(code == Some(3) && df("size") < 64 << 20, "{}", text(&more.stderr)),
+    }
+    host.inside("q", "rm /root/fill; head -c 20000000 /dev/zero >/root/more; echo kept >/root/kept");
+    host.attach("q", "halt");
+    host.wait_for_end("q");
+    host.node.ok(&["quota", "q", "48M"]);
+    host.start("q");
+    assert!(df("size") < 48 << 20);
+    assert_eq!(host.inside("q", "cat /root/kept"), "kept\n");
+    host.attach("q", "halt");
+    host.wait_for_end("q");
+    host.node.ok(&["check", "q"]);
+    host.node.ok(&["destroy", "q"]);
+}

@@ -73,8 +73,13 @@ impl Host {
 
     /// Creates a sliver that LXC can start on a machine without a bridge.
     pub fn create(&self, name: &str) {
+        self.create_with(name, &[]);
+    }
+
+    /// The same with more words for `create`.
+    pub fn create_with(&self, name: &str, more: &[&str]) {
         self.names.borrow_mut().push(name.to_owned());
-        self.node.ok(&["create", name, "--base", "debian"]);
+        self.node.ok(&[&["create", name, "--base", "debian"], more].concat());
         self.configure(name, SETTINGS);
     }
 
