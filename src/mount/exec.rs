@@ -102,8 +102,8 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             undo.push(Undo::RemoveFile(image.clone()));
             quota::make(image, *size, *sparse)?;
         }
-        Step::MountStore { image, target } => {
-            quota::mount(image, target)?;
+        Step::MountStore { image, target, new } => {
+            quota::mount(image, target, *new)?;
             undo.push(Undo::Unmount(target.clone()));
         }
         Step::LimitTree(tree, bytes) => {

@@ -117,6 +117,8 @@ pub enum Step {
         image: PathBuf,
         /// The mount point.
         target: PathBuf,
+        /// It is being made, and written to the disk when it is whole.
+        new: bool,
     },
     /// Limit a Btrfs subvolume.
     LimitTree(PathBuf, u64),
@@ -213,7 +215,7 @@ impl fmt::Display for Step {
                 let how = if *sparse { "truncate -s" } else { "fallocate -l" };
                 write!(f, "{how} {size} {0} && {PROGRAM} -qF -m 0 -E nodiscard {0}", path(image))
             }
-            Self::MountStore { image, target } => {
+            Self::MountStore { image, target, .. } => {
                 write!(f, "mount -t ext4 -o loop,noatime {} {}", path(image), path(target))
             }
             Self::LimitTree(tree, bytes) => {

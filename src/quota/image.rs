@@ -74,7 +74,7 @@ pub fn make_steps(store: &Path, size: u64, sparse: bool) -> Vec<Step> {
     vec![
         Step::MakeImage { image: image.clone(), size, sparse },
         Step::CreateDir(target.clone()),
-        Step::MountStore { image, target },
+        Step::MountStore { image, target, new: true },
     ]
 }
 
@@ -84,7 +84,7 @@ pub fn mount_steps(store: &Path, format: Format) -> Vec<Step> {
         return Vec::new();
     }
     let target = store.join(POINT);
-    let mount = Step::MountStore { image: store.join(FILE), target: target.clone() };
+    let mount = Step::MountStore { image: store.join(FILE), target: target.clone(), new: false };
     vec![Step::CreateDir(target.clone()), mount, Step::Settle(target, format)]
 }
 
@@ -170,8 +170,10 @@ fn allocate(file: &File, from: u64, to: u64) -> nix::Result<()> {
     Ok(())
 }
 
-/// Mounts an image on a folder. One that is in use already would be damaged by a second mount: it is refused.
-pub fn mount(image: &Path, target: &Path) -> Result<()> {
+/// Mounts an image on a folder. One that is in use already would be damaged by a second mount: it is refused. A `new` one is
+/// written to the disk as a file, once it is unmounted: until then nothing in it need wait for that,
+/// and it needs no journal.
+pub fn mount(image: &Path, target: &Path, new: bool) -> Result<()> {
     let _lock = seed::lock(image)?;
     let mut turn = 0;
     while let Some(device) = loopdev::bound_to(image)? {
@@ -185,7 +187,8 @@ pub fn mount(image: &Path, target: &Path) -> Result<()> {
     let device = loopdev::bind(image, true)?;
     // Without it the kernel would write the tables in the background; it is known since 2.6.37.
     let mut mounted = Err(Errno::EINVAL);
-    for options in [Some("noinit_itable"), None] {
+    let first = if new { "noinit_itable,barrier=0,noload" } else { "noinit_itable" };
+    for options in [Some(first), None] {
         if mounted == Err(Errno::EINVAL) {
             mounted =
                 mountpoint::mount(Some(&device.path), target, Some(FSTYPE), MsFlags::MS_NOATIME, options);
