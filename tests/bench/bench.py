@@ -2,11 +2,14 @@
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 
 import figures as measure
+import limits
 import report
+from disks import LoopDisk
 from node import Node, counts, ext4, private_run
 from process import Failed
 
@@ -32,6 +35,7 @@ def main():
         machine = report.machine(node, counts())
         print(machine, flush=True)
         run(node, figures, args.base, full)
+        on_btrfs(args, figures, full)
     finally:
         for sleeper in sleepers:
             sleeper.kill()
@@ -60,6 +64,8 @@ def run(node, figures, tar, full):
     measure.memory(node, figures, "`sliverfs mount`", "mount", "space0")
     node.ok("umount", "space0")
 
+    limits.images(node, figures, "plain", 21 if full else 7)
+
     names = ["s%03d" % number for number in range(1000 - 8)]
     before = node.used()
     node.create(names, "plain")
@@ -67,6 +73,7 @@ def run(node, figures, tar, full):
     measure.time_of_list(node, figures, "1,000 slivers, none mounted", 50)
     measure.memory(node, figures, "`sliverfs list` with 1,000 slivers", "list")
     if full:
+        limits.images(node, figures, "plain", 9, ", with 1,000 slivers")
         node.ok("mount", *names[:100])
         measure.time_of_mount(node, figures, 50, "space0", ", with 100 slivers mounted", limit=False)
         node.ok("mount", "--all")
@@ -79,6 +86,21 @@ def run(node, figures, tar, full):
     before = node.used()
     node.ok("base", "add", "packed", tar, "--pack", "squashfs")
     measure.space_of_packed(node, figures, plain, node.used() - before)
+
+
+def on_btrfs(args, figures, full):
+    """On a disk with simple quotas, where the kernel has them."""
+    node = Node(args.program, LoopDisk("btrfs", args.work, 4 << 30).path)
+    if not limits.quotas(node):
+        figures.add("limits by qgroups", "not measured: no simple quotas")
+        return
+    small = os.path.join(args.work, "small")
+    os.mkdir(small)
+    shutil.copy(args.program, small)
+    node.ok("base", "add", "small", small)
+    node.ok("probe")
+    limits.groups(node, figures, "small", 21 if full else 7)
+    limits.usage(node, figures, "small", 1000 if full else 200, 21)
 
 
 def each(size, names):

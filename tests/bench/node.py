@@ -66,10 +66,10 @@ class Node:
     def view(self, name):
         return os.path.join(self.lxcpath, name, "rootfs")
 
-    def create(self, names, base):
+    def create(self, names, base, *more):
         """Creates slivers, some at a time: each waits for the disk."""
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda name: self.ok("create", name, "--base", base), names))
+            list(pool.map(lambda name: self.ok("create", name, "--base", base, *more), names))
 
     def used(self):
         """The bytes that are taken on the disk, after everything was written to it."""

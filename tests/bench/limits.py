@@ -1,0 +1,94 @@
+"""What limits cost: a creation with one, and what `usage` tells of many slivers, beside Btrfs's own list of its groups."""
+
+import os
+import statistics
+import subprocess
+
+from node import command
+from process import milliseconds
+
+GIB = 1 << 30
+MKFS = "-q -F -m 0 -b 4096 -J size=4 -E nodiscard,lazy_itable_init=1".split()
+BACKEND = ("--backend", "btrfs-snapshot")
+GROUP = ("--quota", "16M", "--means", "qgroup")
+
+
+def images(node, figures, base, runs, surroundings=""):
+    """A creation with an image of 1 GiB, which an overcommit makes sparse, against one without, and mkfs.ext4 by itself."""
+    config = os.path.join(node.disk, "overcommit")
+    with open(config, "w") as file:
+        file.write("config sliverfs main\n option overcommit '1000'\n")
+    create = [node.program, "--config", config, "create", "limit", "--base", base, "--backend", "overlay"]
+    image = os.path.join(node.disk, "limit.img")
+    mkfs = [command(["sh", "-c", "command -v mkfs.ext4"]).strip(), *MKFS, image]
+
+    def empty():
+        with open(image, "w") as file:
+            file.truncate(GIB)
+
+    plain, limited, made = medians(node, [(create, None), ([*create, "--quota", "1G"], None), (mkfs, empty)], runs)
+    os.unlink(image)
+    figures.add(
+        "mkfs.ext4 of an image of 1 GiB, sparse, median of %d%s" % (runs, surroundings),
+        "%.1f ms" % made, "at most 100 ms", made <= 100,
+    )
+    added(figures, "an image of 1 GiB, without its mkfs.ext4", plain, limited - made, runs, surroundings)
+
+
+def groups(node, figures, base, runs):
+    """The same with a qgroup, and both without one on a disk that has them."""
+    create = node.argv("create", "limit", "--base", base, *BACKEND)
+    plain, limited = medians(node, [(create, None), ([*create, *GROUP], None)], runs)
+    added(figures, "a qgroup", plain, limited, runs, "")
+
+
+def added(figures, what, plain, limited, runs, surroundings):
+    more = limited - plain
+    figures.add(
+        "what a limit adds to `create`: %s, medians of %d%s" % (what, runs, surroundings),
+        "%.1f ms to %.1f ms" % (more, plain), "at most 5 ms", more <= 5,
+    )
+
+
+def medians(node, commands, runs):
+    """Milliseconds of commands that are run in turn, each after what makes it ready. What they make is destroyed outside the time."""
+    times = [[] for _ in commands]
+    # Not its words, and nobody waits for a console.
+    with open(os.devnull, "w") as nowhere:
+        for number in range(runs + 1):
+            for which, (argv, ready) in enumerate(commands) if number % 2 == 0 else reversed(list(enumerate(commands))):
+                if ready:
+                    ready()
+                command(["sync", "-f", node.disk])
+                took = milliseconds(argv, nowhere.fileno(), nowhere.fileno())
+                # The first is warming up.
+                times[which].extend([took] if number else [])
+                if argv[0] == node.program:
+                    node.ok("destroy", "limit")
+    return [statistics.median(one) for one in times]
+
+
+def usage(node, figures, base, slivers, runs):
+    """The whole process against btrfs-progs: as a person reads them, in turn."""
+    names = ["u%03d" % number for number in range(slivers)]
+    node.create(names, base, *BACKEND, *GROUP)
+    command(["sync", "-f", node.disk])
+    ours = node.argv("usage")
+    theirs = [command(["sh", "-c", "command -v btrfs"]).strip(), "qgroup", "show", node.lxcpath]
+    shown = command(theirs).count("1/")
+    times = [[], []]
+    with open(os.devnull, "w") as nowhere:
+        for number in range(runs + 1):
+            for which, argv in enumerate((ours, theirs)) if number % 2 == 0 else ((1, theirs), (0, ours)):
+                took = milliseconds(argv, nowhere.fileno(), nowhere.fileno())
+                times[which].extend([took] if number else [])
+    our, their = (statistics.median(one) for one in times)
+    figures.add(
+        "`sliverfs usage` against `btrfs qgroup show`, %d slivers of %d groups with a limit, medians of %d" % (slivers, shown, runs),
+        "%.1f ms, %.1f ms: ratio %.2f" % (our, their, our / their), "ratio at most 2.00", our <= 2 * their,
+    )
+
+
+def quotas(node):
+    """Turns simple quotas on. False where the kernel has none."""
+    return subprocess.run(node.argv("quota", "--enable"), stderr=subprocess.DEVNULL, check=False).returncode == 0
