@@ -10,7 +10,7 @@ from process import milliseconds
 GIB = 1 << 30
 MKFS = "-q -F -m 0 -b 4096 -J size=4 -E nodiscard,lazy_itable_init=1".split()
 BACKEND = ("--backend", "btrfs-snapshot")
-GROUP = ("--quota", "16M", "--means", "qgroup")
+GROUP = ("--quota", "2M", "--means", "qgroup")
 
 
 def images(node, figures, base, runs, surroundings=""):
