@@ -23,7 +23,8 @@ pub fn json(document: &impl Serialize) -> Result<()> {
     json_line(crate::json::write(document)?)
 }
 
-fn json_line(mut text: Vec<u8>) -> Result<()> {
+/// Prints JSON that is written already, as a line.
+pub fn json_line(mut text: Vec<u8>) -> Result<()> {
     text.push(b'\n');
     bytes(&text)
 }
@@ -45,12 +46,14 @@ pub fn bytes(text: &[u8]) -> Result<()> {
 pub struct Table {
     columns: usize,
     cells: Vec<String>,
+    /// The columns that are not printed, a bit for each.
+    hidden: u32,
 }
 
 impl Table {
     /// Begins a table with the columns' heads.
     pub fn new(heads: &[&str]) -> Self {
-        let mut table = Self { columns: heads.len(), cells: Vec::new() };
+        let mut table = Self { columns: heads.len(), cells: Vec::new(), hidden: 0 };
         table.row(heads);
         table
     }
@@ -59,6 +62,11 @@ impl Table {
     pub fn row(&mut self, cells: &[&str]) {
         let cells = cells.iter().copied().chain(std::iter::repeat("")).take(self.columns);
         self.cells.extend(cells.map(str::to_owned));
+    }
+
+    /// Leaves a column out.
+    pub fn hide(&mut self, column: usize) {
+        self.hidden |= 1 << column;
     }
 
     /// Prints the table.
@@ -80,8 +88,10 @@ impl Table {
         let mut text = String::new();
         for row in self.cells.chunks(self.columns.max(1)) {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                let _into_string = write!(line, "{cell:<width$}  ");
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                if self.hidden >> column & 1 == 0 {
+                    let _into_string = write!(line, "{cell:<width$}  ");
+                }
             }
             text.push_str(line.trim_end());
             text.push('\n');

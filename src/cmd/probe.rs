@@ -19,18 +19,18 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     let image = image::trial(root);
     if args.json {
         // One object more in each.
-        let mut text = String::new();
+        let mut text = Vec::new();
         for verdict in &verdicts {
             let (means, reason) = quota::offer(root, verdict.kind, &image);
-            let [verdict, limit] = [json::write(verdict)?, json::write(&Limit { means, reason })?];
-            let [verdict, limit] = [verdict, limit].map(|part| String::from_utf8_lossy(&part).into_owned());
-            let before = if text.is_empty() { '[' } else { ',' };
-            text.push_str(&format!(
-                "{before}{},\"limit\":{limit}}}",
-                verdict.strip_suffix('}').unwrap_or(&verdict)
-            ));
+            text.push(if text.is_empty() { b'[' } else { b',' });
+            text.extend(json::write(verdict)?);
+            text.pop();
+            text.extend(b",\"limit\":");
+            text.extend(json::write(&Limit { means, reason })?);
+            text.push(b'}');
         }
-        out::line(&(text + "]"))?;
+        text.push(b']');
+        out::json_line(text)?;
     } else {
         let best = verdicts.iter().find(|verdict| verdict.auto).map(|verdict| verdict.kind);
         let mut table = out::Table::new(&["BACKEND", "WORKS", "WHY"]);

@@ -227,7 +227,11 @@ fn percent(part: u64, whole: u64) -> u64 {
 /// `part` of `whole` as a bar, never empty where there is something.
 fn bar(part: u64, whole: u64) -> String {
     let filled = percent(part, whole).saturating_mul(BAR).div_ceil(100).clamp(u64::from(part > 0), BAR);
-    (0..BAR).map(|at| if at < filled { '#' } else { '.' }).collect()
+    let mut bar = String::new();
+    for at in 0..BAR {
+        bar.push_str(if at < filled { "#" } else { "." });
+    }
+    bar
 }
 
 fn print(sheet: &Sheet) -> Result<()> {
@@ -235,34 +239,32 @@ fn print(sheet: &Sheet) -> Result<()> {
     let limited = sheet.slivers.iter().any(|row| row.limit.is_some());
     let kept = sheet.slivers.iter().any(|row| row.kept.is_some());
     let largest = sheet.slivers.iter().filter_map(|row| row.exclusive).max().unwrap_or(0);
-    // A column is there, or not, in each line.
-    let columns = [true, true, true, true, true, true, true, limited, limited, kept, sheet.deep, terminal];
-    let pick = |cells: [String; 12]| -> Vec<String> {
-        cells.into_iter().zip(columns).filter(|(_, there)| *there).map(|(cell, _)| cell).collect()
-    };
-    let heads =
-        ["NAME", "BACKEND", "BASE", "OWN", "SHARED", "INODES", "BY", "USED", "LIMIT", "KEPT", "COMPACT", ""];
-    let heads = pick(heads.map(str::to_owned));
-    let mut table = Table::new(&heads.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut table = Table::new(&[
+        "NAME", "BACKEND", "BASE", "OWN", "SHARED", "INODES", "BY", "USED", "LIMIT", "KEPT", "COMPACT", "",
+    ]);
+    for (column, shown) in (7..).zip([limited, limited, kept, sheet.deep, terminal]) {
+        if !shown {
+            table.hide(column);
+        }
+    }
     for row in &sheet.slivers {
         let own = row.used.or(row.exclusive).unwrap_or(0);
         let share = row.limit.map(|limit| format!(" {}%", percent(own, limit))).unwrap_or_default();
         let soft = if row.means.is_some_and(|means| !means.is_hard()) { " (soft)" } else { "" };
-        let cells = pick([
-            row.name.to_string(),
-            row.backend.map_or("failed", Kind::name).to_owned(),
-            row.base.as_ref().map_or("-", Name::as_str).to_owned(),
-            size(row.exclusive),
-            size(row.shared),
-            row.inodes.map_or_else(|| "-".to_owned(), |inodes| inodes.to_string()),
-            row.by.unwrap_or("-").to_owned(),
-            size(row.used),
-            size(row.limit) + soft,
-            size(row.kept),
-            size(row.compact),
-            bar(own, row.limit.unwrap_or(largest)) + &share,
+        table.row(&[
+            row.name.as_str(),
+            row.backend.map_or("failed", Kind::name),
+            row.base.as_ref().map_or("-", Name::as_str),
+            &size(row.exclusive),
+            &size(row.shared),
+            &row.inodes.map_or_else(|| "-".to_owned(), |inodes| inodes.to_string()),
+            row.by.unwrap_or("-"),
+            &size(row.used),
+            &(size(row.limit) + soft),
+            &size(row.kept),
+            &size(row.compact),
+            &(bar(own, row.limit.unwrap_or(largest)) + &share),
         ]);
-        table.row(&cells.iter().map(String::as_str).collect::<Vec<_>>());
     }
     if !sheet.slivers.is_empty() {
         table.print()?;
