@@ -1,6 +1,5 @@
 //! Bringing a sliver's view up, and taking it down.
 
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -21,7 +20,7 @@ use crate::mount::{exec, fuse};
 use crate::name::Name;
 use crate::out::{escape, joined};
 use crate::quota::{Means, image, project, qgroup};
-use crate::sys::{mountpoint, statfs};
+use crate::sys::{file, mountpoint, statfs};
 
 /// The plan that mounts a sliver; empty where its view is up already.
 ///
@@ -179,12 +178,10 @@ fn writable(read_only: bool, view: &Path) -> Result<()> {
 }
 
 fn refuse_full_mount_point(view: &Path) -> Result<()> {
-    match fs::read_dir(view) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(Error::failed(format!("the mount point {} is not empty", view.display()))
-                .way_out("what lies in it would be hidden: move it away")),
-        },
+    match file::names(view) {
+        Ok(names) if names.is_empty() => Ok(()),
+        Ok(_) => Err(Error::failed(format!("the mount point {} is not empty", view.display()))
+            .way_out("what lies in it would be hidden: move it away")),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(err) => Err(err).at("list the mount point", view),
     }

@@ -1,6 +1,5 @@
 //! Which processes hold a view that is mounted nowhere any more.
 
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use crate::catalog::{Mounted, Root};
 use crate::error::{Context, Result};
 use crate::name::Name;
 use crate::proc::{processes, tasks, words};
+use crate::sys::file;
 use crate::sys::mountpoint::look;
 use crate::tree::{Dir, c_name};
 
@@ -39,7 +39,7 @@ pub fn holders(root: &Root, name: &Name) -> Result<Vec<String>> {
         Some(id.0) == device || tree.is_some_and(in_tree)
     };
     let any = |folder: &Path| {
-        fs::read_dir(folder).is_ok_and(|mut all| all.any(|one| one.is_ok_and(|one| held(&one.path()))))
+        file::names(folder).is_ok_and(|names| names.iter().any(|name| held(&folder.join(name))))
     };
     let stands = |task: &Path| held(&task.join("cwd")) || held(&task.join("root"));
     // What is mapped and neither runs nor is open stands in map_files alone (for root since Linux 4.3).
@@ -49,7 +49,7 @@ pub fn holders(root: &Root, name: &Name) -> Result<Vec<String>> {
         let mut tasks = tasks(pid).into_iter().map(|task| Path::new("/proc").join(task));
         let Some(first) = tasks.next() else { continue };
         // Threads have their files in common, and the first one shows them until it ends.
-        let ended = fs::read_dir(first.join("fd")).map_or(true, |mut open| open.next().is_none());
+        let ended = file::names(&first.join("fd")).map_or(true, |open| open.is_empty());
         if stands(&first) || has(&first) || tasks.any(|task| stands(&task) || ended && has(&task)) {
             found.push(words(pid));
         }

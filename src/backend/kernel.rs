@@ -84,13 +84,12 @@ impl Kernel for Running {
             Edit::Create => file::write(&self.view("new"), b"new\n"),
             Edit::Modify => file::open_as(&self.view("changed"), OFlag::O_WRONLY | OFlag::O_APPEND, 0)
                 .and_then(|mut file| file.write_all(b"changed\n")),
-            Edit::List => fs::read_dir(self.dir.join("view"))
-                .and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop))),
+            Edit::List => file::names(&self.dir.join("view")).map(drop),
             Edit::Delete => fs::remove_file(self.view("gone")),
             Edit::Rename => fs::rename(self.view("old"), self.view("renamed")),
             Edit::ReplaceFolder => fs::remove_file(self.view("folder/inner"))
                 .and_then(|()| fs::remove_dir(self.view("folder")))
-                .and_then(|()| fs::create_dir(self.view("folder"))),
+                .and_then(|()| file::make_dir(&self.view("folder"), 0o777)),
         };
         done.map_err(|err| err.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }

@@ -25,6 +25,7 @@ use crate::kind::{Choice, Kind};
 use crate::mount::disk;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::private;
+use crate::out::joined;
 use crate::sys::{btrfs, file, statfs};
 use crate::tree;
 
@@ -120,7 +121,7 @@ fn pick(root: &Root, verdicts: &[Verdict], choice: Choice, base: &Base) -> Resul
     if reasons.is_empty() {
         reasons.push("this kernel and this disk offer none".to_owned());
     }
-    Err(Error::unsupported(format!("no backend for {}: {}", root.path().display(), reasons.join("; ")))
+    Err(Error::unsupported(format!("no backend for {}: {}", root.path().display(), joined(&reasons, "; ")))
         .way_out("`sliverfs probe` shows what was tried"))
 }
 

@@ -1,8 +1,9 @@
 //! LXCPATH and its folders, and the run folder that belongs to it.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,6 +15,7 @@ use crate::json::{FromJson, Json};
 use crate::name::Name;
 use crate::out::escape;
 use crate::quota::image;
+use crate::sys::file;
 
 /// The marker's name: it says that this is the disk that carries the slivers, and not its empty mount point.
 pub const MARKER: &str = ".sliverfs";
@@ -60,7 +62,7 @@ impl Root {
         let root = Self::locate(path)?;
         for dir in [root.bases(), root.stores()] {
             // For root only: tenants make set-id programs and devices in their stores. The kernel needs no way in.
-            match DirBuilder::new().mode(0o700).create(&dir) {
+            match file::make_dir(&dir, 0o700) {
                 Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
                 made => made.at("create", &dir)?,
             }
@@ -101,11 +103,7 @@ impl Root {
             let dir = self.run.join(sub);
             if !dir.is_dir() {
                 // For root only: a base that is mounted there holds set-id programs, and the locks are nobody else's.
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(&dir)
-                    .at("create the run folder", &dir)?;
+                make_dirs(&dir).at("create the run folder", &dir)?;
             }
         }
         Ok(())
@@ -181,9 +179,21 @@ impl Root {
     }
 }
 
+/// Creates a folder for root only, with those above it that are missing.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    if let (false, Some(above)) = (dir.is_dir(), dir.parent()) {
+        make_dirs(above)?;
+        match file::make_dir(dir, 0o700) {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+    }
+    Ok(())
+}
+
 /// Creates a folder, and takes one that is there already.
 pub fn create_dir(dir: &Path) -> Result<()> {
-    match fs::create_dir(dir) {
+    match file::make_dir(dir, 0o777) {
         Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         made => made.at("create", dir),
     }

@@ -1,8 +1,8 @@
 //! Folders in `.base` that are being made or removed. Their names start with a dot, which no base's name does; a lock on the
 //! folder tells one that is at work from one that a crash left.
 
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -29,7 +29,7 @@ impl Staging {
         for attempt in 0..1000u32 {
             let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
             let path = root.bases().join(format!("{NEW}{name}.{}{suffix}", std::process::id()));
-            match DirBuilder::new().mode(0o700).create(&path) {
+            match file::make_dir(&path, 0o700) {
                 Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 made => made.at("create", &path)?,
             }

@@ -359,11 +359,9 @@ pub fn is_ours(root: &Root, name: &Name) -> Result<bool> {
             let hook = format!(" hook pre-start {name}\n");
             Ok(text.split_inclusive('\n').any(|line| line.ends_with(&hook)))
         }
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => match fs::read_dir(&container) {
-            Ok(mut entries) => Ok(entries.all(|entry| {
-                entry.is_ok_and(|entry| entry.file_name() == "rootfs" || entry.file_name() == NEW_CONFIG)
-            }) && fs::read_dir(root.view(name))
-                .map_or(true, |mut inner| inner.next().is_none())),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => match file::names(&container) {
+            Ok(names) => Ok(names.iter().all(|name| name == "rootfs" || name == NEW_CONFIG)
+                && file::names(&root.view(name)).map_or(true, |inner| inner.is_empty())),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(err) => Err(err).at("list", &container),
         },

@@ -96,7 +96,7 @@ pub fn packer(form: Form, scratch: &Path) -> Result<Packer> {
     let choices = choices(form)?;
     let empty = scratch.join("empty");
     let trial = scratch.join("trial");
-    fs::create_dir(&empty).at("create", &empty)?;
+    file::make_dir(&empty, 0o777).at("create", &empty)?;
     let found = choose(form, &choices, &empty, &trial);
     fs::remove_dir(&empty).at("remove", &empty)?;
     found

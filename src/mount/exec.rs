@@ -49,7 +49,7 @@ pub fn run(steps: &[Step]) -> Result<()> {
 
 fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
     match step {
-        Step::CreateDir(dir) => match fs::create_dir(dir) {
+        Step::CreateDir(dir) => match file::make_dir(dir, 0o777) {
             Ok(()) => undo.push(Undo::RemoveDir(dir.clone())),
             Err(err)
                 if err.kind() == std::io::ErrorKind::AlreadyExists

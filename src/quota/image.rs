@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -284,8 +284,8 @@ pub fn used(store: &Path) -> Result<u64> {
         statfs::of(&store.join(POINT))?.free
     } else {
         let mut block = [0; 1024];
-        file.read_exact_at(&mut block, 1024).at("read", &path)?;
-        free_of(&block).ok_or_else(|| {
+        let whole = file::fill_from(&file, &mut block, 1024).at("read", &path)?;
+        free_of(&block).filter(|_| whole).ok_or_else(|| {
             Error::damaged(format!("{} holds no ext4", path.display()))
                 .way_out("put a copy of it back, or destroy the sliver")
         })?

@@ -1,7 +1,7 @@
 //! A program that stays when this one ends: of what is ours it gets one descriptor and one lock, and nothing else.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
@@ -10,8 +10,8 @@ use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-use super::pause;
 use super::tool::{self, Child, Stream};
+use super::{file, pause};
 
 /// Starts a daemon in a session of its own; what it says at its start is the child's `stderr`.
 ///
@@ -64,14 +64,14 @@ fn lock(file: &File) -> nix::Result<()> {
 
 /// Marks every descriptor but the standard streams to be closed by execve(2).
 fn close_on_exec() -> nix::Result<()> {
-    let open = fs::read_dir("/proc/self/fd")
+    let open = file::names("/proc/self/fd".as_ref())
         .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO)))?;
-    for entry in open {
+    for name in open {
         // Not as i32, which would be one more kind of number that is read.
-        let number = entry.ok().and_then(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let number = name.to_str().and_then(|name| name.parse::<u32>().ok());
         let number = number.and_then(|number| RawFd::try_from(number).ok());
         if let Some(number) = number.filter(|number| *number > 2) {
-            // SAFETY: a number that was just listed. Where it is the listing's own, it is closed before execve(2) at the latest.
+            // SAFETY: a number that was just listed. The listing's own is closed by now.
             let open = unsafe { BorrowedFd::borrow_raw(number) };
             let _closed_meanwhile = fcntl(open, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
         }

@@ -1,14 +1,16 @@
 //! Reading and writing of descriptors, without what std's traits bring along.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{self, OFlag};
 use nix::sys::stat::Mode;
+use nix::sys::uio;
 use nix::unistd;
 
 /// Reads once, and again where a signal came between.
@@ -65,11 +67,36 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// The names in a folder, in no order.
 pub fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    let dir = open_as(folder, OFlag::O_DIRECTORY, 0)?;
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        names.push(entry?.file_name());
-    }
+    super::names::each(dir.as_fd(), &mut |name| {
+        if name != c"." && name != c".." {
+            names.push(OsStr::from_bytes(name.to_bytes()).to_owned());
+        }
+        Ok(true)
+    })?;
     Ok(names)
+}
+
+/// Makes a folder with this mode, less the umask. std's way has others made as well, and texts for that.
+pub fn make_dir(folder: &Path, mode: u32) -> io::Result<()> {
+    Ok(unistd::mkdir(folder, Mode::from_bits_truncate(mode))?)
+}
+
+/// Fills `bytes` with what lies in a file from there on. False where it ends before.
+pub fn fill_from(file: &File, mut bytes: &mut [u8], mut at: u64) -> nix::Result<bool> {
+    while !bytes.is_empty() {
+        match uio::pread(file, bytes, i64::try_from(at).map_err(|_| Errno::EFBIG)?) {
+            Err(Errno::EINTR) => {}
+            Ok(0) => return Ok(false),
+            got => {
+                let got = got?;
+                bytes = bytes.get_mut(got..).unwrap_or_default();
+                at = at.saturating_add(got as u64);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// A whole file.

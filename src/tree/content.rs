@@ -1,13 +1,13 @@
 //! The content of regular files, with holes passed over where the disk tells them.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek64};
 
 use super::{Stat, shown, sys};
 use crate::error::{Error, Result};
+use crate::sys::file::fill_from;
 
 /// The unit in which zeros are told from data: the block of nearly every disk.
 pub const BLOCK: usize = 4096;
@@ -23,26 +23,21 @@ pub fn read_data(
     buffer: &mut [u8],
     mut each: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let read = |err: std::io::Error| match err.raw_os_error() {
-        Some(code) => sys("read", path)(Errno::from_raw(code)),
-        None => Error::failed(format!("{} became shorter while it was read", shown(path).display())),
-    };
     let mut at = 0;
     let mut known = if seen.allocated < seen.size { 0 } else { seen.size };
     while at < seen.size {
         if at >= known {
             match next_data(file, at, seen.size).map_err(sys("look for holes in", path))? {
                 None => break,
-                Some((start, end)) => {
-                    (at, known) = (start, end);
-                    file.seek(SeekFrom::Start(at)).map_err(read)?;
-                }
+                Some((start, end)) => (at, known) = (start, end),
             }
         }
         let want =
             usize::try_from(known.min(seen.size).saturating_sub(at)).unwrap_or(usize::MAX).min(buffer.len());
         let part = buffer.get_mut(..want).unwrap_or_default();
-        file.read_exact(part).map_err(read)?;
+        if !fill_from(file, part, at).map_err(sys("read", path))? {
+            return Err(Error::failed(format!("{} became shorter while it was read", shown(path).display())));
+        }
         each(at, part)?;
         at = at.saturating_add(want as u64);
     }

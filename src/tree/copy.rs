@@ -1,10 +1,9 @@
 //! The import of a directory: everything that a base keeps, read by descriptors and written into a fresh folder.
 
 use std::ffi::CStr;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -16,7 +15,7 @@ use super::{Chain, Dir, Entry, Ids, Kind, SELF, Stat, Step, Walk, c_name, shown,
 use crate::error::{Context, Error, Result};
 use crate::out::Progress;
 use crate::sys::extents;
-use crate::sys::file::set_size;
+use crate::sys::file::{self, set_size};
 
 /// How the content of files gets into a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +136,7 @@ pub fn copy_entry(
 
 /// Copies the tree at `from` to the new folder `to`, by path: for trees that this program made.
 pub fn copy_path(from: &Path, to: &Path, content: Content) -> Result<()> {
-    DirBuilder::new().mode(0o700).create(to).at("create", to)?;
+    file::make_dir(to, 0o700).at("create", to)?;
     let open = super::open(to)?;
     let avoid = open.stat().map_err(sys("look at", to.as_os_str().as_bytes()))?.id;
     let progress = Progress::new("copying", None);

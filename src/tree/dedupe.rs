@@ -4,7 +4,6 @@
 //! and what comes, changes or goes meanwhile is passed over. Memory: the walk's, whatever the trees hold.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -13,6 +12,7 @@ use nix::libc;
 use super::{Dir, Entry, Kind, Stat, Step, Walk, c_name, shown, sys};
 use crate::error::{Error, Result};
 use crate::sys::extents::{self, Extent};
+use crate::sys::file::fill_from;
 
 /// The most that is compared at a time, in bytes: for so long the files are locked.
 const PART: u64 = 1 << 20;
@@ -255,9 +255,8 @@ fn equal(from: &File, to: &File, mut at: u64, length: u64) -> nix::Result<bool> 
         let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(one.len());
         let (one, two) = (one.get_mut(..want).unwrap_or_default(), two.get_mut(..want).unwrap_or_default());
         for (file, bytes) in [(from, &mut *one), (to, &mut *two)] {
-            match file.read_exact_at(bytes, at) {
-                Ok(()) => {}
-                Err(err) => return err.raw_os_error().map_or(Ok(false), |code| Err(Errno::from_raw(code))),
+            if !fill_from(file, bytes, at)? {
+                return Ok(false);
             }
         }
         if one != two {

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use nix::errno::Errno;
+
 use super::Dir;
 use super::spill::errno;
 use crate::hash::fnv64a;
-use crate::sys::file::set_size;
+use crate::sys::file::{fill_from, set_size};
 
 /// With more places than that, the table lies in a file.
 const IN_MEMORY: usize = 1 << 13;
@@ -119,7 +121,9 @@ struct Table {
 impl Table {
     fn read(&self, at: u64) -> nix::Result<Option<(Id, u64)>> {
         let mut bytes = [0; 24];
-        self.file.read_exact_at(&mut bytes, at.saturating_mul(PLACE)).map_err(|err| errno(&err))?;
+        if !fill_from(&self.file, &mut bytes, at.saturating_mul(PLACE))? {
+            return Err(Errno::EIO);
+        }
         let [device, inode, number] = [0, 8, 16].map(|at| {
             let field = bytes.get(at..).and_then(|bytes| bytes.first_chunk().copied());
             u64::from_ne_bytes(field.unwrap_or_default())

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 
 use super::Dir;
+use crate::sys::file::fill_from;
 
 /// So many bytes stay in memory.
 const KEPT: usize = 256 << 10;
@@ -64,7 +65,7 @@ impl Spill {
             let left = usize::try_from(self.written.saturating_sub(at)).unwrap_or(usize::MAX);
             let most = left.min(buffer.len());
             let (Some(file), Some(part)) = (&self.file, buffer.get_mut(..most)) else { return Ok(0) };
-            return file.read_exact_at(part, at).map(|()| most).map_err(|err| errno(&err));
+            return if fill_from(file, part, at)? { Ok(most) } else { Err(Errno::EIO) };
         };
         let from = usize::try_from(inside).ok().and_then(|from| self.tail.get(from..)).unwrap_or_default();
         let most = from.len().min(buffer.len());
