@@ -9,7 +9,6 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use self::linked::Held;
-use super::ahead::Ahead;
 use super::covered::covered;
 use super::decode::{OPAQUE, WH};
 use super::write::attr_name;
@@ -97,10 +96,8 @@ impl<'a> Compact<'a> {
     /// Goes through the whole store.
     pub fn run(mut self, store: Dir, base: &Dir) -> Result<Compacted> {
         self.roots = Some((tree::again(&store)?, tree::again(base)?));
-        let (root, mut ahead) = (tree::again(&store)?, Ahead::new());
         let mut changes = Changes::new(self.format, store, base, Show::Changes)?;
         while let Some(step) = changes.step()? {
-            ahead.step(self.format, &root, base);
             let way = match step {
                 Step::Entry(entry) => self.entry(&entry)?,
                 Step::Leave(entry) => {

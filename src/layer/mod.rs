@@ -5,7 +5,6 @@
 //! grows with the depth and the widest directory only. [`Layer`] makes an
 //! OCI layer of it.
 
-mod ahead;
 mod compact;
 mod compare;
 mod covered;

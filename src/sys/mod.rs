@@ -11,7 +11,6 @@ pub mod ext4;
 pub mod extents;
 pub mod file;
 pub mod handle;
-pub mod helpers;
 pub mod loopdev;
 pub mod memory;
 pub mod mountpoint;

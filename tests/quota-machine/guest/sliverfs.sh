@@ -58,6 +58,7 @@ refuses() {
 # What a tenant who is root in a user namespace takes by all that he can write; in a view that lies in $1.
 overfill() {
 	before=$(taken "/mnt/$fs")
+	# shellcheck disable=SC2016 # expanded in there
 	unshare -U -r -m sh -c '
 		cd "$0" && mkdir d && chattr -p 0 d
 		head -c 3000000 /dev/zero >first || exit 9
