@@ -1,12 +1,8 @@
 //! `sliverfs rebase`: a sliver's store for another base.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+mod report;
 
-use serde::Serialize;
-
+use self::report::{Head, Report, Spool};
 use crate::backend::features::Features;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
@@ -14,188 +10,18 @@ use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep, kept, left_over};
 use crate::cmd::{Ctx, create, for_each, offline, print_plan};
-use crate::error::{Class, Context, Error, Result};
-use crate::json;
-use crate::layer::{self, Action, Format, Outcome, Prefer};
+use crate::error::{Class, Error, Result};
+use crate::layer::{self, Format, Outcome, Prefer};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::name::Name;
-use crate::out::{self, Progress, escape};
+use crate::out::Progress;
 use crate::quota;
 use crate::sys::signals::LastWords;
 use crate::sys::statfs;
-use crate::tree::{self, Dir, Spill, sys};
+use crate::tree::{self, Dir};
 use crate::view;
-
-/// What was done, as `rebase --json` prints it, with two arrays and one more field behind it: see docs/json.md.
-#[derive(Serialize)]
-struct Head {
-    name: Name,
-    from: Name,
-    onto: Name,
-    state: &'static str,
-    kept: u64,
-    taken: u64,
-    merged: u64,
-}
-
-impl Head {
-    fn new(sliver: &Sliver, onto: &Name, state: &'static str) -> Self {
-        let (name, from) = (sliver.name.clone(), sliver.base.clone());
-        Self { name, from, onto: onto.clone(), state, kept: 0, taken: 0, merged: 0 }
-    }
-
-    /// All of it as JSON, but for what stands behind it.
-    fn open(&self) -> Result<Vec<u8>> {
-        let mut text = json::write(self)?;
-        text.pop();
-        text.extend_from_slice(b",\"conflicts\":[");
-        Ok(text)
-    }
-
-    /// Prints itself as JSON, where nothing was looked at.
-    fn json(&self) -> Result<()> {
-        let mut text = self.open()?;
-        text.extend_from_slice(b"],\"kept_store\":null}\n");
-        out::bytes(&text)
-    }
-
-    /// Prints itself, or the line that says the same.
-    fn say(&self, how: &How, line: &str) -> Result<()> {
-        if how.json { self.json() } else { out::line(line) }
-    }
-}
-
-/// What was done, as it is told.
-struct Report {
-    head: Head,
-    conflicts: Lines,
-    changes: Lines,
-    /// The first conflicts, for an error.
-    named: Vec<String>,
-    kept_store: Option<PathBuf>,
-    json: bool,
-}
-
-/// As many conflicts stand in an error.
-const NAMED: usize = 20;
-
-/// Lines or JSON objects as they will be printed: a store may have millions of them.
-struct Lines {
-    text: Spill,
-    count: u64,
-}
-
-impl Lines {
-    fn new(disk: &Dir) -> Result<Self> {
-        Ok(Self { text: Spill::new(disk).map_err(sys("open again", b"."))?, count: 0 })
-    }
-
-    fn add(&mut self, line: &Line, json: bool) -> Result<()> {
-        if json {
-            self.text.push(if self.count == 0 { b"" } else { b"," });
-            self.text.push(&json::write(line)?);
-        } else {
-            self.text.push(line.text().as_bytes());
-            self.text.push(b"\n");
-        }
-        self.count = self.count.saturating_add(1);
-        Ok(())
-    }
-
-    fn copy(&self, to: &mut Spool) -> Result<()> {
-        let (mut at, mut buffer) = (0, vec![0; 16 << 10]);
-        loop {
-            let got = self.text.read(at, &mut buffer).map_err(sys("read", b"the report"))?;
-            if got == 0 {
-                return Ok(());
-            }
-            to.push(buffer.get(..got).unwrap_or_default())?;
-            at = at.saturating_add(got as u64);
-        }
-    }
-}
-
-/// What is to be printed when all is done: written by a child, and printed by this process.
-struct Spool(File);
-
-impl Spool {
-    fn new(disk: &Dir) -> Result<Self> {
-        disk.unnamed().map(Self).map_err(sys("make a file for the report on", b"the disk of the stores"))
-    }
-
-    fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes).at("write", Path::new("the report"))
-    }
-
-    fn print(&self) -> Result<()> {
-        let (mut at, mut buffer) = (0, vec![0; 16 << 10]);
-        loop {
-            let got = self.0.read_at(&mut buffer, at).at("read", Path::new("the report"))?;
-            if got == 0 {
-                return Ok(());
-            }
-            out::bytes(buffer.get(..got).unwrap_or_default())?;
-            at = at.saturating_add(got as u64);
-        }
-    }
-}
-
-/// A name and what becomes of it.
-#[derive(Serialize)]
-struct Line {
-    path: String,
-    action: &'static str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    why: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    beside: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    database: Option<&'static str>,
-}
-
-/// Where package managers note what is installed: of two versions neither knows all packages of the view.
-const DATABASES: [(&[u8], &str); 7] = [
-    (b"var/lib/dpkg/status", "dpkg"),
-    (b"usr/lib/opkg/status", "opkg"),
-    (b"var/lib/opkg/status", "opkg"),
-    (b"var/opkg/status", "opkg"),
-    (b"opt/lib/opkg/status", "opkg"),
-    (b"lib/apk/db/installed", "apk"),
-    (b"usr/lib/apk/db/installed", "apk"),
-];
-
-impl Line {
-    fn of(outcome: &Outcome<'_>) -> Self {
-        let known = DATABASES.iter().find(|(path, _)| *path == outcome.path);
-        let conflict = outcome.action == Action::Conflict;
-        let path = if outcome.path.is_empty() { b"." } else { outcome.path };
-        Self {
-            path: escape(path),
-            action: outcome.action.name(),
-            why: outcome.why,
-            beside: outcome.beside.map(|name| escape(name.to_bytes())),
-            database: known.map(|(_, manager)| *manager).filter(|_| conflict),
-        }
-    }
-
-    fn text(&self) -> String {
-        let mut text = format!("{} {}", self.action, self.path);
-        if !self.why.is_empty() {
-            text = format!("{text}: {}", self.why);
-        }
-        if let Some(beside) = &self.beside {
-            text = format!("{text}; the new base's is put in as {beside}");
-        }
-        if let Some(manager) = self.database {
-            text = format!(
-                "{text}; it is the package database of {manager}: install the sliver's packages again after"
-            );
-        }
-        text
-    }
-}
 
 /// What the command line says besides which sliver.
 struct How {
@@ -248,7 +74,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
             sweep::new(root, name)?;
         }
         let head = Head::new(&sliver, onto, "unchanged");
-        return head.say(how, &format!("`{name}` stands on `{onto}` already"));
+        return head.say(how.json, &format!("`{name}` stands on `{onto}` already"));
     }
     let old = Base::load(root, &sliver.base)?;
     view::check_base(&sliver, &old)?;
@@ -295,70 +121,6 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
     spool.print()
 }
 
-impl Report {
-    fn new(sliver: &Sliver, onto: &Name, state: &'static str, how: &How, disk: &Dir) -> Result<Self> {
-        Ok(Self {
-            head: Head::new(sliver, onto, state),
-            conflicts: Lines::new(disk)?,
-            changes: Lines::new(disk)?,
-            named: Vec::new(),
-            kept_store: None,
-            json: how.json,
-        })
-    }
-
-    fn count(&mut self, outcome: &Outcome<'_>, plan: bool) -> Result<()> {
-        let conflict = outcome.action == Action::Conflict;
-        match outcome.action {
-            Action::Keep => self.head.kept += 1,
-            Action::Take => self.head.taken += 1,
-            Action::Merge => self.head.merged += 1,
-            Action::Conflict => {}
-        }
-        if !conflict && !plan {
-            return Ok(());
-        }
-        let line = Line::of(outcome);
-        if conflict {
-            self.conflicts.add(&line, self.json)?;
-            if self.named.len() < NAMED {
-                self.named.push(line.text());
-            }
-        }
-        if plan { self.changes.add(&line, self.json) } else { Ok(()) }
-    }
-
-    /// What is printed in the end.
-    fn write(&self, to: &mut Spool) -> Result<()> {
-        let conflicts = self.conflicts.count;
-        if self.json {
-            to.push(&self.head.open()?)?;
-            self.conflicts.copy(to)?;
-            if self.changes.count > 0 {
-                to.push(b"],\"changes\":[")?;
-                self.changes.copy(to)?;
-            }
-            to.push(b"],\"kept_store\":")?;
-            to.push(&json::write(&self.kept_store)?)?;
-            return to.push(b"}\n");
-        }
-        let planned = self.kept_store.is_none();
-        let lines = if planned { &self.changes } else { &self.conflicts };
-        lines.copy(to)?;
-        let Head { name, from, onto, kept, taken, merged, .. } = &self.head;
-        let verb = if planned { "would go" } else { "went" };
-        to.push(format!(
-            "`{name}` {verb} from `{from}` to `{onto}`: {kept} changes kept, {merged} merged, {taken} that the new base has or had the last word in, {conflicts} conflicts\n"
-        ).as_bytes())?;
-        if planned {
-            return Ok(());
-        }
-        to.push(format!(
-            "the old store is kept: `sliverfs rebase {name} --undo` brings it back, `--commit` removes it\n"
-        ).as_bytes())
-    }
-}
-
 /// In a private mount namespace: makes the new store beside the old one, or plans it. What there is to print goes into the spool.
 fn make(
     root: &Root,
@@ -383,7 +145,7 @@ fn make(
     let store = tree::open(&root.store(name).join(folder))?;
     let bases = (&tree::open(&before.tree())?, &tree::open(&after.tree())?);
     let state = if how.plan { "planned" } else { "rebased" };
-    let mut report = Report::new(sliver, &new.name, state, how, disk)?;
+    let mut report = Report::new(sliver, &new.name, state, how.json, disk)?;
     let mut tell = |outcome: &Outcome<'_>| report.count(outcome, how.plan);
     let format = Format::of(sliver.backend);
     if how.plan {
@@ -450,7 +212,7 @@ fn undo(root: &Root, name: &Name, how: &How) -> Result<()> {
         // Cut after the stores changed places, or before a rebase had done that: this is the old one.
         sweep::drop_kept(root, name)?;
         let line = format!("`{name}` stands on `{}` already, as before it was rebased", sliver.base);
-        return Head::new(&sliver, &sliver.base, "unchanged").say(how, &line);
+        return Head::new(&sliver, &sliver.base, "unchanged").say(how.json, &line);
     }
     let kept = kept_by_rebase(root, &sliver)?;
     view::check_base(&kept, &Base::load(root, &kept.base)?)?;
@@ -459,7 +221,8 @@ fn undo(root: &Root, name: &Name, how: &How) -> Result<()> {
     if plan {
         return if how.json { report("planned").json() } else { Ok(()) };
     }
-    report("undone").say(how, &format!("`{name}` stands on `{}` again, as before it was rebased", kept.base))
+    report("undone")
+        .say(how.json, &format!("`{name}` stands on `{}` again, as before it was rebased", kept.base))
 }
 
 /// Removes the store that was kept.
@@ -481,5 +244,5 @@ fn commit(root: &Root, name: &Name, how: &How) -> Result<()> {
     }
     sweep::drop_kept(root, name)?;
     let line = format!("`{name}` stays on `{}`; its store for `{}` is removed", sliver.base, kept.base);
-    report("committed").say(how, &line)
+    report("committed").say(how.json, &line)
 }
