@@ -63,15 +63,15 @@ pub fn parse_factor(text: &str) -> Result<u64> {
 /// Refuses to give the sliver this limit where the node's promises to all would then be more than the policy allows. What it was
 /// promised before is given back. What is only measured is no promise.
 pub fn admit(root: &Root, policy: Policy, name: &Name, limit: Limit) -> Result<()> {
+    if !limit.means.is_hard() {
+        return Ok(());
+    }
     let mut promised = 0u64;
-    for other in Sliver::names(root)?.iter().filter(|other| limit.means.is_hard() && *other != name) {
+    for other in Sliver::names(root)?.iter().filter(|other| *other != name) {
         // A record that cannot be read promises nothing that could be kept.
         let other = Sliver::load(root, other).ok().and_then(|other| other.quota);
         promised = promised
             .saturating_add(other.filter(|other| other.means.is_hard()).map_or(0, |other| other.bytes));
-    }
-    if !limit.means.is_hard() {
-        return Ok(());
     }
     let total = statfs::of(&root.stores())?.total;
     judge(policy, total, promised, limit.bytes, &root.path().display().to_string())
