@@ -1,15 +1,14 @@
 """Measures every way to a sliver that this machine has. tests/bench/run calls it, in namespaces of its own for mounts and processes."""
 
-import argparse
 import io
 import os
 import shutil
-import signal
 import statistics
 import sys
 import tarfile
 from collections import namedtuple
 
+import arguments
 import disks
 import measures
 import plots
@@ -32,17 +31,10 @@ LARGE = "var/lib/large"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", type=os.path.realpath, required=True)
-    parser.add_argument("--work", type=os.path.realpath, required=True, help="a folder for sparse disks")
-    parser.add_argument("--base", type=os.path.realpath, required=True, help="the tar of a root file system")
-    parser.add_argument("--extent", choices=EXTENTS, required=True)
+    parser = arguments.parser(__doc__, EXTENTS)
     parser.add_argument("--disks", nargs="+", choices=DISKS, default=list(DISKS), help="only these")
-    parser.add_argument("--ipk", type=os.path.realpath, help="the package for mips_24kc")
-    parser.add_argument("--write", type=os.path.realpath, help="the folder for the document and its plots")
     args = parser.parse_args()
-    # As an exception, so that what was begun is ended.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    arguments.end_as_exception()
 
     private_boot()
     extent = EXTENTS[args.extent]

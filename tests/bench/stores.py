@@ -1,13 +1,12 @@
 """Measures what works on stores: its time beside rsync's and tar's, whatever the base's size, and its memory. tests/bench/run
 calls it, in namespaces of its own for mounts and processes."""
 
-import argparse
 import os
 import shutil
-import signal
 import sys
 from collections import namedtuple
 
+import arguments
 import edits
 import million
 import report
@@ -28,17 +27,10 @@ TAR = ["/usr/bin/tar", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-ow
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", type=os.path.realpath, required=True)
-    parser.add_argument("--work", type=os.path.realpath, required=True, help="a folder for a sparse disk")
-    parser.add_argument("--base", type=os.path.realpath, required=True, help="the tar of a root file system")
-    parser.add_argument("--extent", choices=EXTENTS, required=True)
+    parser = arguments.parser(__doc__, EXTENTS)
     parser.add_argument("--entries", type=int, help="another number of entries to look at the memory with")
-    parser.add_argument("--ipk", type=os.path.realpath, help="the package for mips_24kc")
-    parser.add_argument("--write", type=os.path.realpath, help="the folder for the document and its plots")
     args = parser.parse_args()
-    # As an exception, so that what was begun is ended.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    arguments.end_as_exception()
 
     private_boot()
     extent = EXTENTS[args.extent]
