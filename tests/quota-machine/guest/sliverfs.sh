@@ -38,21 +38,21 @@ sf() { sliverfs --lxcpath "$slivers" "$@"; }
 
 # says TEXT COMMAND...: the command ends well, and says that.
 says() {
-	text=$1
-	shift
-	"$@" >/tmp/says 2>&1
-	code=$?
-	cat /tmp/says
-	[ $code = 0 ] && grep -q -F -e "$text" /tmp/says
+	ends "$@" && [ $code = 0 ]
 }
 
 refuses() {
+	ends "$@" && [ $code != 0 ]
+}
+
+# ends TEXT COMMAND...: the command says that, and its exit code is $code.
+ends() {
 	text=$1
 	shift
 	"$@" >/tmp/says 2>&1
 	code=$?
 	cat /tmp/says
-	[ $code != 0 ] && grep -q -F -e "$text" /tmp/says
+	grep -q -F -e "$text" /tmp/says
 }
 
 # What a tenant who is root in a user namespace takes by all that he can write; in a view that lies in $1.
