@@ -1,21 +1,18 @@
-//! What the commands take of memory and of descriptors: neither grows with the tree.
+//! What the commands take of memory does not grow with the tree.
 //!
-//! `SLIVERFS_MEMORY_ENTRIES=1000000 SLIVERFS_MEMORY_DEPTH=100000 cargo test --test memory -- --nocapture` takes that much, and
-//! tells the figures.
+//! `SLIVERFS_MEMORY_ENTRIES=1000000 cargo test --test memory -- --nocapture` takes that much, and tells the figures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::node::run;
 use common::require;
 use common::tree::{Temp, installed};
-use sliverfs::tree::{Chain, Dir, Kind, Meta, SELF, Time};
 
 /// What is promised, in KiB: for as many entries as there may be, and no more than 10^4 of them in one folder.
 const PEAK: u64 = 8 << 10;
@@ -210,86 +207,4 @@ fn a_wide_folder_lies_in_a_file() {
         told.lines().filter_map(|line| line.split(' ').rfind(|word| word.contains("/a-"))).collect();
     assert_eq!(told.len(), wide);
     assert!(told.is_sorted());
-}
-
-/// Folders in one another, `depth` of them, each with the same time.
-fn deep(top: &Path, depth: usize) {
-    let name = CString::new("d").unwrap();
-    let mut chain = Chain::new(Dir::open(top).unwrap()).unwrap();
-    for _ in 0..depth {
-        chain.here().make_dir(&name).unwrap();
-        let child = chain.here().child(&name).unwrap();
-        chain.down(child).unwrap();
-    }
-    fs::write(chain.here().proc_path(SELF).join("file"), "x").unwrap();
-    let meta = Meta { mode: 0o755, mtime: Time { seconds: 1_000_000_000, nanos: 0 }, ..Meta::default() };
-    meta.apply(chain.here(), c"file", Kind::File, b"").unwrap();
-    meta.apply(chain.here(), SELF, Kind::Dir, b"").unwrap();
-    while chain.up().unwrap() {
-        meta.apply(chain.here(), SELF, Kind::Dir, b"").unwrap();
-    }
-}
-
-/// As a shell starts it that may have 64 descriptors open.
-fn with_few_descriptors(temp: &Temp, args: &[&str]) {
-    let status = Command::new("sh")
-        .args([
-            "-ec",
-            "ulimit -n 64; exec \"$@\"",
-            "sh",
-            env!("CARGO_BIN_EXE_sliverfs"),
-            "--config",
-            "/dev/null",
-        ])
-        .args(args)
-        .current_dir(&temp.0)
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success(), "{args:?}: {status}");
-}
-
-#[test]
-fn a_deep_tree_holds_no_descriptors() {
-    if !ready() {
-        return;
-    }
-    let temp = Temp::quick();
-    let depth = number("SLIVERFS_MEMORY_DEPTH", 4000);
-    let removed = Removed(["base", "store", "new", "whole"].map(|name| temp.join(name)));
-    for name in ["base", "store"] {
-        fs::create_dir(temp.join(name)).unwrap();
-        deep(&temp.join(name), depth);
-    }
-    let layers = ["--format", "overlay", "--base", "base", "--store", "store"];
-    let with =
-        |command: &[&str], more: &[&str]| with_few_descriptors(&temp, &[command, &layers, more].concat());
-    with(&["diff"], &[]);
-    with(&["convert"], &["--to", "aufs", "--out", "new"]);
-    with(&["convert"], &["--to", "tree", "--out", "whole"]);
-    with(&["compact"], &[]);
-    // All of it was as in the base.
-    assert_eq!(fs::read_dir(temp.join("store")).unwrap().count(), 0);
-    // As long a path as a command line takes: from below a folder that hides all of it.
-    let path = vec!["d"; depth.min(60_000)].join("/");
-    fs::create_dir(temp.join("store/d")).unwrap();
-    run(Command::new("setfattr").args(["-n", "trusted.overlay.opaque", "-v", "y"]).arg(temp.join("store/d")));
-    with(&["restore"], &[path.as_str()]);
-    let mut changed = Chain::new(Dir::open(&temp.join("store")).unwrap()).unwrap();
-    while let Ok(child) = changed.here().child(c"d") {
-        changed.down(child).unwrap();
-    }
-    assert_eq!(changed.depth(), depth);
-    drop(removed);
-}
-
-/// Trees that are too deep for `rm`'s patience.
-struct Removed([PathBuf; 4]);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            let _told_by_the_temp = sliverfs::tree::remove_path(path);
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! Where an entry of an archive goes: its path taken apart, and its folder found by open directories only.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use nix::errno::Errno;
 
@@ -42,67 +42,53 @@ pub fn components(path: &[u8], entry: &[u8], role: &str) -> Result<Vec<CString>>
     Ok(parts)
 }
 
-/// Finds the folder `parts` below `root`; `create` makes what is missing, for root only to write, with the time 0.
-pub fn folder(root: &Dir, policy: Policy, parts: &[CString], create: bool, entry: &[u8]) -> Result<Dir> {
-    match policy {
-        Policy::NewTree | Policy::Layer => plain(root, policy, parts, create, entry),
-        Policy::Beneath => beneath(root, parts, create, entry),
-    }
-}
-
-/// Down through directories only: a link is refused, whoever made it.
-fn plain(root: &Dir, policy: Policy, parts: &[CString], create: bool, entry: &[u8]) -> Result<Dir> {
-    let mut here = root.again().map_err(sys("open", entry))?;
-    for part in parts {
-        here = match here.child(part) {
-            Ok(child) => child,
-            Err(Errno::ENOENT) if create => make(&here, part, policy, entry)?,
-            Err(errno) => return Err(blocked(&here, part, errno, entry)),
-        };
-    }
-    Ok(here)
-}
-
-/// Down through directories and symbolic links, as in a chroot to the root: absolute targets start there, and `..` ends there.
-fn beneath(root: &Dir, parts: &[CString], create: bool, entry: &[u8]) -> Result<Dir> {
+/// Goes on to the folder `parts` below where `way` stands, by `way`; `create` makes what is missing, for root only to write, with
+/// the time 0.
+pub fn folder(
+    mut way: Chain,
+    policy: Policy,
+    parts: &[CString],
+    create: bool,
+    entry: &[u8],
+) -> Result<Chain> {
     let open = || sys("open the folder of", entry);
-    let start = || Chain::new(root.again().map_err(open())?).map_err(open());
-    let mut chain = start()?;
+    let follows = policy == Policy::Beneath;
     let mut todo: Vec<CString> = parts.iter().rev().cloned().collect();
     let mut links = 0;
     while let Some(part) = todo.pop() {
         if part.as_c_str() == c".." {
-            chain.up().map_err(open())?;
+            way.up().map_err(open())?;
             continue;
         }
-        let here = chain.here();
-        match here.stat_at(&part) {
-            Ok(stat) if stat.kind == Kind::Link => {
+        let here = way.here();
+        let child = match here.child(&part) {
+            Ok(child) => child,
+            Err(Errno::ENOENT) if create => make(here, &part, policy, entry)?,
+            // As in a chroot to the root: absolute targets start there, and `..` ends there.
+            Err(Errno::ENOTDIR | Errno::ELOOP) if follows && is_link(here, &part) => {
                 links += 1;
                 if links > MAX_LINKS {
                     return Err(refuse(entry, "lies behind too many links"));
                 }
                 let target = here.read_link(&part).map_err(open())?;
                 if target.starts_with(b"/") {
-                    chain = start()?;
+                    while way.up().map_err(open())? {}
                 }
                 let names = target.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b"."));
                 let names: Result<Vec<CString>> = names.map(c_name).collect();
                 todo.extend(names?.into_iter().rev());
+                continue;
             }
-            Ok(stat) if stat.kind == Kind::Dir => {
-                let child = here.child(&part).map_err(open())?;
-                chain.down(child).map_err(open())?;
-            }
-            Err(Errno::ENOENT) if create => {
-                let child = make(here, &part, Policy::Beneath, entry)?;
-                chain.down(child).map_err(open())?;
-            }
-            Ok(_) => return Err(blocked(here, &part, Errno::ENOTDIR, entry)),
+            // A link is refused, whoever made it.
             Err(errno) => return Err(blocked(here, &part, errno, entry)),
-        }
+        };
+        way.down(child).map_err(open())?;
     }
-    Ok(chain.into_here())
+    Ok(way)
+}
+
+fn is_link(dir: &Dir, name: &CStr) -> bool {
+    dir.stat_at(name).is_ok_and(|stat| stat.kind == Kind::Link)
 }
 
 /// A folder that the archive puts something into without naming it: for everybody to read, with no time of its own, so that

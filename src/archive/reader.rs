@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::tree::{Kind, Meta, Time, c_name};
 
 /// The most bytes of paths, link targets and pax headers that may stand before an entry.
-const MAX_TEXT: u64 = 1 << 20;
+pub(super) const MAX_TEXT: u64 = 1 << 20;
 
 /// What an entry is.
 pub enum What {

@@ -13,7 +13,7 @@ use super::stream::Stream;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::set_size;
 use crate::sys::xattr;
-use crate::tree::{Dir, Ids, Kind, Meta, SELF, Time, shown, sys};
+use crate::tree::{Chain, Dir, Ids, Kind, Meta, SELF, Time, shown, sys};
 
 /// Where an archive may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +48,10 @@ pub fn unpack(from: &mut dyn Stream, root: &Dir, policy: Policy) -> Result<u64> 
 }
 
 /// The folder that entries go into, kept open while they follow one another.
-struct Folder {
+pub(super) struct Folder {
     path: Vec<CString>,
-    dir: Dir,
-    id: (u64, u64),
+    /// The way to it, which the next one may have a part of in common.
+    way: Chain,
     /// Its time before we wrote into it.
     before: Time,
     /// It would hand a default ACL down to what is made in it.
@@ -96,7 +96,7 @@ impl<'a> Unpack<'a> {
         let made = match &member.what {
             What::Dir => return self.directory(name, member),
             What::File(size, map) => {
-                let mut file = fresh(&into.dir, name, path, || into.dir.create_file(name))?;
+                let mut file = fresh(into.way.here(), name, path, || into.way.here().create_file(name))?;
                 let buffer = &mut self.buffer;
                 write(&mut file, *size, map.as_ref(), reader, path, buffer)?;
                 Kind::File
@@ -106,17 +106,18 @@ impl<'a> Unpack<'a> {
                 return Err(refuse(path, "is a link to a name with a NUL"));
             }
             What::Link(target) => {
-                fresh(&into.dir, name, path, || into.dir.make_link(name, target))?;
+                fresh(into.way.here(), name, path, || into.way.here().make_link(name, target))?;
                 Kind::Link
             }
             What::Node(kind, device) => {
-                fresh(&into.dir, name, path, || into.dir.make_node(name, *kind, *device)).map_err(|err| {
-                    if err.errno() == Some(Errno::EINVAL) {
-                        refuse(path, "has device numbers that cannot be")
-                    } else {
-                        err
-                    }
-                })?;
+                fresh(into.way.here(), name, path, || into.way.here().make_node(name, *kind, *device))
+                    .map_err(|err| {
+                        if err.errno() == Some(Errno::EINVAL) {
+                            refuse(path, "has device numbers that cannot be")
+                        } else {
+                            err
+                        }
+                    })?;
                 *kind
             }
             What::HardLink(target) => return self.hard_link(name, target, path),
@@ -139,7 +140,7 @@ impl<'a> Unpack<'a> {
     fn directory(&mut self, name: &CStr, member: &Member) -> Result<()> {
         let path = &member.path;
         let Some(into) = &self.folder else { return Ok(()) };
-        match into.dir.stat_at(name) {
+        match into.way.here().stat_at(name) {
             Ok(stat) if stat.kind == Kind::Dir => {}
             Ok(_) if self.policy != Policy::Beneath => {
                 return Err(refuse(path, "is a directory in the place of something else"));
@@ -148,18 +149,20 @@ impl<'a> Unpack<'a> {
                 // On a merged /usr `bin` is a link: what the archive holds below `bin/` goes where the link leads.
                 let mut way = into.path.clone();
                 way.push(name.to_owned());
-                if stat.kind == Kind::Link && folder(self.root, self.policy, &way, false, path).is_ok() {
+                if stat.kind == Kind::Link
+                    && folder(self.start(path)?, self.policy, &way, false, path).is_ok()
+                {
                     return Ok(());
                 }
-                into.dir.unlink(name).map_err(sys("replace", path))?;
-                into.dir.make_dir(name).map_err(sys("create", path))?;
+                into.way.here().unlink(name).map_err(sys("replace", path))?;
+                into.way.here().make_dir(name).map_err(sys("create", path))?;
             }
-            Err(Errno::ENOENT) => into.dir.make_dir(name).map_err(sys("create", path))?,
+            Err(Errno::ENOENT) => into.way.here().make_dir(name).map_err(sys("create", path))?,
             Err(errno) => return Err(sys("look at", path)(errno)),
         }
         self.finish(name, Kind::Dir, member)?;
         let Some(into) = &self.folder else { return Ok(()) };
-        let id = into.dir.stat_at(name).map_err(sys("look at", path))?.id;
+        let id = into.way.here().stat_at(name).map_err(sys("look at", path))?.id;
         if self.policy == Policy::Beneath {
             self.named.note(id, 0).map_err(sys("note", path))?;
         }
@@ -171,7 +174,7 @@ impl<'a> Unpack<'a> {
         let Some((last, parents)) = target.split_last() else {
             return Err(refuse(path, "is a hard link to the root"));
         };
-        let from = folder(self.root, self.policy, parents, false, path)?;
+        let from = folder(self.start(path)?, self.policy, parents, false, path)?.into_here();
         let stat = match from.stat_at(last) {
             Err(Errno::ENOENT) => return Err(refuse(path, "is a hard link to what is not there")),
             seen => seen.map_err(sys("look at the target of", path))?,
@@ -180,18 +183,18 @@ impl<'a> Unpack<'a> {
             return Err(refuse(path, "is a hard link to a directory"));
         }
         let Some(into) = &self.folder else { return Ok(()) };
-        if into.dir.stat_at(name).is_ok_and(|there| there.id == stat.id) {
+        if into.way.here().stat_at(name).is_ok_and(|there| there.id == stat.id) {
             // GNU tar writes a file that it was given twice as a link to itself.
             return Ok(());
         }
-        fresh(&into.dir, name, path, || into.dir.hard_link(name, &from, last))
+        fresh(into.way.here(), name, path, || into.way.here().hard_link(name, &from, last))
     }
 
     /// Gives a new entry its attributes, and takes away what it inherited.
     fn finish(&self, name: &CStr, kind: Kind, member: &Member) -> Result<()> {
         let Some(into) = &self.folder else { return Ok(()) };
         if into.inherits && kind != Kind::Link {
-            let path = into.dir.proc_path(name);
+            let path = into.way.here().proc_path(name);
             for acl in [c"system.posix_acl_access", c"system.posix_acl_default"] {
                 match xattr::remove(&path, acl) {
                     Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EACCES) => {}
@@ -199,33 +202,51 @@ impl<'a> Unpack<'a> {
                 }
             }
         }
-        member.meta.apply(&into.dir, name, kind, &member.path)
+        member.meta.apply(into.way.here(), name, kind, &member.path)
     }
 
     /// Makes `parts` the current folder.
     fn enter(&mut self, parts: &[CString], path: &[u8]) -> Result<&Folder> {
         if self.folder.as_ref().is_none_or(|folder| folder.path != parts) {
-            self.leave()?;
-            let dir = folder(self.root, self.policy, parts, true, path)?;
-            let stat = dir.stat().map_err(sys("look at the folder of", path))?;
-            let inherits = xattr::get(&dir.proc_path(SELF), c"system.posix_acl_default").is_ok();
-            self.folder =
-                Some(Folder { path: parts.to_vec(), dir, id: stat.id, before: stat.mtime, inherits });
+            // From where the two ways part. In a living tree a link on the way may be another one by now.
+            let way = match self.leave()?.filter(|_| self.policy != Policy::Beneath) {
+                Some(Folder { path: before, mut way, .. }) => {
+                    let same = before.iter().zip(parts).take_while(|(before, part)| before == part).count();
+                    while way.depth() > same {
+                        way.up().map_err(sys("go back to the folder of", path))?;
+                    }
+                    way
+                }
+                None => self.start(path)?,
+            };
+            let below = parts.get(way.depth()..).unwrap_or_default();
+            let way = folder(way, self.policy, below, true, path)?;
+            let before = way.here().stat().map_err(sys("look at the folder of", path))?.mtime;
+            let inherits = xattr::get(&way.here().proc_path(SELF), c"system.posix_acl_default").is_ok();
+            self.folder = Some(Folder { path: parts.to_vec(), way, before, inherits });
         }
         self.folder.as_ref().ok_or_else(|| Error::failed("no folder is open"))
     }
 
+    /// The way from the root on.
+    fn start(&self, path: &[u8]) -> Result<Chain> {
+        self.root.again().and_then(Chain::new).map_err(sys("open the folder of", path))
+    }
+
     /// Lets go of the current folder. What was put into it changed its time: that is set back to what the archive said.
     /// In a living tree a folder that the archive does not name keeps the time of its change.
-    pub(super) fn leave(&mut self) -> Result<()> {
-        if let Some(folder) = self.folder.take() {
-            let path = folder.path.iter().map(|part| part.to_bytes()).collect::<Vec<_>>().join(&b'/');
-            let mut named = || self.named.has(folder.id).map_err(sys("look for", &path));
-            if self.policy != Policy::Beneath || named()? {
-                folder.dir.set_mtime(SELF, folder.before).map_err(sys("set the time of", &path))?;
+    pub(super) fn leave(&mut self) -> Result<Option<Folder>> {
+        let left = self.folder.take();
+        if let Some(folder) = &left {
+            let failed = |errno| {
+                let path = folder.path.iter().map(|part| part.to_bytes()).collect::<Vec<_>>().join(&b'/');
+                sys("set the time of", &path)(errno)
+            };
+            if self.policy != Policy::Beneath || self.named.has(folder.way.id()).map_err(failed)? {
+                folder.way.here().set_mtime(SELF, folder.before).map_err(failed)?;
             }
         }
-        Ok(())
+        Ok(left)
     }
 }
 

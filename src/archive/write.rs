@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::header::BLOCK;
-use crate::error::{Context, Result};
+use super::reader::MAX_TEXT;
+use crate::error::{Context, Error, Result};
 use crate::out::Progress;
-use crate::tree::{Meta, Time, hex};
+use crate::tree::{Meta, Time, hex, shown};
 
 /// So many bytes are written at once.
 const AT_ONCE: usize = 64 << 10;
@@ -63,6 +64,12 @@ impl Tar {
         if !records.is_empty() {
             let meta = Meta { mode: 0o644, ..Meta::default() };
             let size = records.len() as u64;
+            if size > MAX_TEXT {
+                return Err(Error::failed(format!(
+                    "the path and the attributes of {} have {size} bytes; {MAX_TEXT} is the most that is read again",
+                    shown(head.path).display()
+                )));
+            }
             let pax = Head { path: b"PaxHeader", flag: b'x', link: b"", size, device: (0, 0), meta: &meta };
             self.data(&block(&pax))?;
             self.data(&records)?;
@@ -218,6 +225,20 @@ mod tests {
             assert!(text.starts_with(wanted.as_bytes()), "{length}");
             let count: usize = wanted.split(' ').next().unwrap().parse().unwrap();
             assert_eq!(text.len(), count);
+        }
+    }
+
+    /// What [`super::super::Reader`] would not take is not written.
+    #[test]
+    fn a_path_that_cannot_be_read_again() {
+        let (meta, most) = (Meta::default(), usize::try_from(MAX_TEXT).unwrap());
+        // The record has 14 bytes more.
+        for (length, fits) in [(most - 14, true), (most - 13, false)] {
+            let path = &vec![b'x'; length];
+            let null = File::options().write(true).open("/dev/null").unwrap();
+            let mut tar = Tar::new(null, Path::new("null"), false);
+            let head = Head { path, flag: b'0', link: b"", size: 0, device: (0, 0), meta: &meta };
+            assert_eq!(tar.head(&head).is_ok(), fits);
         }
     }
 
