@@ -198,13 +198,14 @@ impl Reader<'_> {
         self.token(b"\"")?;
         let mut bytes = Vec::new();
         loop {
-            let byte = self.peek()?;
-            self.at += 1;
-            match byte {
+            let rest = self.text.get(self.at..)?;
+            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))?;
+            bytes.extend_from_slice(rest.get(..plain)?);
+            self.at += plain + 1;
+            match rest.get(plain)? {
                 b'"' => return String::from_utf8(bytes).ok(),
                 b'\\' => self.escaped(&mut bytes)?,
-                0..=0x1f => return None,
-                _ => bytes.push(byte),
+                _ => return None,
             }
         }
     }
