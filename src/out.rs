@@ -45,7 +45,9 @@ pub fn bytes(text: &[u8]) -> Result<()> {
 /// A table with a head line, its columns as wide as their widest cell.
 pub struct Table {
     columns: usize,
-    cells: Vec<String>,
+    /// All cells, one after the other, and where each ends.
+    cells: String,
+    ends: Vec<usize>,
     /// The columns that are not printed, a bit for each.
     hidden: u32,
 }
@@ -53,15 +55,17 @@ pub struct Table {
 impl Table {
     /// Begins a table with the columns' heads.
     pub fn new(heads: &[&str]) -> Self {
-        let mut table = Self { columns: heads.len(), cells: Vec::new(), hidden: 0 };
+        let mut table = Self { columns: heads.len(), cells: String::new(), ends: Vec::new(), hidden: 0 };
         table.row(heads);
         table
     }
 
     /// Adds a line; missing cells stay empty.
     pub fn row(&mut self, cells: &[&str]) {
-        let cells = cells.iter().copied().chain(std::iter::repeat("")).take(self.columns);
-        self.cells.extend(cells.map(str::to_owned));
+        for column in 0..self.columns {
+            self.cells.push_str(cells.get(column).copied().unwrap_or(""));
+            self.ends.push(self.cells.len());
+        }
     }
 
     /// Leaves a column out.
@@ -74,28 +78,40 @@ impl Table {
         print(&self.text())
     }
 
-    fn text(&self) -> String {
-        let width = |column: usize| {
-            self.cells
-                .iter()
-                .skip(column)
-                .step_by(self.columns)
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.columns).map(width).collect();
-        let mut text = String::new();
-        for row in self.cells.chunks(self.columns.max(1)) {
-            let mut line = String::new();
-            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                if self.hidden >> column & 1 == 0 {
-                    let _into_string = write!(line, "{cell:<width$}  ");
-                }
+    /// Hands on each cell that is printed with its column and its width, and the end of each line as a column more.
+    fn each(&self, take: &mut dyn FnMut(usize, &str, usize)) {
+        let (mut begin, mut column) = (0, 0);
+        for end in &self.ends {
+            let cell = self.cells.get(begin..*end).unwrap_or("");
+            if self.hidden >> column & 1 == 0 {
+                take(column, cell, cell.chars().count());
             }
-            text.push_str(line.trim_end());
-            text.push('\n');
+            (begin, column) = (*end, column + 1);
+            if column == self.columns {
+                take(column, "", 0);
+                column = 0;
+            }
         }
+    }
+
+    fn text(&self) -> String {
+        let mut widths = vec![0; self.columns];
+        self.each(&mut |column, _, width| {
+            if let Some(widest) = widths.get_mut(column) {
+                *widest = width.max(*widest);
+            }
+        });
+        let mut text = String::new();
+        self.each(&mut |column, cell, width| match widths.get(column) {
+            Some(widest) => {
+                text.push_str(cell);
+                (width..widest + 2).for_each(|_| text.push(' '));
+            }
+            None => {
+                text.truncate(text.trim_end_matches(' ').len());
+                text.push('\n');
+            }
+        });
         text
     }
 }
