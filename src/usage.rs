@@ -29,6 +29,8 @@ pub struct Taken {
     pub through: bool,
     /// Its inodes, where that is known.
     pub inodes: Option<u64>,
+    /// Bytes of its limit that it uses, where who counted knows that, too.
+    pub used: Option<u64>,
     /// Who counted.
     pub by: &'static str,
 }
@@ -40,16 +42,23 @@ pub fn taken(root: &Root, sliver: &Sliver, groups: Option<&mut Groups>) -> Resul
     let snapshot = sliver.backend == Kind::BtrfsSnapshot;
     if let Some(groups) = groups.filter(|_| snapshot) {
         if let Some(counted) = groups.of(&tree::open(&store.join("tree"))?) {
-            let Counted { referenced, exclusive, simple } = counted;
+            let Counted { referenced, exclusive, used, simple } = counted;
             let shared = referenced.saturating_sub(exclusive);
-            return Ok(Taken { exclusive, shared, through: simple, inodes: None, by: "qgroup" });
+            return Ok(Taken { exclusive, shared, through: simple, inodes: None, used, by: "qgroup" });
         }
     }
     if let Some(limit) = sliver.quota.filter(|limit| limit.means == Means::Project && fast) {
         let counted = project::disk_of(&store, limit).and_then(|disk| disk.counted(limit.project));
         if let Ok(Amount { bytes, inodes }) = counted {
             let inodes = Some(inodes);
-            return Ok(Taken { exclusive: bytes, shared: 0, through: true, inodes, by: "project" });
+            return Ok(Taken {
+                exclusive: bytes,
+                shared: 0,
+                through: true,
+                inodes,
+                used: None,
+                by: "project",
+            });
         }
     }
     let space = tree::shares(&store)?;
@@ -59,6 +68,7 @@ pub fn taken(root: &Root, sliver: &Sliver, groups: Option<&mut Groups>) -> Resul
         through: sliver.backend.reads_base() || sliver.backend.grows_image(),
         // Those in an image are not seen here.
         inodes: Some(space.inodes).filter(|_| !sliver.has_image()),
+        used: None,
         by: if sliver.has_image() { "image" } else { "walk" },
     })
 }

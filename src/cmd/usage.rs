@@ -161,13 +161,14 @@ fn fill(
     let kept = sweep::kept_store(root, &row.name);
     row.kept = if kept.exists() { Some(tree::space(&kept)?) } else { None };
     let groups = if views.is_some() { None } else { Some(groups) };
-    let Taken { exclusive, shared, through, inodes, by } = usage::taken(root, &sliver, groups)?;
+    let Taken { exclusive, shared, through, inodes, used, by } = usage::taken(root, &sliver, groups)?;
     (row.exclusive, row.shared, row.inodes, row.by) = (Some(exclusive), Some(shared), inodes, Some(by));
     if let Some(Limit { bytes, means, .. }) = quota::limit(root, &sliver) {
         (row.limit, row.means) = (Some(bytes), Some(means));
-        row.used = Some(match means {
-            Means::Image | Means::Seed | Means::Qgroup | Means::Project => quota::used(root, &sliver)?,
-            Means::Soft => exclusive.saturating_add(shared),
+        row.used = Some(match (means, used) {
+            (Means::Soft, _) => exclusive.saturating_add(shared),
+            (Means::Qgroup, Some(used)) => used,
+            _ => quota::used(root, &sliver)?,
         });
     }
     let at = match bases.iter().position(|(base, ..)| base.name == sliver.base) {
@@ -234,6 +235,15 @@ fn bar(part: u64, whole: u64) -> String {
     bar
 }
 
+/// The bar of a sliver: of its limit, with the percents, or beside the largest of all.
+fn shown(own: u64, limit: Option<u64>, largest: u64) -> String {
+    let bar = bar(own, limit.unwrap_or(largest));
+    match limit {
+        Some(limit) => format!("{bar} {}%", percent(own, limit)),
+        None => bar,
+    }
+}
+
 fn print(sheet: &Sheet) -> Result<()> {
     let terminal = is_terminal(1);
     let limited = sheet.slivers.iter().any(|row| row.limit.is_some());
@@ -249,7 +259,6 @@ fn print(sheet: &Sheet) -> Result<()> {
     }
     for row in &sheet.slivers {
         let own = row.used.or(row.exclusive).unwrap_or(0);
-        let share = row.limit.map(|limit| format!(" {}%", percent(own, limit))).unwrap_or_default();
         let soft = if row.means.is_some_and(|means| !means.is_hard()) { " (soft)" } else { "" };
         table.row(&[
             row.name.as_str(),
@@ -263,7 +272,7 @@ fn print(sheet: &Sheet) -> Result<()> {
             &(size(row.limit) + soft),
             &size(row.kept),
             &size(row.compact),
-            &(bar(own, row.limit.unwrap_or(largest)) + &share),
+            &if terminal { shown(own, row.limit, largest) } else { String::new() },
         ]);
     }
     if !sheet.slivers.is_empty() {

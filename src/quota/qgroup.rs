@@ -43,10 +43,15 @@ pub fn enable(folder: &Path) -> Result<()> {
     need(folder).map_err(|err| err.way_out("turn those off first: btrfs quota disable"))
 }
 
+/// The number of the qgroup that has the limit of a subvolume.
+pub const fn limited(subvolume: u64) -> u64 {
+    1 << 48 | subvolume
+}
+
 /// The number of a subvolume, and of the qgroup that has its limit.
 fn ids(subvolume: &Path) -> Result<(u64, u64)> {
     let id = btrfs::subvolume(tree::open(subvolume)?).at("look at the subvolume", subvolume)?;
-    Ok((id, 1 << 48 | id))
+    Ok((id, limited(id)))
 }
 
 /// Limits a subvolume with all that is made below it.

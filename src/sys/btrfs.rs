@@ -201,9 +201,12 @@ pub fn qgroup_bytes(dir: impl AsFd, id: u64) -> nix::Result<u64> {
     quota_item(dir.as_fd(), QGROUP_INFO, id, 8)
 }
 
-/// Those of them that no other qgroup references; with simple quotas the same.
-pub fn qgroup_exclusive(dir: impl AsFd, id: u64) -> nix::Result<u64> {
-    quota_item(dir.as_fd(), QGROUP_INFO, id, 24)
+/// Hands on each qgroup's number with the bytes that it references, and those of them that no other one references; with simple quotas
+/// the same. The numbers ascend.
+pub fn qgroups(dir: impl AsFd, take: &mut dyn FnMut(u64, [u64; 2])) -> nix::Result<()> {
+    quota_items(dir.as_fd(), QGROUP_INFO, 0, u64::MAX, &mut |id, item| {
+        take(id, [number(item, 8).unwrap_or(0), number(item, 24).unwrap_or(0)]);
+    })
 }
 
 /// Are there subvolumes in the one that `dir` lies in? ENOTTY before Linux 4.18.
@@ -221,26 +224,55 @@ pub fn has_subvolumes(dir: impl AsFd) -> nix::Result<bool> {
 
 /// A number in an item of the quota tree.
 fn quota_item(dir: BorrowedFd<'_>, kind: u32, id: u64, at: usize) -> nix::Result<u64> {
-    // `struct btrfs_ioctl_search_args`: 4096 bytes, a key of 104 before what is found: a header of 32, and the item.
+    let mut found = None;
+    quota_items(dir, kind, id, id, &mut |_, item| found = number(item, at))?;
+    found.ok_or(Errno::ENOENT)
+}
+
+/// What lies on the disk is little endian.
+fn number(item: &[u8], at: usize) -> Option<u64> {
+    item.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
+/// Hands on the items of a kind in the quota tree with their numbers, which ascend: as many with each call as 4096 bytes hold.
+fn quota_items(
+    dir: BorrowedFd<'_>,
+    kind: u32,
+    mut first: u64,
+    last: u64,
+    take: &mut dyn FnMut(u64, &[u8]),
+) -> nix::Result<()> {
+    // `struct btrfs_ioctl_search_args`: 4096 bytes, a key of 104 before what is found: a header of 32 for each, and the item.
     let mut args = [0u8; 4096];
-    let mut put = |at: usize, bytes: &[u8]| {
-        if let Some(to) = args.get_mut(at..at + bytes.len()) {
-            to.copy_from_slice(bytes);
+    loop {
+        let mut put = |at: usize, bytes: &[u8]| {
+            if let Some(to) = args.get_mut(at..at + bytes.len()) {
+                to.copy_from_slice(bytes);
+            }
+        };
+        put(0, &QUOTA_TREE.to_ne_bytes());
+        put(24, &first.to_ne_bytes());
+        put(32, &last.to_ne_bytes());
+        put(48, &u64::MAX.to_ne_bytes());
+        put(56, &kind.to_ne_bytes());
+        put(60, &kind.to_ne_bytes());
+        put(64, &u32::MAX.to_ne_bytes());
+        let request = nix::request_code_readwrite!(TYPE, 17, size_of_val(&args));
+        // SAFETY: BTRFS_IOC_TREE_SEARCH reads and writes 4096 bytes, which outlive the call.
+        Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), request, &raw mut args) })?;
+        let here = |at: usize| args.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        let found = here(64).unwrap_or(0);
+        let (mut at, mut more) = (104, found > 0);
+        for _ in 0..found {
+            let id = args.get(at + 16..).and_then(|bytes| bytes.first_chunk());
+            let (Some(id), Some(length)) = (id, here(at + 28)) else { return Err(Errno::EIO) };
+            let (id, begin) = (u64::from_ne_bytes(*id), at + 32);
+            at = begin + length as usize;
+            take(id, args.get(begin..at).ok_or(Errno::EIO)?);
+            (first, more) = (id.wrapping_add(1), id < last);
         }
-    };
-    put(0, &QUOTA_TREE.to_ne_bytes());
-    put(24, &id.to_ne_bytes());
-    put(32, &id.to_ne_bytes());
-    put(48, &u64::MAX.to_ne_bytes());
-    put(56, &kind.to_ne_bytes());
-    put(60, &kind.to_ne_bytes());
-    put(64, &1u32.to_ne_bytes());
-    let request = nix::request_code_readwrite!(TYPE, 17, size_of_val(&args));
-    // SAFETY: BTRFS_IOC_TREE_SEARCH reads and writes 4096 bytes, which outlive the call.
-    Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), request, &raw mut args) })?;
-    let found =
-        args.get(64..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-    let item = args.get(136 + at..).and_then(|bytes| bytes.first_chunk());
-    // What lies on the disk is little endian.
-    item.filter(|_| found > 0).map(|bytes| u64::from_le_bytes(*bytes)).ok_or(Errno::ENOENT)
+        if !more {
+            return Ok(());
+        }
+    }
 }

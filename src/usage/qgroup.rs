@@ -1,5 +1,6 @@
 //! What Btrfs's quota groups count of a subvolume, where somebody has enabled them: nothing has to be walked then.
 
+use crate::quota::qgroup::limited;
 use crate::sys::btrfs;
 use crate::tree::Dir;
 
@@ -16,31 +17,54 @@ pub struct Counted {
     pub referenced: u64,
     /// Those of them that no other subvolume uses; with simple quotas those that it wrote.
     pub exclusive: u64,
+    /// Bytes of its limit that are used, where a group of its own has that.
+    pub used: Option<u64>,
     /// Simple quotas, which do not know what it shares.
     pub simple: bool,
 }
 
-/// The groups of the disk of the stores; what their status says is asked for once.
+/// The groups of the disk of the stores. All are read at once: to ask for each takes a search of its own.
 #[derive(Default)]
-pub struct Groups(Option<u64>);
+pub struct Groups(Option<Known>);
+
+struct Known {
+    flags: u64,
+    /// By their numbers, which ascend.
+    groups: Vec<(u64, [u64; 2])>,
+}
+
+impl Known {
+    /// Of a disk whose groups are nothing to be relied upon, none are known.
+    fn read(disk: &Dir) -> Self {
+        // Where there are no quotas, there is nothing that could have flags.
+        let flags = btrfs::quota_flags(disk).unwrap_or(0);
+        let mut groups = Vec::new();
+        if flags & (ON | RESCAN | INCONSISTENT) == ON {
+            let read = btrfs::qgroups(disk, &mut |id, bytes| groups.push((id, bytes)));
+            if read.is_err() {
+                groups.clear();
+            }
+        }
+        Self { flags, groups }
+    }
+
+    fn group(&self, id: u64) -> Option<[u64; 2]> {
+        let at = self.groups.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.groups.get(at).map(|(_, bytes)| *bytes)
+    }
+}
 
 impl Groups {
     /// Asks for a subvolume by its open root. None where there is nothing to be relied upon: no groups, or inconsistent ones, or a kernel
     /// that does not say whether other subvolumes lie in it (before 4.18), which have groups of their own.
     pub fn of(&mut self, subvolume: &Dir) -> Option<Counted> {
-        let flags = match self.0 {
-            Some(flags) => flags,
-            // Where there are no quotas, there is nothing that could have flags.
-            None => *self.0.insert(btrfs::quota_flags(subvolume).unwrap_or(0)),
-        };
-        if flags & (ON | RESCAN | INCONSISTENT) != ON || btrfs::has_subvolumes(subvolume).ok()? {
+        let known = self.0.get_or_insert_with(|| Known::read(subvolume));
+        let id = btrfs::subvolume(subvolume).ok()?;
+        let [referenced, exclusive] = known.group(id)?;
+        if btrfs::has_subvolumes(subvolume).ok()? {
             return None;
         }
-        let id = btrfs::subvolume(subvolume).ok()?;
-        Some(Counted {
-            referenced: btrfs::qgroup_bytes(subvolume, id).ok()?,
-            exclusive: btrfs::qgroup_exclusive(subvolume, id).ok()?,
-            simple: flags & SIMPLE != 0,
-        })
+        let used = known.group(limited(id)).map(|[referenced, _]| referenced);
+        Some(Counted { referenced, exclusive, used, simple: known.flags & SIMPLE != 0 })
     }
 }
