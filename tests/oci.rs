@@ -39,12 +39,9 @@ fn edit(view: &Path) {
     ).arg("sh").arg(view));
 }
 
-/// A tree's listing, but for the numbers of names: an overlay counts those of the base, deleted or not. Which of the names are one
-/// file is told.
+/// A tree's listing, but for the numbers of names.
 fn listed(view: &Path) -> String {
-    let count = |word: &&str| word.strip_prefix('n').is_none_or(|n| n.parse::<u32>().is_err());
-    let line = |line: &str| line.split(' ').filter(count).collect::<Vec<_>>().join(" ");
-    listing::of(view, true).lines().map(line).collect::<Vec<_>>().join("\n")
+    listing::uncounted(&listing::of(view, true))
 }
 
 /// The view's listing, with the sliver mounted for it.

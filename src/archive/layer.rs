@@ -1,7 +1,7 @@
 //! Unpacks a layer: an OCI image layer, or the dump of an overlayfs store.
 //!
 //! What comes out is a store of aufs's: OCI has its whiteouts from there. Its folders that the layer does not name are marked
-//! ([`super::is_unnamed`]).
+//! ([`super::is_unnamed`]). Where a whiteout's own name would be too long, a socket has the name that it hides: no archive holds any.
 
 use std::ffi::{CStr, CString};
 
@@ -14,7 +14,10 @@ use super::stream::Stream;
 use super::unpack::{Policy, Unpack};
 use crate::error::Result;
 use crate::layer::{OPAQUE, TARGET, WH};
-use crate::tree::{Dir, Kind, Meta, SELF, Step, Walk, c_name, sys};
+use crate::tree::{Dir, Kind, Meta, SELF, Stat, Step, Walk, c_name, sys};
+
+/// Bytes of a name, on each disk that a base may lie on.
+const NAME_MAX: usize = 255;
 
 /// What was unpacked.
 #[derive(Clone, Copy, Debug)]
@@ -66,18 +69,29 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
                 return Err(refuse(path, "is a whiteout of no name"));
             }
         }
-        if matches!(&member.what, What::Link(target) if target == TARGET) && dump != Some(false) {
+        let gone = name.to_bytes().strip_prefix(WH).unwrap_or(name.to_bytes());
+        let dumped = dump != Some(false) && matches!(&member.what, What::Link(target) if target == TARGET);
+        if dumped {
             if kind == Some(false) {
                 return Err(refuse(path, "is a whiteout of overlayfs, beside others of OCI")
                     .way_out("say which they are: --format oci, or --format overlayfs"));
             }
             kind = Some(true);
+        }
+        let long = gone.len() + WH.len() > NAME_MAX;
+        if dumped || long && is_mark(name) {
+            let gone = c_name(gone)?;
+            // What the layer has by the name needs no whiteout: see `settle`.
+            let there = |stat: Stat| stat.kind != Kind::Dir;
+            if long && to.enter(parents, path)?.way.here().stat_at(&gone).is_ok_and(there) {
+                continue;
+            }
             let mut mark: Vec<u8> =
                 parents.iter().flat_map(|part| [part.to_bytes(), b"/"].concat()).collect();
-            mark.extend_from_slice(WH);
-            mark.extend_from_slice(name.to_bytes());
-            let mark = Member { path: mark, what: What::File(0, None), meta: Meta::default() };
-            to.member(&mark, &mut reader)?;
+            mark.extend_from_slice(if long { b"" } else { WH });
+            mark.extend_from_slice(gone.to_bytes());
+            let what = if long { What::Node(Kind::Socket, (0, 0)) } else { What::File(0, None) };
+            to.member(&Member { path: mark, what, meta: Meta::default() }, &mut reader)?;
             continue;
         }
         to.member(&member, &mut reader)?;
@@ -138,7 +152,7 @@ fn left(dir: &Dir, name: &CStr, above: bool) -> nix::Result<()> {
     let mut marks = is_unnamed(&dir.stat_at(name)?);
     if marks {
         inside.each_name(&mut |name| {
-            marks = name.to_bytes().starts_with(WH);
+            marks = name.to_bytes().starts_with(WH) || inside.stat_at(name)?.kind == Kind::Socket;
             Ok(marks)
         })?;
     }

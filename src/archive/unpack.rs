@@ -51,7 +51,7 @@ pub fn unpack(from: &mut dyn Stream, root: &Dir, policy: Policy) -> Result<u64> 
 pub(super) struct Folder {
     path: Vec<CString>,
     /// The way to it, which the next one may have a part of in common.
-    way: Chain,
+    pub(super) way: Chain,
     /// Its time before we wrote into it.
     before: Time,
     /// It would hand a default ACL down to what is made in it.
@@ -206,7 +206,7 @@ impl<'a> Unpack<'a> {
     }
 
     /// Makes `parts` the current folder.
-    fn enter(&mut self, parts: &[CString], path: &[u8]) -> Result<&Folder> {
+    pub(super) fn enter(&mut self, parts: &[CString], path: &[u8]) -> Result<&Folder> {
         if self.folder.as_ref().is_none_or(|folder| folder.path != parts) {
             // From where the two ways part. In a living tree a link on the way may be another one by now.
             let way = match self.leave()?.filter(|_| self.policy != Policy::Beneath) {

@@ -230,6 +230,13 @@ fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> 
         if folder && enter {
             times.push(now);
         }
+        // It stands for a whiteout: see `archive::unpack_layer`.
+        let entry = match entry.node {
+            Some(node) if node.stat.kind == Kind::Socket => {
+                Entry { change: Change::Delete, node: None, ..entry }
+            }
+            _ => entry,
+        };
         let stat = unnamed(&entry, time);
         let entry = named(entry, stat.as_ref());
         writer.take(&if enter { Seen::Entry(entry) } else { Seen::Leave(entry) })?;

@@ -18,6 +18,14 @@ pub fn of(tree: &Path, folder_times: bool) -> String {
     lines.join("\n")
 }
 
+/// A listing without the numbers of names: an overlay counts those of the base, deleted or not, and fuse-overlayfs some of them. Which
+/// of the names are one file is told.
+pub fn uncounted(listing: &str) -> String {
+    let count = |word: &&str| word.strip_prefix('n').is_none_or(|n| n.parse::<u32>().is_err());
+    let line = |line: &str| line.split(' ').filter(count).collect::<Vec<_>>().join(" ");
+    listing.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
 fn add(
     top: &Path,
     path: &Path,
