@@ -74,7 +74,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
         ))
         .way_out("put it back, from a copy or another node"));
     }
-    let ground = Ground { root, base, kind: sliver.backend, features, image: sliver.has_image() };
+    let ground = Ground { root, base, kind: sliver.backend, features, limit: sliver.quota };
     steps.extend([Step::CreateDir(root.container(name)), Step::CreateDir(view.clone())]);
     if stands_on_image(root, sliver, base) {
         steps.extend(ground.image(&MountInfo::of_self()?));

@@ -14,6 +14,7 @@ use crate::mount::fuse;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{MountCall, Step};
 use crate::mount::seed;
+use crate::quota::{Limit, Means, by, image};
 use crate::sys::btrfs;
 use crate::tree::{self, Content};
 
@@ -27,14 +28,14 @@ pub struct Ground<'a> {
     pub kind: Kind,
     /// The options that the kernel knows for it.
     pub features: Features,
-    /// The layers lie in the store's image, which is mounted.
-    pub image: bool,
+    /// What limits the sliver: by an image, its layers lie in that, which is mounted.
+    pub limit: Option<Limit>,
 }
 
 impl Ground<'_> {
     /// The layers of the store folder `.store/STORE`.
     fn layers(&self, store: &str) -> Layers {
-        let image = if self.image { "/quota" } else { "" };
+        let image = if by(self.limit, Means::Image).is_some() { "/quota" } else { "" };
         Layers::new(&self.lower(), &format!(".store/{store}{image}"))
     }
 
@@ -66,6 +67,23 @@ impl Ground<'_> {
         vec![Step::CreateDir(target.clone()), Step::MountImage { fstype, image, target }]
     }
 
+    /// The steps that make the folder of a new store, for its limit, and the folder that it is to be filled in. An image is made
+    /// `sparse`, or laid out.
+    pub fn begin(&self, store: &Path, sparse: bool) -> (Vec<Step>, PathBuf) {
+        let mut steps = vec![Step::CreateDir(store.to_owned())];
+        match self.limit {
+            Some(Limit { means: Means::Image, bytes, .. }) => {
+                steps.extend(image::make_steps(store, bytes, sparse));
+                return (steps, store.join(image::POINT));
+            }
+            Some(Limit { means: Means::Project, project, .. }) => {
+                steps.push(Step::JoinProject(store.to_owned(), project));
+            }
+            _ => {}
+        }
+        (steps, store.to_owned())
+    }
+
     /// The steps that fill the folder of a new store, with the base's image mounted. `size` is the limit of a store that is an
     /// image. In the private mount namespace that they are made for, `target` is a free mount point.
     pub fn make(&self, store: &Path, size: Option<u64>, target: &Path) -> Vec<Step> {
@@ -77,7 +95,11 @@ impl Ground<'_> {
         let (from, to) = (tree, store.join("tree"));
         match self.kind {
             Kind::Union(union) => layers(from, store, union.caps().work_dir),
-            Kind::BtrfsSnapshot => vec![Step::Snapshot(from, to)],
+            Kind::BtrfsSnapshot => {
+                let limit =
+                    by(self.limit, Means::Qgroup).map(|limit| Step::LimitTree(to.clone(), limit.bytes));
+                std::iter::once(Step::Snapshot(from, to)).chain(limit).collect()
+            }
             Kind::BtrfsSeed => vec![Step::GrowSeed {
                 seed: self.base.content(self.root),
                 store: store.join(seed::STORE),

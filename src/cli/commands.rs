@@ -194,7 +194,7 @@ pub static PROGRAM: Spec = group(
             "Write a sliver's store anew, for another backend. The old one is kept until the sliver is mounted.",
             0,
             &[UNMOUNTED],
-            &[TO, SIZE, UNDO, FORMAT, BASE, STORE, OUT, DRY_RUN, JSON],
+            &[TO, SIZE, MEANS, UNDO, FORMAT, BASE, STORE, OUT, DRY_RUN, JSON],
         ),
         one(
             Command::Rebase,

@@ -10,9 +10,10 @@ use crate::backend::features::Features;
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
-use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::catalog::{Mounted, Root, Sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::layers::Layers;
+use crate::cmd::quota::limit as set_limit;
 use crate::cmd::replace::{self, Keep};
 use crate::cmd::{Ctx, create, offline, print_plan};
 use crate::config::AUTO;
@@ -25,7 +26,7 @@ use crate::mount::plan::{Rewrite, Step};
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out;
-use crate::quota;
+use crate::quota::{self, Limit, Means, image};
 use crate::size::Size;
 use crate::sys::statfs;
 use crate::tree;
@@ -59,7 +60,8 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             let _lock = root.lock_sliver(name)?;
             let sliver = Sliver::load(&root, name)?;
             let size = args.size.parse(Size::parse)?.map(|size| size.0);
-            convert(&root, &sliver, to, size, args.dry_run, args.json)?
+            let means = args.means.parse(quota::parse_mode)?.flatten();
+            convert(&root, &sliver, to, (size, means), args.dry_run, args.json)?
         }
         _ => {
             return Err(Error::usage("say what to convert, and to what").way_out(
@@ -118,7 +120,7 @@ fn convert(
     root: &Root,
     sliver: &Sliver,
     to: Choice,
-    size: Option<u64>,
+    (size, means): (Option<u64>, Option<Means>),
     dry_run: bool,
     quiet: bool,
 ) -> Result<Report> {
@@ -145,19 +147,24 @@ fn convert(
         }
         return Ok(report);
     }
-    quota::refuse_limited(sliver)?;
+    // The limit stays, by what its kind is kept to it.
+    let limit = sliver.quota.map(|limit| set_limit(root, name, to, (means, Some(limit)), limit.bytes));
+    let limit = limit.transpose().map_err(|err| {
+        err.way_out(format!("take the limit off: sliverfs quota {name} none; or name what keeps it: --means"))
+    })?;
+    let size = size.or(quota::by(limit, Means::Seed).map(|limit| limit.bytes));
     create::check_kind(to, &base, size)?;
     offline::refuse(root, name, Some(sliver.backend))?;
     statfs::refuse_read_only(&root.stores())?;
     let kept = replace::kept(root, sliver)?;
-    let plan = Plan::new(root, sliver, &base, to, size)?;
     // The one that was mounted last stays the one that is kept.
     let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
     let publish = replace::publish(root, name, keep);
     if dry_run && !quiet {
-        print_plan(&plan.look)?;
-        print_plan(&plan.make)?;
-        print_plan(&publish)?;
+        let plan = Plan::new(root, sliver, &base, to, (size, quota::renew(root, limit, true)?))?;
+        for steps in [&plan.look, &plan.make, &replace::last_steps(root, &plan.record)?, &publish] {
+            print_plan(steps)?;
+        }
     }
     if !dry_run {
         offline::settle(root, sliver)?;
@@ -168,11 +175,13 @@ fn convert(
     }
     let looked = private::beside(root.path(), || {
         // Planned in there, too: nobody can let go of a base's image that this namespace has.
-        let plan = Plan::new(root, sliver, &base, to, size)?;
+        let plan = Plan::new(root, sliver, &base, to, (size, quota::renew(root, limit, dry_run)?))?;
         exec::run(&plan.look)?;
         let looked = plan.survey()?;
         if !dry_run {
-            exec::run(&plan.make)?;
+            exec::run(&plan.make)
+                .and_then(|()| replace::finish(root, &plan.record))
+                .map_err(|err| replace::full(&plan.record, err))?;
         }
         json::write(&looked)
     })
@@ -211,6 +220,8 @@ struct Plan {
     /// What must be there to look at the old one; it changes nothing on the disk.
     look: Vec<Step>,
     make: Vec<Step>,
+    /// The record of the new store, which ends it.
+    record: Sliver,
     work: Rewrite,
     /// The layers can be looked at before the new store is begun.
     open: bool,
@@ -218,14 +229,23 @@ struct Plan {
 
 impl Plan {
     /// In a private mount namespace, where folders of the new store serve as mount points.
-    fn new(root: &Root, sliver: &Sliver, base: &Base, to: Kind, size: Option<u64>) -> Result<Self> {
+    fn new(
+        root: &Root,
+        sliver: &Sliver,
+        base: &Base,
+        to: Kind,
+        (size, limit): (Option<u64>, Option<Limit>),
+    ) -> Result<Self> {
         let name = &sliver.name;
-        let stage = sweep::new_store(root, name);
-        let ground = |kind| Ground { root, base, kind, features: Features::default(), image: false };
-        let (old, new) = (ground(sliver.backend), ground(to));
+        let (stored, stage) = (root.store(name), sweep::new_store(root, name));
+        let ground = |kind, limit| Ground { root, base, kind, features: Features::default(), limit };
+        let (old, new) = (ground(sliver.backend, sliver.quota), ground(to, limit));
         let grows = sliver.backend.grows_image() || to.grows_image();
         let mut look = Vec::new();
-        let mut make = vec![Step::CreateDir(stage.clone())];
+        if sliver.has_image() {
+            look.extend(image::mount_steps(&stored, Format::of(sliver.backend)));
+        }
+        let (mut make, inner) = new.begin(&stage, image::is_sparse(&stored));
         let mut clear = Vec::new();
         let mut mount_point = |make: &mut Vec<Step>, name: &str| {
             let dir = stage.join(name);
@@ -250,16 +270,16 @@ impl Plan {
         } else {
             look.extend(old.image(&MountInfo::of_self()?));
         }
-        let mut from = root.store(name).join(layer(sliver.backend));
+        let mut from = image::content(&stored).join(layer(sliver.backend));
         if sliver.backend.grows_image() {
             from = mount_point(&mut make, ".from");
             make.extend(old.mount(name.as_str(), &from)?);
         }
-        let mut into = stage.join(layer(to));
+        let mut into = inner.join(layer(to));
         if to.grows_image() {
             into = mount_point(&mut make, ".into");
         }
-        make.extend(new.make_of(tree.clone(), &stage, size, &into));
+        make.extend(new.make_of(tree.clone(), &inner, size, &into));
         if to.grows_image() {
             make.extend(new.mount(&format!(".new.{name}"), &into)?);
         }
@@ -280,13 +300,10 @@ impl Plan {
         let record = Sliver {
             backend: to,
             converted: sliver.converted.saturating_add(1),
-            // A seed's size is none of what is written from it.
-            quota: sliver.quota.filter(|limit| limit.means != quota::Means::Seed),
+            quota: limit,
             ..sliver.clone()
         };
-        make.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?));
-        make.push(Step::SyncDisk(stage));
-        Ok(Self { look, make, work, open: !grows })
+        Ok(Self { look, make, record, work, open: !grows })
     }
 
     fn survey(&self) -> Result<Looked> {
@@ -374,7 +391,7 @@ pub fn settle(
         _ => Choice::Auto,
     };
     log::warn!("{lacks}: it is converted");
-    let report = convert(root, &sliver, to, None, dry_run, quiet)?;
+    let report = convert(root, &sliver, to, (None, None), dry_run, quiet)?;
     if let Some(kept) = &report.kept_store {
         log::info!("`{name}` is converted to {}; the old store is in {}", report.to, kept.display());
     }

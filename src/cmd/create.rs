@@ -20,7 +20,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, image, project, qgroup};
+use crate::quota::{self, Limit, Means, project};
 use crate::size::Size;
 use crate::sys::{file, statfs};
 use crate::view;
@@ -105,19 +105,21 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
             let base = Base::load(root, wanted.base)?;
             statfs::refuse_read_only(&root.stores())?;
             let kind = choose(root, wanted.backend, &base, dry_run)?;
-            let mut limit = wanted.quota.map(|bytes| Limit::new(kind, wanted.means, bytes)).transpose()?;
-            let of_seed = limit.filter(|limit| limit.means == Means::Seed).map(|limit| limit.bytes);
+            let limit = wanted.quota.map(|bytes| Limit::new(kind, wanted.means, bytes)).transpose()?;
+            let of_seed = quota::by(limit, Means::Seed).map(|limit| limit.bytes);
             check_kind(kind, &base, wanted.size.or(of_seed))?;
             if let Some(limit) = limit {
                 admission::admit(root, wanted.policy, name, limit)?;
             }
             let data = wanted.data.map(real_file).transpose()?;
-            if let Some(limit) = limit.as_mut().filter(|limit| limit.means == Means::Project) {
+            if quota::by(limit, Means::Project).is_some() {
                 project::warn();
-                limit.project = project::claim(root, limit.bytes, dry_run)?;
             }
             promised = limit;
-            let stage = || stage(root, wanted, (&base, kind, limit), data.as_deref(), &make);
+            let stage = || {
+                let limit = quota::renew(root, limit, dry_run)?;
+                stage(root, wanted, (&base, kind, limit), data.as_deref(), &make)
+            };
             if dry_run {
                 planned = stage()?;
             } else {
@@ -125,7 +127,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
                 view::free_seed(root, kind, &base.name)?;
                 // Planned in there, too: nobody can let go of a base's image that this namespace has.
                 private::run(root.path(), || exec::run(&stage()?).map(|()| Vec::new()))
-                    .inspect_err(|_| left_over(root, name, promised))?;
+                    .inspect_err(|_| left_over(root, name))?;
             }
             // The store first: a container without one would not start, one without a configuration is completed.
             let mut publish = vec![Step::Rename(sweep::new_store(root, name), root.store(name))];
@@ -145,7 +147,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
                         promised.map_or(Ok(()), |limit| admission::admit(root, wanted.policy, name, limit))
                     })
                     .and_then(|()| exec::run(&publish))
-                    .inspect_err(|_| left_over(root, name, promised))?;
+                    .inspect_err(|_| left_over(root, name))?;
             }
         }
     }
@@ -165,8 +167,7 @@ pub(super) fn same_base(made_of: &Base, now: &Base) -> Result<()> {
 
 /// Removes a staged store, and LXC's folder where it has no configuration yet; a failure of that is told, and what is left is
 /// removed by the next `create`.
-fn left_over(root: &Root, name: &Name, limit: Option<Limit>) {
-    project::free(root, limit);
+fn left_over(root: &Root, name: &Name) {
     if let Err(err) = sweep::all(root, name) {
         log::warn!("{err}");
     }
@@ -255,30 +256,17 @@ fn stage(
     // In the private mount namespace any folder serves as a mount point.
     let target = root.run().join("mounted");
     let stage = sweep::new_store(root, name);
-    let in_image = limit.filter(|limit| limit.means == Means::Image);
-    let ground =
-        Ground { root, base, kind, features: probe::features(root, kind)?, image: in_image.is_some() };
-    let mut steps = vec![Step::CreateDir(stage.clone())];
-    if let Some(limit) = limit.filter(|limit| limit.means == Means::Project) {
-        steps.push(Step::JoinProject(stage.clone(), limit.project));
-    }
-    steps.extend(ground.image(&MountInfo::of_self()?));
-    let mut inner = stage.clone();
-    if let Some(limit) = in_image {
-        steps.extend(image::make_steps(&stage, limit.bytes, wanted.policy.overcommits()));
-        inner = stage.join(image::POINT);
-    }
+    let ground = Ground { root, base, kind, features: probe::features(root, kind)?, limit };
+    let mut steps = ground.image(&MountInfo::of_self()?);
+    let (begin, inner) = ground.begin(&stage, wanted.policy.overcommits());
+    steps.extend(begin);
     steps.extend(ground.make(&inner, wanted.size.or(limit.map(|limit| limit.bytes)), &target));
-    if let Some(limit) = limit.filter(|limit| limit.means == Means::Qgroup) {
-        qgroup::need(&root.stores())?;
-        steps.push(Step::LimitTree(stage.join("tree"), limit.bytes));
-    }
     if let Some(data) = data {
         steps.extend(ground.mount(&format!(".new.{name}"), &target)?);
         steps.push(Step::Unpack(data.to_owned(), target.clone()));
         steps.push(Step::Unmount(target));
     }
-    if ground.image {
+    if inner != stage {
         steps.push(Step::Unmount(inner));
     }
     let record = Sliver {

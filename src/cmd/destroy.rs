@@ -14,7 +14,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, seed};
 use crate::name::Name;
 use crate::out::escape;
-use crate::quota::{image, project};
+use crate::quota::image;
 use crate::sys::statfs;
 
 /// Destroys a sliver that is alive nowhere. It is hidden by a rename before anything of it is removed.
@@ -39,8 +39,6 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         return lock.remove();
     }
     offline::refuse(root, name, store)?;
-    // A crash may have left it mounted.
-    image::release(&root.store(name))?;
     refuse_mounts_in(&[root.store(name), root.container(name), sweep::new_store(root, name)])?;
     statfs::refuse_read_only(&root.stores())?;
     let (hide, mut remove) = steps(root, name, store.is_some(), container);
@@ -52,7 +50,6 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         print_plan(&hide)?;
         return print_plan(&remove);
     }
-    let limit = Sliver::find(root, name).ok().flatten().and_then(|sliver| sliver.quota);
     // What a crash left of a sliver of this name would be in the way.
     sweep::removed(root, name)?;
     {
@@ -60,7 +57,6 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         exec::run(&hide)?;
     }
     Mounted::forget(root, name)?;
-    project::free(root, limit);
     exec::run(&remove)?;
     // A store that was kept from before a conversion, and one that came to nothing.
     sweep::all(root, name)?;

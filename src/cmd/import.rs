@@ -11,7 +11,7 @@ use crate::archive::{self, Content, is_stdin, is_unnamed, unpack_layer};
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
-use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::catalog::{Mounted, Root, Sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep};
 use crate::cmd::{offline, print_plan};
@@ -22,7 +22,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::out::{Progress, escape};
-use crate::quota;
+use crate::quota::{self, image};
 use crate::sys::statfs;
 use crate::tree::{self, Kind, Stat, Time, shown};
 use crate::view;
@@ -41,7 +41,6 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     };
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
-    quota::refuse_limited(&sliver)?;
     let base = Base::load(root, &sliver.base)?;
     view::check_base(&sliver, &base)?;
     offline::refuse(root, name, Some(sliver.backend))?;
@@ -51,10 +50,10 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     if !is_stdin(source) {
         fs::metadata(source).at("look at", source)?;
     }
-    let import = Import {
+    let mut import = Import {
         root,
         sliver: &sliver,
-        ground: Ground { root, base: &base, kind: sliver.backend, features, image: false },
+        ground: Ground { root, base: &base, kind: sliver.backend, features, limit: sliver.quota },
         stage: sweep::new_store(root, name),
         target: root.run().join("mounted"),
     };
@@ -69,7 +68,8 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
             import.refuse_changes()?;
         }
         if !args.dry_run {
-            import.stage(source, dump)?;
+            import.ground.limit = quota::renew(root, sliver.quota, false)?;
+            import.stage(source, dump).map_err(|err| replace::full(&sliver, err))?;
         }
         Ok(Vec::new())
     })
@@ -86,6 +86,9 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     sweep::told(sweep::drop_kept(root, name));
     Ok(())
 }
+
+/// The folder of the layer as it was unpacked, in the new store's.
+const LAYER: &str = "layer";
 
 struct Import<'a> {
     root: &'a Root,
@@ -106,14 +109,17 @@ impl Import<'_> {
         }
     }
 
-    /// What makes the new store without the layer.
-    fn make(&self) -> Result<Vec<Step>> {
-        let mut steps = vec![Step::CreateDir(self.stage.clone())];
-        steps.extend(self.ground.make(&self.stage, self.sliver.limit(self.root), &self.target));
+    /// What makes the new store without the layer, and where what it is filled with goes.
+    fn make(&self) -> Result<(Vec<Step>, PathBuf)> {
+        let (mut steps, into) =
+            self.ground.begin(&self.stage, image::is_sparse(&self.root.store(&self.sliver.name)));
+        // Before the folder is put into a project: the layer is none of what is limited.
+        steps.insert(1, Step::CreateDir(self.stage.join(LAYER)));
+        steps.extend(self.ground.make(&into, self.sliver.limit(self.root), &self.target));
         if self.sliver.backend.grows_image() {
             steps.extend(self.ground.mount(&format!(".new.{}", self.sliver.name), &self.target)?);
         }
-        Ok(steps)
+        Ok((steps, self.inner(&into)))
     }
 
     /// What puts the new store in the place of the old one, which is not kept.
@@ -122,12 +128,12 @@ impl Import<'_> {
     }
 
     fn plan(&self, source: &Path) -> Result<()> {
-        let mut steps = self.make()?;
-        steps.push(Step::Unpack(source.to_owned(), self.inner(&self.stage)));
+        let (mut steps, inner) = self.make()?;
+        steps.push(Step::Unpack(source.to_owned(), inner));
         if self.sliver.backend.grows_image() {
             steps.push(Step::Unmount(self.target.clone()));
         }
-        steps.push(Step::SyncDisk(self.stage.clone()));
+        steps.extend(replace::last_steps(self.root, self.sliver)?);
         steps.extend(self.publish());
         steps.push(Step::RemoveTree(self.stage.clone()));
         print_plan(&steps)
@@ -142,7 +148,11 @@ impl Import<'_> {
                 .way_out(way_out));
         }
         let format = Format::of(self.sliver.backend);
-        let store = tree::open(&self.inner(&self.root.store(name)))?;
+        let stored = self.root.store(name);
+        if self.sliver.has_image() {
+            exec::run(&image::mount_steps(&stored, format))?;
+        }
+        let store = tree::open(&self.inner(&image::content(&stored)))?;
         let mut changes = Changes::new(format, store, &tree::open(&self.ground.tree())?, Show::Changes)?;
         let mut comparer = Comparer::new(format);
         while let Some(step) = changes.step()? {
@@ -168,24 +178,19 @@ impl Import<'_> {
 
     /// Makes the new store, all of it durable.
     fn stage(&self, source: &Path, dump: Option<bool>) -> Result<()> {
-        let unpacked = self.stage.join("layer");
-        let mut steps = self.make()?;
-        steps.push(Step::CreateDir(unpacked.clone()));
+        let unpacked = self.stage.join(LAYER);
+        let (steps, inner) = self.make()?;
         exec::run(&steps)?;
         unpack(source, &unpacked, dump)?;
         // A seed has no other tree than what grew from it.
         let seed = self.sliver.backend.grows_image();
-        let inner = self.inner(&self.stage);
         let lower = if seed { inner.clone() } else { self.ground.tree() };
         apply(&unpacked, &lower, self.sliver.backend, &inner)?;
         if seed {
             exec::unmount(&self.target)?;
         }
-        exec::run(&[
-            Step::RemoveTree(unpacked),
-            Step::WriteFile(self.stage.join(sliver::FILE), record::to_text(&self.stage, self.sliver)?),
-            Step::SyncDisk(self.stage.clone()),
-        ])
+        exec::run(&[Step::RemoveTree(unpacked)])?;
+        replace::finish(self.root, &Sliver { quota: self.ground.limit, ..self.sliver.clone() })
     }
 }
 

@@ -15,7 +15,8 @@ use crate::quota::image;
 use crate::quota::project::Room;
 use crate::tree::Dir;
 
-/// Refuses a sliver whose container runs, or whose store is alive anywhere.
+/// Refuses a sliver whose container runs, or whose store is alive anywhere. An image that a crash left mounted would be in the way of
+/// who mounts it for himself: it is unmounted.
 pub fn refuse(root: &Root, name: &Name, backend: Option<Kind>) -> Result<()> {
     if Sockets::read()?.running(root, name) {
         return Err(Error::in_use(format!("the container `{name}` is running"))
@@ -26,7 +27,7 @@ pub fn refuse(root: &Root, name: &Name, backend: Option<Kind>) -> Result<()> {
         let features = probe::features(root, backend).unwrap_or_default();
         refuse_alive(root, name, backend, features, &Views::settled(root, name)?)?;
     }
-    Ok(())
+    image::release(&root.store(name))
 }
 
 /// A sliver that nobody can mount while this lasts.
@@ -44,8 +45,6 @@ impl Held {
         let lock = root.lock_sliver(name)?;
         let sliver = Sliver::load(root, name)?;
         refuse(root, name, Some(sliver.backend))?;
-        // What a crash left mounted would be in the way of who mounts it for himself.
-        image::release(&root.store(name))?;
         Ok((
             Self { _room: Room::make(root, &sliver), _lock: lock, format: Format::of(sliver.backend) },
             sliver,

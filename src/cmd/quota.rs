@@ -5,9 +5,9 @@ use nix::errno::Errno;
 use crate::backend::features::Features;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
-use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::catalog::{Mounted, Root, Sliver, sweep};
 use crate::cli::Args;
-use crate::cmd::replace::left_over;
+use crate::cmd::replace::{self, left_over};
 use crate::cmd::{Ctx, offline};
 use crate::error::{Class, Error, Result};
 use crate::kind::Kind;
@@ -70,6 +70,32 @@ fn tell(root: &Root, name: &Name) -> Result<()> {
     })
 }
 
+/// A limit for the sliver with a store of this kind, by the means that is named; one that is not named stays, where the kind has
+/// it, and else is what holds the tenant.
+pub(super) fn limit(
+    root: &Root,
+    name: &Name,
+    kind: Kind,
+    (means, old): (Option<Means>, Option<Limit>),
+    bytes: u64,
+) -> Result<Limit> {
+    let mapped = is_mapped(root, name);
+    let kept = old.map(|old| old.means).filter(|means| means.keeps(kind));
+    let means = means.or(kept).or_else(|| {
+        match kind {
+            Kind::BtrfsSnapshot => Some(Means::Qgroup),
+            OVERLAY if project::Disk::of(&root.stores()).is_ok() => Some(Means::Project),
+            _ => None,
+        }
+        .filter(|_| mapped)
+    });
+    let limit = Limit::new(kind, means, bytes)?;
+    if limit.means == Means::Project && !mapped {
+        project::warn();
+    }
+    Ok(limit)
+}
+
 /// Gives the sliver this limit. Its view shows the same as before; nothing happens where it has that limit already.
 pub(super) fn set(
     root: &Root,
@@ -83,22 +109,8 @@ pub(super) fn set(
     // Where an earlier change was cut after it was done.
     sweep::told(sweep::new(root, name));
     let old = quota::limit(root, &sliver);
-    // A means that is not named stays, where it was one.
-    let means = means.or(old.map(|old| old.means));
     let store = root.store(name);
-    let means = means.or_else(|| {
-        match sliver.backend {
-            Kind::BtrfsSnapshot => Some(Means::Qgroup),
-            OVERLAY if project::Disk::of(&store).is_ok() => Some(Means::Project),
-            _ => None,
-        }
-        .filter(|_| is_mapped(root, name))
-    });
-    let mut new = bytes.map(|bytes| Limit::new(sliver.backend, means, bytes)).transpose()?;
-    let is_project = |limit: &Limit| limit.means == Means::Project;
-    if new.is_some_and(|new| is_project(&new)) && !is_mapped(root, name) {
-        project::warn();
-    }
+    let mut new = bytes.map(|bytes| limit(root, name, sliver.backend, (means, old), bytes)).transpose()?;
     if sliver.backend.grows_image() {
         if new == old || new.is_none() {
             // Its size stays a limit, but is no promise any more.
@@ -115,15 +127,12 @@ pub(super) fn set(
         let _catalog = root.lock_catalog()?;
         admission::admit(root, policy, name, limit)?;
     }
-    let in_project = old.filter(is_project);
-    if let Some(limit) = new.as_mut().filter(|limit| is_project(limit)) {
-        limit.project = match in_project {
-            Some(old) => old.project,
-            None => project::claim(root, limit.bytes, false)?,
-        };
+    let in_project = quota::by(old, Means::Project);
+    if let (Some(old), Some(new)) = (in_project, &mut new) {
+        new.project = if new.means == Means::Project { old.project } else { 0 };
     }
     let new_sliver = Sliver { quota: new, ..sliver.clone() };
-    if let (Some(old), Some(new)) = (in_project, new.filter(is_project)) {
+    if let (Some(old), Some(new)) = (in_project, quota::by(new, Means::Project)) {
         let disk = project::disk_of(&store, new)?;
         disk.refuse_more(&sliver, new)?;
         // The record wants room, too, which a full store has not.
@@ -132,26 +141,21 @@ pub(super) fn set(
         let bytes = if written.is_ok() { new.bytes } else { old.bytes };
         return written.and(disk.limit(new.project, bytes, false));
     }
-    if let Some(projects) = in_project.or(new.filter(is_project)) {
-        let remade = remake(root, &sliver, &new_sliver, policy);
-        // The one that nobody has now: the old one, or the new one.
-        if remade.is_ok() == in_project.is_some() {
-            project::free(root, Some(projects));
-        }
-        return remade;
+    if in_project.is_some() || quota::by(new, Means::Project).is_some() {
+        return remake(root, &sliver, &new_sliver, policy);
     }
-    let is_qgroup = |limit: &Limit| limit.means == Means::Qgroup;
+    let in_qgroup = quota::by(old, Means::Qgroup).is_some();
     let tree = store.join(layer(sliver.backend));
-    if let Some(limit) = new.filter(is_qgroup) {
+    if let Some(limit) = quota::by(new, Means::Qgroup) {
         qgroup::need(&store)?;
-        let used = old.filter(is_qgroup).map_or(Ok(0), |_| qgroup::used(&tree))?;
+        let used = if in_qgroup { qgroup::used(&tree)? } else { 0 };
         if used > limit.bytes {
             return Err(does_not_fit(&sliver, limit, used));
         }
         let done = new_sliver.write(&store).and_then(|()| qgroup::set(&tree, limit.bytes));
         return done.inspect_err(|_| sweep::told(sliver.write(&store)));
     }
-    if old.is_some_and(|old| is_qgroup(&old)) {
+    if in_qgroup {
         qgroup::clear(&tree)?;
     }
     match (old.filter(|_| sliver.has_image()), new.filter(|_| new_sliver.has_image())) {
@@ -193,7 +197,6 @@ fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()>
     let name = &old.name;
     offline::refuse(root, name, Some(old.backend))?;
     let (store, stage) = (root.store(name), sweep::new_store(root, name));
-    image::release(&store)?;
     statfs::refuse_read_only(&root.stores())?;
     offline::settle(root, old)?;
     sweep::new(root, name)?;
@@ -213,30 +216,21 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     let (store, stage) = (root.store(&old.name), sweep::new_store(root, &old.name));
     let (base, format) = (Base::load(root, &old.base)?, Format::of(old.backend));
     view::check_base(old, &base)?;
-    let ground = Ground {
-        root,
-        base: &base,
-        kind: old.backend,
-        features: Features::default(),
-        image: new.has_image(),
-    };
+    let new = &Sliver { quota: quota::renew(root, new.quota, false)?, ..new.clone() };
+    let ground =
+        Ground { root, base: &base, kind: old.backend, features: Features::default(), limit: new.quota };
     exec::run(&ground.image(&MountInfo::of_self()?))?;
     if old.has_image() {
         exec::run(&image::mount_steps(&store, format))?;
     }
     let (from, folder) = (image::content(&store), layer(old.backend));
-    let mut into = stage.clone();
-    let mut steps = vec![Step::CreateDir(stage.clone())];
-    if let Some(limit) = new.quota.filter(|_| new.has_image()) {
+    if let Some(limit) = quota::by(new.quota, Means::Image) {
         let space = tree::space(&from.join(folder))?;
         if space > limit.bytes {
             return Err(does_not_fit(new, limit, space));
         }
-        steps.extend(image::make_steps(&stage, limit.bytes, policy.overcommits()));
-        into = stage.join(image::POINT);
     }
-    let in_project = new.quota.filter(|limit| limit.means == Means::Project);
-    steps.extend(in_project.map(|limit| Step::JoinProject(stage.clone(), limit.project)));
+    let (steps, into) = ground.begin(&stage, policy.overcommits());
     exec::run(&steps)?;
     let from = from.join(folder);
     let mut steps = ground.make(&into, None, &into);
@@ -248,20 +242,11 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
         new: into.join(folder),
         tree: Target::Store,
     })));
-    if new.has_image() {
-        steps.push(Step::Unmount(into));
-    }
-    steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, new)?));
-    steps.push(Step::SyncDisk(stage.clone()));
-    exec::run(&steps).map_err(|err| match new.quota {
+    exec::run(&steps).and_then(|()| replace::finish(root, new)).map_err(|err| match new.quota {
         // The disk has given the room for the image already; the error says what it ran out at.
         Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => {
             err.way_out(does_not_fit(new, limit, tree::space(&from).unwrap_or(limit.bytes)).to_string())
         }
         _ => err,
-    })?;
-    match in_project {
-        Some(limit) => project::Disk::of(&stage)?.refuse_more(new, limit),
-        None => Ok(()),
-    }
+    })
 }

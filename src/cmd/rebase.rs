@@ -6,7 +6,7 @@ use self::report::{Head, Report, Spool};
 use crate::backend::features::Features;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
-use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::catalog::{Mounted, Root, Sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep, kept, left_over};
 use crate::cmd::{Ctx, create, for_each, offline, print_plan};
@@ -17,7 +17,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out::Progress;
-use crate::quota;
+use crate::quota::{self, image};
 use crate::sys::signals::LastWords;
 use crate::sys::statfs;
 use crate::tree::{self, Dir};
@@ -87,7 +87,6 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
             "convert it first: sliverfs convert {name} --to overlay (or what `sliverfs probe` lists)"
         )));
     }
-    quota::refuse_limited(&sliver)?;
     create::check_kind(sliver.backend, &new, None)?;
     let before = kept(root, &sliver)?;
     if !how.plan {
@@ -103,8 +102,10 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         replace::prepare(root, name, before.is_some())?;
     }
     let mut spool = Spool::new(&disk)?;
-    let mut work = || make(root, &sliver, (&old, &new), how, (&disk, &mut spool));
-    let made = if old.image(root).is_none() && new.image(root).is_none() {
+    let mut work = || {
+        make(root, &sliver, (&old, &new), how, (&disk, &mut spool)).map_err(|err| replace::full(&sliver, err))
+    };
+    let made = if old.image(root).is_none() && new.image(root).is_none() && !sliver.has_image() {
         // Nothing is mounted for it.
         let _words = LastWords::begin(true);
         work()
@@ -129,30 +130,34 @@ fn make(
     how: &How,
     (disk, spool): (&Dir, &mut Spool),
 ) -> Result<()> {
-    let name = &sliver.name;
-    let stage = sweep::new_store(root, name);
-    let ground =
-        |base| Ground { root, base, kind: sliver.backend, features: Features::default(), image: false };
+    let (name, format) = (&sliver.name, Format::of(sliver.backend));
+    let (stored, stage) = (root.store(name), sweep::new_store(root, name));
+    let limit = if how.plan { None } else { quota::renew(root, sliver.quota, false)? };
+    let ground = |base| Ground { root, base, kind: sliver.backend, features: Features::default(), limit };
     let (before, after) = (ground(old), ground(new));
     exec::run(&before.image(&MountInfo::of_self()?))?;
     exec::run(&after.image(&MountInfo::of_self()?))?;
+    if sliver.has_image() {
+        exec::run(&image::mount_steps(&stored, format))?;
+    }
+    let mut inner = stage.clone();
     if !how.plan {
-        let mut steps = vec![Step::CreateDir(stage.clone())];
-        steps.extend(after.make(&stage, None, &stage));
+        let (mut steps, into) = after.begin(&stage, image::is_sparse(&stored));
+        steps.extend(after.make(&into, None, &into));
+        inner = into;
         exec::run(&steps)?;
     }
     let folder = layer(sliver.backend);
-    let store = tree::open(&root.store(name).join(folder))?;
+    let store = tree::open(&image::content(&stored).join(folder))?;
     let bases = (&tree::open(&before.tree())?, &tree::open(&after.tree())?);
     let state = if how.plan { "planned" } else { "rebased" };
     let mut report = Report::new(sliver, &new.name, state, how.json, disk)?;
     let mut tell = |outcome: &Outcome<'_>| report.count(outcome, how.plan);
-    let format = Format::of(sliver.backend);
     if how.plan {
         layer::merge(format, store, bases, None, how.prefer, &mut tell)?;
     } else {
         let progress = Progress::new("rebasing", None);
-        let into = tree::open(&stage.join(folder))?;
+        let into = tree::open(&inner.join(folder))?;
         let mut count = |bytes| progress.add(bytes);
         layer::merge(format, store, bases, Some((&into, &mut count)), how.prefer, &mut tell)?;
     }
@@ -170,12 +175,10 @@ fn make(
             base: new.name.clone(),
             digest: new.digest.clone(),
             converted: sliver.converted.saturating_add(1),
+            quota: limit,
             ..sliver.clone()
         };
-        exec::run(&[
-            Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?),
-            Step::SyncDisk(stage),
-        ])?;
+        replace::finish(root, &record)?;
         report.kept_store = Some(sweep::kept_store(root, name));
     }
     report.write(spool)

@@ -5,13 +5,17 @@
 //! stores is the older one their records say ([`Sliver::converted`]): a command that is cut anywhere leaves the old view or the new
 //! one, and the next command knows which it is.
 
+use nix::errno::Errno;
+
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cmd::{offline, print_plan};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mount::exec;
 use crate::mount::plan::Step;
 use crate::name::Name;
 use crate::out;
+use crate::quota::{self, Means, image, project};
+use crate::size::Size;
 
 /// What is kept when a new store takes a sliver's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,39 @@ pub fn prepare(root: &Root, name: &Name, kept: bool) -> Result<()> {
 pub fn left_over(root: &Root, name: &Name, dry_run: bool) {
     if !dry_run {
         sweep::told(sweep::new(root, name));
+    }
+}
+
+/// The steps that end a new store with this record: all of it is on the disk then. Its image, where it lies in one, is mounted.
+pub fn last_steps(root: &Root, record: &Sliver) -> Result<Vec<Step>> {
+    let stage = sweep::new_store(root, &record.name);
+    let mut steps = Vec::new();
+    if record.has_image() {
+        steps.push(Step::Unmount(stage.join(image::POINT)));
+    }
+    steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, record)?));
+    steps.push(Step::SyncDisk(stage));
+    Ok(steps)
+}
+
+/// Ends a new store. One that root filled with more than its project may have is refused.
+pub fn finish(root: &Root, record: &Sliver) -> Result<()> {
+    exec::run(&last_steps(root, record)?)?;
+    match quota::by(record.quota, Means::Project) {
+        Some(limit) => project::Disk::of(&root.stores())?.refuse_more(record, limit),
+        None => Ok(()),
+    }
+}
+
+/// Says of work on a limited sliver that ran out of room whose room it was.
+pub fn full(sliver: &Sliver, err: Error) -> Error {
+    match (sliver.quota, err.errno()) {
+        (Some(limit), Some(Errno::ENOSPC | Errno::EDQUOT)) if limit.means.is_hard() => err.way_out(format!(
+            "`{0}` may have {1}: give it more (sliverfs quota {0} SIZE), or free some of the disk",
+            sliver.name,
+            Size(limit.bytes)
+        )),
+        _ => err,
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
-use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
+use crate::catalog::{Mounted, Root, Sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep};
 use crate::cmd::{Ctx, offline};
@@ -26,7 +26,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{Rewrite, Step};
 use crate::mount::{exec, private};
 use crate::out;
-use crate::quota;
+use crate::quota::{self, Means, image};
 use crate::size::Size;
 use crate::sys::rsync::{Rsync, Stats};
 use crate::sys::{file, statfs};
@@ -54,7 +54,6 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(&root, name)?;
     refuse_kind(sliver.backend)?;
-    quota::refuse_limited(&sliver)?;
     let rsync = Rsync::find()?;
     let base = Base::load(&root, &sliver.base)?;
     view::check_base(&sliver, &base)?;
@@ -177,7 +176,7 @@ impl Work<'_> {
             base: self.base,
             kind,
             features: probe::features(self.root, kind)?,
-            image: false,
+            limit: self.sliver.quota,
         })
     }
 
@@ -211,6 +210,9 @@ impl Work<'_> {
                 return self.rsync.run(&self.source.word, &tree, self.attrs, true, quiet, false);
             }
             let mut steps = ground.image(&MountInfo::of_self()?);
+            if self.sliver.has_image() {
+                steps.extend(image::mount_steps(&view, Format::of(ground.kind)));
+            }
             steps.extend(ground.mount(name.as_str(), &view)?);
             exec::run(&steps)?;
             let stats = self.rsync.run(&self.source.word, &view, self.attrs, true, quiet, false)?;
@@ -222,14 +224,13 @@ impl Work<'_> {
     /// Makes the new store, and lets it change places with the old one.
     fn publish(&self, quiet: bool) -> Result<Stats> {
         let (root, name) = (self.root, &self.sliver.name);
-        let ground = self.ground()?;
         let kept = replace::kept(root, self.sliver)?;
         let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
         offline::settle(root, self.sliver)?;
         replace::prepare(root, name, kept.is_some())?;
         let watched = !quiet && std::io::stderr().is_terminal();
         let stats = self
-            .apart(&|| self.make(&ground, watched))
+            .apart(&|| self.make(watched).map_err(|err| replace::full(self.sliver, err)))
             .inspect_err(|_| replace::left_over(root, name, false))?;
         {
             let _catalog = root.lock_catalog()?;
@@ -242,29 +243,38 @@ impl Work<'_> {
     }
 
     /// The new store: a copy of the old one, written through a view of it, and compacted.
-    fn make(&self, ground: &Ground<'_>, watched: bool) -> Result<Stats> {
+    fn make(&self, watched: bool) -> Result<Stats> {
         let (root, name, kind) = (self.root, &self.sliver.name, self.sliver.backend);
-        let stage = sweep::new_store(root, name);
-        let (old, new) = (root.store(name).join(layer(kind)), stage.join(layer(kind)));
+        let (stored, stage) = (root.store(name), sweep::new_store(root, name));
         let view = stage.join(".view");
         let format = Format::of(kind);
+        let limit = quota::renew(root, self.sliver.quota, false)?;
+        let ground = &Ground { limit, ..self.ground()? };
         let mut steps = ground.image(&MountInfo::of_self()?);
-        steps.push(Step::CreateDir(stage.clone()));
+        if self.sliver.has_image() {
+            steps.extend(image::mount_steps(&stored, format));
+        }
+        let (begin, inner) = ground.begin(&stage, image::is_sparse(&stored));
+        steps.extend(begin);
+        let (old, new) = (image::content(&stored).join(layer(kind)), inner.join(layer(kind)));
         match kind {
-            Kind::BtrfsSnapshot => steps.push(Step::Snapshot(old, new.clone())),
+            // What a snapshot of a limited one shares with it would be counted for neither.
+            Kind::BtrfsSnapshot if limit.is_none_or(|limit| limit.means != Means::Qgroup) => {
+                steps.push(Step::Snapshot(old, new.clone()))
+            }
             Kind::Reflink | Kind::Copy => {
                 let content = if kind == Kind::Reflink { Content::Shared } else { Content::Written };
                 steps.push(Step::CopyTree { from: old, to: new.clone(), content });
             }
             _ => {
-                steps.extend(ground.make(&stage, None, &new));
+                steps.extend(ground.make(&inner, None, &new));
                 steps.push(Step::Rewrite(Box::new(Rewrite {
                     from: format,
                     store: old,
                     base: ground.tree(),
                     to: format,
                     new: new.clone(),
-                    tree: Target::Store,
+                    tree: if format.whole() { Target::Copy } else { Target::Store },
                 })));
             }
         }
@@ -274,15 +284,13 @@ impl Work<'_> {
         let stats = self.rsync.run(&self.source.word, &view, self.attrs, false, true, watched)?;
         exec::run(&[Step::Unmount(view.clone()), Step::RemoveDir(view)])?;
         if !format.whole() {
-            let scratch = Scratch::beside(tree::open(&stage)?);
+            let scratch = Scratch::beside(tree::open(&inner)?);
             let (mut tell, mut compared) = (|_: &str, _: &[u8]| Ok(()), |_| ());
             let compact = Compact::new(format, &scratch, Aspects::NONE, false, &mut tell, &mut compared);
             compact.run(tree::open(&new)?, &tree::open(&ground.tree())?)?;
         }
         let converted = self.sliver.converted.saturating_add(1);
-        let record = Sliver { converted, ..self.sliver.clone() };
-        let text = record::to_text(&stage, &record)?;
-        exec::run(&[Step::WriteFile(stage.join(sliver::FILE), text), Step::SyncDisk(stage)])?;
+        replace::finish(root, &Sliver { converted, quota: limit, ..self.sliver.clone() })?;
         Ok(stats)
     }
 }

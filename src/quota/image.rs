@@ -88,6 +88,11 @@ pub fn mount_steps(store: &Path, format: Format) -> Vec<Step> {
     vec![Step::CreateDir(target.clone()), mount, Step::Settle(target, format)]
 }
 
+/// Is the image of a store one that takes what is written, and not all of its size? A new one in its place is made like it.
+pub fn is_sparse(store: &Path) -> bool {
+    fs::metadata(store.join(FILE)).is_ok_and(|image| image.blocks().saturating_mul(512) < image.len())
+}
+
 /// Unmounts the image of a store that nobody works on any more, where it is mounted.
 pub fn release(store: &Path) -> Result<()> {
     if is_mounted(store) { exec::unmount(&store.join(POINT)) } else { Ok(()) }

@@ -80,6 +80,17 @@ impl Means {
         })
     }
 
+    /// Can it keep a store of this kind to a limit?
+    pub fn keeps(self, kind: Kind) -> bool {
+        match self {
+            Self::Image => kind.reads_base(),
+            Self::Seed => kind.grows_image(),
+            Self::Qgroup => kind == Kind::BtrfsSnapshot,
+            Self::Project => kind == OVERLAY,
+            Self::Soft => true,
+        }
+    }
+
     /// Does anything stop the sliver at its limit?
     pub const fn is_hard(self) -> bool {
         !matches!(self, Self::Soft)
@@ -113,11 +124,9 @@ impl Limit {
     /// A new limit for a store of this kind, by the means that is named, or by what holds there.
     pub fn new(kind: Kind, means: Option<Means>, bytes: u64) -> Result<Self> {
         let means = match means {
-            Some(Means::Soft) => Means::Soft,
-            Some(Means::Image) | None if kind.reads_base() => Means::Image,
-            Some(Means::Seed) | None if kind.grows_image() => Means::Seed,
-            Some(Means::Qgroup) if kind == Kind::BtrfsSnapshot => Means::Qgroup,
-            Some(Means::Project) if kind == OVERLAY => Means::Project,
+            Some(means) if means.keeps(kind) => means,
+            None if kind.reads_base() => Means::Image,
+            None if kind.grows_image() => Means::Seed,
             Some(means) => {
                 return Err(Error::usage(format!("{} keeps no store of {kind} to a limit", means.name()))
                     .way_out("leave the means out, or take soft, which only measures"));
@@ -193,18 +202,20 @@ pub fn limit(root: &Root, sliver: &Sliver) -> Option<Limit> {
     sliver.quota.or_else(seed)
 }
 
-/// Refuses a command that makes a store anew, and would lose its limit.
-pub fn refuse_limited(sliver: &Sliver) -> Result<()> {
-    let Some(Limit { means: means @ (Means::Image | Means::Qgroup | Means::Project), .. }) = sliver.quota
-    else {
-        return Ok(());
-    };
-    let name = &sliver.name;
-    Err(Error::unsupported(format!(
-        "the store of `{name}` is limited by {}, which this does not make anew",
-        means.name()
-    ))
-    .way_out(format!("take the limit off for it, and give it again after: sliverfs quota {name} none")))
+/// A limit, where it is one by this means.
+pub fn by(limit: Option<Limit>, means: Means) -> Option<Limit> {
+    limit.filter(|limit| limit.means == means)
+}
+
+/// The limit for a store that is made anew: the store of a project gets one that nobody has. A dry run takes none.
+pub fn renew(root: &Root, limit: Option<Limit>, dry_run: bool) -> Result<Option<Limit>> {
+    let Some(mut limit) = limit else { return Ok(None) };
+    match limit.means {
+        Means::Qgroup => qgroup::need(&root.stores())?,
+        Means::Project => limit.project = project::claim(root, limit.bytes, dry_run)?,
+        Means::Image | Means::Seed | Means::Soft => {}
+    }
+    Ok(Some(limit))
 }
 
 /// What a sliver has is more than a limit.
@@ -218,11 +229,14 @@ pub fn does_not_fit(sliver: &Sliver, limit: Limit, space: u64) -> Error {
     .way_out("give it more, or remove files in its view")
 }
 
-/// Removes a folder that may be a store, or half of one, with the qgroup that the subvolume in it had for itself: nothing else would
+/// Removes a folder that may be a store, or half of one, with the qgroup or the project that it had for itself: nothing else would
 /// lead to that any more.
 pub fn remove_store(dir: &Path) -> Result<()> {
     qgroup::forget(&dir.join("tree"));
-    tree::remove_path(dir)
+    let project = project::own(dir);
+    tree::remove_path(dir)?;
+    project::free(dir, project);
+    Ok(())
 }
 
 /// Bytes of its limit that a sliver uses. What the tables of an image take is counted, since the sliver cannot have it.

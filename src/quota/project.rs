@@ -160,10 +160,17 @@ pub fn claim(root: &Root, bytes: u64, dry_run: bool) -> Result<u32> {
         .way_out("`repquota -P`, or `xfs_quota -xc report`, says whose they are"))
 }
 
-/// Gives a project back that nothing is left in, or will be soon.
-pub fn free(root: &Root, limit: Option<Limit>) {
-    let Some(limit) = limit.filter(|limit| limit.project != 0) else { return };
-    if let Err(err) = Disk::of(&root.stores()).and_then(|disk| disk.tell(limit.project, Amount::default())) {
+/// The project that a store's folder has for itself; 0 where it has none, or what lies around it is in the same.
+pub fn own(dir: &Path) -> u32 {
+    let of = |path: &Path| tree::open(path).ok().and_then(|dir| project::of(&dir).ok()).unwrap_or(0);
+    let id = of(dir);
+    if id < FIRST || dir.parent().map(of) == Some(id) { 0 } else { id }
+}
+
+/// Gives back the project that [`own`] found, when the folder is gone and nothing is left in it, or will be soon.
+pub fn free(dir: &Path, id: u32) {
+    let Some(above) = dir.parent().filter(|_| id != 0) else { return };
+    if let Err(err) = Disk::of(above).and_then(|disk| disk.tell(id, Amount::default())) {
         // In nobody's way: a project that has a limit is not taken again.
         log::debug!("{err}");
     }

@@ -105,6 +105,9 @@ unchanged() { [ "$(shown "$1")" = "$2" ]; }
 for fs in ext4 xfs f2fs; do
 	slivers=/mnt/$fs/slivers
 	view=$slivers/p/rootfs
+	mkdir -p /tmp/next/etc
+	echo new >/tmp/next/etc/new
+	check "$fs: another base" sf base add c /tmp/next
 	check "$fs: probe tells" says "project quotas are on" sf probe
 	check "$fs: create in a project, with a warning" says "lxc.idmap" \
 		sf create p --base b --backend overlay --quota 8M --means project
@@ -152,6 +155,22 @@ for fs in ext4 xfs f2fs; do
 	[ $fs != ext4 ] || check "$fs: from it into an image" says "by image" sf quota p 48M --means image
 	check "$fs: mount" sf mount p
 	check "$fs: the view is as it was" unchanged "$view" "$was"
+	check "$fs: into a project again" eval "sf umount p && sf quota p 40M --means project"
+	check "$fs: onto another base" sf rebase p --onto c
+	check "$fs: it is in a project of its own" says "limited to 40 MiB by project" sf show p
+	check "$fs: usage agrees of what was rebased" eval "sf mount p && agrees p"
+	check "$fs: and a limit for it" is_full "$view"
+	rm -f "$view/still"
+	check "$fs: the view has both" eval "[ -e '$view/etc/new' ] && [ -e '$view/room' ]"
+	check "$fs: there for good" eval "sf umount p && sf rebase p --commit"
+	check "$fs: a layer out, and in" eval "sf export p -o /tmp/layer && sf import p /tmp/layer --replace && sf mount p"
+	check "$fs: usage agrees of what was imported" agrees p
+	check "$fs: and a limit for that" is_full "$view"
+	rm -f "$view/still"
+	check "$fs: what does not fit changes nothing" refuses "may have" eval "sf umount p && head -c 50331648 /dev/urandom >/tmp/fill &&
+		tar -cf /tmp/large -C /tmp fill && sf import p /tmp/large --replace"
+	check "$fs: the layer is as it was" eval "sf mount p && [ -e '$view/room' ] && [ ! -e '$view/fill' ]"
+	rm -f /tmp/layer /tmp/large /tmp/fill
 	check "$fs: two have two projects" eval "sf create q --base b --backend overlay --quota 8M --means project &&
 		sf create r --base b --backend overlay --quota 8M --means project &&
 		[ \$(cat $slivers/.store/[qr]/sliver.json | grep -o '\"project\":[0-9]*' | sort -u | wc -l) = 2 ]"
