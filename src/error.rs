@@ -25,9 +25,10 @@ pub enum Class {
 /// A failure, worded once, here; the log and the terminal show the same words.
 ///
 /// It is one pointer wide and its makers are out of line: it passes through every `?` of the program, where a wider one cost 19
-/// KiB of the compressed MIPS binary.
+/// KiB of the compressed MIPS binary. It is never given back, since it is told and ends the command, but for a few that are
+/// told beside other rows: nothing stands at any of these places to drop it.
 #[derive(Debug)]
-pub struct Error(Box<Inner>);
+pub struct Error(&'static mut Inner);
 
 #[derive(Debug)]
 struct Inner {
@@ -43,45 +44,45 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     #[cold]
     #[inline(never)]
-    fn make(class: Class, what: String) -> Self {
-        Self(Box::new(Inner { class, what, errno: None, way_out: None }))
+    fn make(class: Class, what: &dyn fmt::Display) -> Self {
+        Self(Box::leak(Box::new(Inner { class, what: what.to_string(), errno: None, way_out: None })))
     }
 
-    /// A failure of the given class; `what` names the step and the path.
-    pub fn new(class: Class, what: impl Into<String>) -> Self {
-        Self::make(class, what.into())
+    /// A failure of the given class; `what` names the step and the path. Given `format_args!`, no caller holds a text to drop.
+    pub fn new(class: Class, what: impl fmt::Display) -> Self {
+        Self::make(class, &what)
     }
 
     /// Something was tried and failed ([`Class::Failed`]).
-    pub fn failed(what: impl Into<String>) -> Self {
-        Self::new(Class::Failed, what)
+    pub fn failed(what: impl fmt::Display) -> Self {
+        Self::make(Class::Failed, &what)
     }
 
     /// The user asked for something that cannot be ([`Class::Usage`]).
-    pub fn usage(what: impl Into<String>) -> Self {
-        Self::new(Class::Usage, what)
+    pub fn usage(what: impl fmt::Display) -> Self {
+        Self::make(Class::Usage, &what)
     }
 
     /// The kernel, the disk or an installed tool does not offer it ([`Class::Unsupported`]).
-    pub fn unsupported(what: impl Into<String>) -> Self {
-        Self::new(Class::Unsupported, what)
+    pub fn unsupported(what: impl fmt::Display) -> Self {
+        Self::make(Class::Unsupported, &what)
     }
 
     /// It is alive somewhere ([`Class::InUse`]).
-    pub fn in_use(what: impl Into<String>) -> Self {
-        Self::new(Class::InUse, what)
+    pub fn in_use(what: impl fmt::Display) -> Self {
+        Self::make(Class::InUse, &what)
     }
 
     /// What lies on the disk is not what was written there ([`Class::Damaged`]).
-    pub fn damaged(what: impl Into<String>) -> Self {
-        Self::new(Class::Damaged, what)
+    pub fn damaged(what: impl fmt::Display) -> Self {
+        Self::make(Class::Damaged, &what)
     }
 
     /// A system call that failed: `op` reads as the step ("mount overlay on").
     #[cold]
     #[inline(never)]
     pub fn sys(op: &str, path: &Path, errno: Errno) -> Self {
-        let mut err = Self::make(Class::Failed, format!("{op} {}", path.display()));
+        let err = Self::failed(format_args!("{op} {}", path.display()));
         err.0.errno = Some(errno);
         err.0.way_out = usual_way_out(errno).map(str::to_owned);
         err
@@ -89,14 +90,14 @@ impl Error {
 
     /// Adds what the operator can do about it.
     #[must_use]
-    pub fn way_out(self, text: impl Into<String>) -> Self {
-        self.with_way_out(text.into())
+    pub fn way_out(self, text: impl fmt::Display) -> Self {
+        self.with_way_out(&text)
     }
 
     #[cold]
     #[inline(never)]
-    fn with_way_out(mut self, text: String) -> Self {
-        self.0.way_out = Some(text);
+    fn with_way_out(self, text: &dyn fmt::Display) -> Self {
+        self.0.way_out = Some(text.to_string());
         self
     }
 
@@ -168,7 +169,7 @@ impl<T> Context<T> for io::Result<T> {
 fn io_error(op: &str, path: &Path, err: &io::Error) -> Error {
     match err.raw_os_error() {
         Some(code) => Error::sys(op, path, Errno::from_raw(code)),
-        None => Error::failed(format!("{op} {}: {err}", path.display())),
+        None => Error::failed(format_args!("{op} {}: {err}", path.display())),
     }
 }
 

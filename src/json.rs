@@ -59,7 +59,7 @@ impl Json {
         reader.blanks();
         match value {
             Some(value) if reader.at == text.len() => Ok(value),
-            _ => Err(Error::damaged(format!("it is not JSON from byte {} on", reader.at))),
+            _ => Err(Error::damaged(format_args!("it is not JSON from byte {} on", reader.at))),
         }
     }
 
@@ -105,7 +105,7 @@ impl Json {
 
 #[cold]
 fn wrong(key: &str, what: &str) -> Error {
-    Error::damaged(format!("`{key}` is no {what}, or is missing"))
+    Error::damaged(format_args!("`{key}` is no {what}, or is missing"))
 }
 
 struct Reader<'a> {

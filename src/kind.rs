@@ -151,8 +151,8 @@ impl Kind {
     pub fn parse(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
             let names: Vec<&str> = Self::ALL.iter().map(|kind| kind.name()).collect();
-            Error::usage(format!("`{}` is no backend", escape(text.as_bytes())))
-                .way_out(format!("take auto, {}", names.join(", ")))
+            Error::usage(format_args!("`{}` is no backend", escape(text.as_bytes())))
+                .way_out(format_args!("take auto, {}", names.join(", ")))
         })
     }
 }

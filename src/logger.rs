@@ -1,5 +1,6 @@
 //! Messages: to standard error, and to syslog where standard error is lost or nobody reads it.
 
+use std::fmt;
 use std::os::unix::net::UnixDatagram;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -21,6 +22,31 @@ pub fn start(verbose: bool, syslog: bool) {
     if log::set_boxed_logger(Box::new(Tee { terminal, syslog })).is_ok() {
         log::set_max_level(level);
     }
+}
+
+/// Says something to the log. The macros of `log` put the test of the level, and the caller's module, at each place.
+#[cold]
+#[inline(never)]
+pub fn tell(level: Level, what: fmt::Arguments<'_>) {
+    log::log!(level, "{what}");
+}
+
+/// Says that something is wrong, and the command goes on.
+#[macro_export]
+macro_rules! warn {
+    ($($what:tt)*) => { $crate::logger::tell(log::Level::Warn, format_args!($($what)*)) };
+}
+
+/// Says what was done.
+#[macro_export]
+macro_rules! info {
+    ($($what:tt)*) => { $crate::logger::tell(log::Level::Info, format_args!($($what)*)) };
+}
+
+/// Says what only `--verbose` asks for.
+#[macro_export]
+macro_rules! debug {
+    ($($what:tt)*) => { $crate::logger::tell(log::Level::Debug, format_args!($($what)*)) };
 }
 
 /// The system's log, where one listens.

@@ -53,7 +53,7 @@ pub fn config(root: &Root, name: &Name, lxc: Version, program: &Path) -> Result<
     let view = root.view(name);
     let view = view.to_str().filter(|path| !path.contains(|c: char| c.is_ascii_control()));
     let Some(view) = view else {
-        return Err(Error::usage(format!(
+        return Err(Error::usage(format_args!(
             "LXC's configuration cannot hold the path {}",
             root.view(name).display()
         ))

@@ -23,7 +23,7 @@ impl Name {
         let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
         match text.parse() {
             Ok(name) if starts_well && text.chars().all(legal) => Ok(Self(name)),
-            _ => Err(Error::usage(format!("`{}` is not a name", escape(text.as_bytes())))
+            _ => Err(Error::usage(format_args!("`{}` is not a name", escape(text.as_bytes())))
                 .way_out("a name is 1 to 63 of A-Z a-z 0-9 . _ -, and starts with a letter or a digit")),
         }
     }

@@ -30,7 +30,7 @@ impl Size {
             if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse::<u64>().ok() } else { None };
         let bytes = number.zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
         bytes.map(Self).ok_or_else(|| {
-            Error::usage(format!("`{}` is no size", escape(text.as_bytes())))
+            Error::usage(format_args!("`{}` is no size", escape(text.as_bytes())))
                 .way_out("give bytes, or a number with K, M, G or T: 512M")
         })
     }

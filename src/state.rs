@@ -87,7 +87,7 @@ impl Recorded {
         match loaded {
             Ok(sliver) => Ok((Self::Created, Some(sliver))),
             Err(err) if matches!(err.class(), Class::Damaged | Class::Unsupported) => {
-                log::warn!("{err}");
+                crate::warn!("{err}");
                 Ok((Self::Unreadable, None))
             }
             Err(err) => Err(err),

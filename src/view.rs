@@ -39,7 +39,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
                 Some(place) if is_dead(root, name, place)? => steps.push(Step::Detach(view.clone())),
                 Some(place) => return writable(place.read_only, &view).map(|()| Vec::new()),
                 None => {
-                    return Err(Error::in_use(format!(
+                    return Err(Error::in_use(format_args!(
                         "something else is mounted on {}: {} ({})",
                         view.display(),
                         String::from_utf8_lossy(&mount.source()),
@@ -67,7 +67,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     statfs::refuse_read_only(&root.stores())?;
     let content = base.content(root);
     if sliver.backend.reads_base() && !content.exists() {
-        return Err(Error::damaged(format!(
+        return Err(Error::damaged(format_args!(
             "the base `{}` has lost its content: {} is not there",
             base.name,
             content.display()
@@ -104,7 +104,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
 /// Is the base the one that the sliver was made on?
 pub fn check_base(sliver: &Sliver, base: &Base) -> Result<()> {
     if base.digest != sliver.digest {
-        return Err(Error::damaged(format!(
+        return Err(Error::damaged(format_args!(
             "the sliver `{}` was made on a base `{}` with digest {}, but that base now has {}",
             sliver.name, base.name, sliver.digest, base.digest
         ))
@@ -129,7 +129,7 @@ pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<()> {
         .and_then(|()| Mounted::note(root, &sliver.name, sliver.backend, source(&store)));
     noted.inspect_err(|_| {
         if let Err(err) = exec::unmount(&view).and_then(|()| image::release(&store)) {
-            log::warn!("{err}");
+            crate::warn!("{err}");
         }
     })
 }
@@ -162,7 +162,7 @@ fn check(root: &Root, sliver: &Sliver, view: &Path) -> Result<()> {
     let views = Views::here(root, &MountInfo::of_self()?)?;
     match views.of(root, &sliver.name).find(|place| place.target == view) {
         Some(place) => writable(place.read_only, view),
-        None => Err(Error::failed(format!(
+        None => Err(Error::failed(format_args!(
             "the kernel took the mount on {}, but does not list it",
             view.display()
         ))),
@@ -173,14 +173,14 @@ fn writable(read_only: bool, view: &Path) -> Result<()> {
     if !read_only {
         return Ok(());
     }
-    Err(Error::failed(format!("the view {} came up read-only: the driver cannot write to the store", view.display()))
+    Err(Error::failed(format_args!("the view {} came up read-only: the driver cannot write to the store", view.display()))
         .way_out("the kernel's log says why; mostly the store's disk is full, read-only or lacks a feature: `sliverfs probe --fresh`"))
 }
 
 fn refuse_full_mount_point(view: &Path) -> Result<()> {
     match file::names(view) {
         Ok(names) if names.is_empty() => Ok(()),
-        Ok(_) => Err(Error::failed(format!("the mount point {} is not empty", view.display()))
+        Ok(_) => Err(Error::failed(format_args!("the mount point {} is not empty", view.display()))
             .way_out("what lies in it would be hidden: move it away")),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(err) => Err(err).at("list the mount point", view),
@@ -190,8 +190,8 @@ fn refuse_full_mount_point(view: &Path) -> Result<()> {
 /// The plan that unmounts a sliver here; empty where it is not mounted. Refuses while its container runs.
 pub fn plan_down(root: &Root, name: &Name, sockets: &Sockets) -> Result<Vec<Step>> {
     if sockets.running(root, name) {
-        return Err(Error::in_use(format!("the container `{name}` is running"))
-            .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
+        return Err(Error::in_use(format_args!("the container `{name}` is running"))
+            .way_out(format_args!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
     }
     own_mounts(root, name)
 }
@@ -218,7 +218,7 @@ pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<()> {
     let views = Views::settled(root, name)?;
     let elsewhere: Vec<String> = views.of(root, name).map(|place| place.words()).collect();
     if !elsewhere.is_empty() {
-        return Err(Error::in_use(format!(
+        return Err(Error::in_use(format_args!(
             "`{name}` is unmounted from {}, but its store is still mounted at {}",
             root.view(name).display(),
             joined(&elsewhere, ", and at ")
@@ -260,7 +260,7 @@ fn name_holders(root: &Root, name: &Name, err: Error) -> Error {
     if who.is_empty() {
         return err;
     }
-    Error::in_use(format!("{} is in use by {}", view.display(), joined(&who, ", ")))
+    Error::in_use(format_args!("{} is in use by {}", view.display(), joined(&who, ", ")))
         .way_out("stop the container, end the processes that stand in it or hold files of it, and unmount what is mounted in it")
 }
 
@@ -282,7 +282,7 @@ pub fn free_seed(root: &Root, kind: Kind, base: &Name) -> Result<()> {
             users.push(name.as_str().to_owned());
         }
     }
-    Err(Error::in_use(format!(
+    Err(Error::in_use(format_args!(
         "the seed `{base}` is mounted as the base of {}: while it is, nothing can grow from it",
         joined(&users, ", ")
     ))

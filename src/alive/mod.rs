@@ -30,11 +30,11 @@ pub use views::{Namespace, Place, Views};
 pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, views: &Views) -> Result<()> {
     let places: Vec<String> = views.of(root, name).map(Place::words).collect();
     if !places.is_empty() {
-        return Err(Error::in_use(format!(
+        return Err(Error::in_use(format_args!(
             "the store of `{name}` is mounted at {}",
             joined(&places, ", and at ")
         ))
-        .way_out(format!(
+        .way_out(format_args!(
             "stop the container, or end the processes there, and unmount it: sliverfs umount {name}"
         )));
     }
@@ -60,7 +60,7 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
     if held.unwrap_or(!who.is_empty()) {
         who.extend(bound(root, name)?.map(|device| format!("the loop device {}", device.display())));
         let who = if who.is_empty() { "a process".to_owned() } else { joined(&who, ", ") };
-        return Err(Error::in_use(format!(
+        return Err(Error::in_use(format_args!(
             "the store of `{name}` is mounted nowhere, but a detached view of it is still held by {who}"
         ))
         .way_out("end what holds it: a shell that stands in it, or an open file of it"));

@@ -52,7 +52,7 @@ pub fn open(path: &Path, progress: &Rc<Progress>) -> Result<Content> {
         (Format::Tar, stream) => Ok(Content::Tar(stream)),
         (Format::Image(form), stream) => Ok(Content::Image(form, stream)),
         (Format::Gzip | Format::Tool(_), _) => {
-            Err(Error::usage(format!("{} is compressed twice", path.display()))
+            Err(Error::usage(format_args!("{} is compressed twice", path.display()))
                 .way_out("undo one of them first"))
         }
     }
@@ -63,12 +63,12 @@ fn look(mut stream: Box<dyn Stream>, path: &Path) -> Result<(Format, Box<dyn Str
     let mut head = vec![0; HEAD];
     let length = fill(&mut *stream, &mut head).map_err(|fault| match fault {
         Fault::Sys(errno) => Error::sys("read", path, errno),
-        other => Error::failed(format!("read {}: {other}", path.display())),
+        other => Error::failed(format_args!("read {}: {other}", path.display())),
     })?;
     head.truncate(length);
     let format = sniff(&head).ok_or_else(|| {
         let empty = if head.is_empty() { " (it is empty)" } else { "" };
-        Error::usage(format!("{} is no archive or image that this program knows{empty}", path.display()))
+        Error::usage(format_args!("{} is no archive or image that this program knows{empty}", path.display()))
             .way_out("it takes tar, plain or with gzip, xz, zstd, bzip2, and squashfs, erofs and Btrfs seed images")
     })?;
     Ok((format, Box::new(Headed { head, at: 0, rest: stream })))

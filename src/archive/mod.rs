@@ -34,7 +34,7 @@ pub fn unpack_beneath(archive: &Path, view: &Path) -> Result<()> {
     match open(archive, &progress)? {
         Content::Tar(mut stream) => unpack(&mut *stream, &tree::open(view)?, Policy::Beneath).map(drop),
         Content::Image(form, _) => {
-            Err(Error::usage(format!("{} is a {} image and not a tar", archive.display(), form.name()))
+            Err(Error::usage(format_args!("{} is a {} image and not a tar", archive.display(), form.name()))
                 .way_out("give an archive to be unpacked"))
         }
     }
@@ -42,5 +42,5 @@ pub fn unpack_beneath(archive: &Path, view: &Path) -> Result<()> {
 
 /// The refusal of an archive because of one of its entries.
 fn refuse(entry: &[u8], why: impl std::fmt::Display) -> Error {
-    Error::failed(format!("the archive is refused: its entry `{}` {why}", shown(entry).display()))
+    Error::failed(format_args!("the archive is refused: its entry `{}` {why}", shown(entry).display()))
 }

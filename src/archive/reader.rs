@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
             };
             let block = Block::new(&bytes);
             if !block.checksum_fits() {
-                return Err(Error::failed(format!(
+                return Err(Error::failed(format_args!(
                     "the archive is refused: it is damaged at byte {}: no header with a right checksum is there",
                     self.at.saturating_sub(BLOCK as u64)
                 )));
@@ -358,7 +358,7 @@ impl<'a> Reader<'a> {
         } else {
             format!(", at or behind `{}`", crate::out::escape(&self.path))
         };
-        Error::failed(format!("the archive is refused: it ends too early{behind}"))
+        Error::failed(format_args!("the archive is refused: it ends too early{behind}"))
             .way_out("it was cut off: bring it here again")
     }
 
@@ -371,7 +371,7 @@ impl<'a> Reader<'a> {
         } else {
             format!(", at or behind `{}`", crate::out::escape(&self.path))
         };
-        Error::failed(format!("the archive cannot be read{behind}: {fault}"))
+        Error::failed(format_args!("the archive cannot be read{behind}: {fault}"))
     }
 
     fn refuse(&self, why: &str) -> Error {

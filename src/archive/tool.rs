@@ -88,8 +88,8 @@ impl Filter {
                 }
             }
         }
-        Err(Error::unsupported(format!("no program that undoes {} is installed", tool.name)).way_out(
-            format!(
+        Err(Error::unsupported(format_args!("no program that undoes {} is installed", tool.name)).way_out(
+            format_args!(
                 "install it (package {}), or compress the archive with gzip, which needs nothing",
                 tool.package
             ),

@@ -65,7 +65,7 @@ impl Tar {
             let meta = Meta { mode: 0o644, ..Meta::default() };
             let size = records.len() as u64;
             if size > MAX_TEXT {
-                return Err(Error::failed(format!(
+                return Err(Error::failed(format_args!(
                     "the path and the attributes of {} have {size} bytes; {MAX_TEXT} is the most that is read again",
                     shown(head.path).display()
                 )));

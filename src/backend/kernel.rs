@@ -161,6 +161,6 @@ pub fn need(fstype: &str) -> Result<()> {
     if offers(fstype)? {
         return Ok(());
     }
-    Err(Error::unsupported(format!("this kernel does not offer {fstype}"))
+    Err(Error::unsupported(format_args!("this kernel does not offer {fstype}"))
         .way_out("boot the kernel that the sliver was made on, or load its module"))
 }

@@ -92,10 +92,11 @@ pub fn remembered(root: &Root, choice: Choice, base: &Base) -> Result<Kind> {
     let known = recall(root, None)?;
     match choice {
         Choice::Named(kind) if known.iter().all(|verdict| verdict.kind != kind) => Ok(kind),
-        Choice::Auto if known.is_empty() => {
-            Err(Error::failed(format!("what works on {} was not tried in this boot", root.path().display()))
-                .way_out("run `sliverfs probe` first, or name a backend"))
-        }
+        Choice::Auto if known.is_empty() => Err(Error::failed(format_args!(
+            "what works on {} was not tried in this boot",
+            root.path().display()
+        ))
+        .way_out("run `sliverfs probe` first, or name a backend")),
         _ => pick(root, &known, choice, base),
     }
 }
@@ -121,8 +122,12 @@ fn pick(root: &Root, verdicts: &[Verdict], choice: Choice, base: &Base) -> Resul
     if reasons.is_empty() {
         reasons.push("this kernel and this disk offer none".to_owned());
     }
-    Err(Error::unsupported(format!("no backend for {}: {}", root.path().display(), joined(&reasons, "; ")))
-        .way_out("`sliverfs probe` shows what was tried"))
+    Err(Error::unsupported(format_args!(
+        "no backend for {}: {}",
+        root.path().display(),
+        joined(&reasons, "; ")
+    ))
+    .way_out("`sliverfs probe` shows what was tried"))
 }
 
 /// Why a kind that works on the disk, and takes bases of its form, can make no sliver of this base; none where it can.

@@ -136,7 +136,7 @@ impl FromJson for Base {
 
 #[cold]
 fn unknown(key: &str) -> Error {
-    Error::damaged(format!("`{key}` is nothing that this program knows"))
+    Error::damaged(format_args!("`{key}` is nothing that this program knows"))
 }
 
 impl Base {
@@ -145,17 +145,17 @@ impl Base {
         let path = root.base(name).join(FILE);
         let base: Self = record::read(&path).map_err(|err| match err.errno() {
             Some(nix::errno::Errno::ENOENT) if !root.base(name).exists() => {
-                Error::usage(format!("there is no base `{name}` in {}", root.path().display()))
+                Error::usage(format_args!("there is no base `{name}` in {}", root.path().display()))
                     .way_out("`sliverfs base list` shows what there is; `sliverfs base add` adds one")
             }
             Some(nix::errno::Errno::ENOENT) => {
-                Error::damaged(format!("the base {} has no record {FILE}", root.base(name).display()))
+                Error::damaged(format_args!("the base {} has no record {FILE}", root.base(name).display()))
                     .way_out("put its record back, or move the folder out of the way")
             }
             _ => err,
         })?;
         if base.name != *name {
-            return Err(Error::damaged(format!("{} is the record of `{}`", path.display(), base.name))
+            return Err(Error::damaged(format_args!("{} is the record of `{}`", path.display(), base.name))
                 .way_out("a base's folder has the base's name: rename the folder back"));
         }
         Ok(base)

@@ -56,7 +56,7 @@ pub fn add(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resul
     statfs::refuse_read_only(&root.bases())?;
     let root = Root::init(root.path())?;
     if let Err(err) = staging::sweep(&root) {
-        log::warn!("{err}");
+        crate::warn!("{err}");
     }
     let words = LastWords::begin(false);
     let added = import(&root, name, source, text, pack);
@@ -64,7 +64,7 @@ pub fn add(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resul
     added.map(|base| Added { base, new: true }).map_err(|err| match err.errno() {
         Some(Errno::ENOSPC | Errno::EDQUOT) => {
             let free = statfs::of(&root.bases()).map_or(0, |disk| disk.available);
-            err.way_out(format!(
+            err.way_out(format_args!(
                 "nothing of the base was kept; {} are free on the disk of {}",
                 Size(free),
                 root.bases().display()
@@ -122,14 +122,19 @@ fn source_text(source: &Path) -> Result<String> {
 fn same(base: &Base, source: &str, pack: Option<Form>) -> Result<()> {
     let way_out = format!("take another name, or first `sliverfs base remove {}`", base.name);
     if base.source != source {
-        return Err(Error::usage(format!("the base `{}` is there already, from {}", base.name, base.source))
-            .way_out(way_out));
+        return Err(Error::usage(format_args!(
+            "the base `{}` is there already, from {}",
+            base.name, base.source
+        ))
+        .way_out(way_out));
     }
     match pack {
-        Some(form) if form != base.form => {
-            Err(Error::usage(format!("the base `{}` is there already, as {}", base.name, base.form.name()))
-                .way_out(way_out))
-        }
+        Some(form) if form != base.form => Err(Error::usage(format_args!(
+            "the base `{}` is there already, as {}",
+            base.name,
+            base.form.name()
+        ))
+        .way_out(way_out)),
         _ => Ok(()),
     }
 }
@@ -143,7 +148,7 @@ fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
     if meta.as_ref().is_some_and(fs::Metadata::is_dir) {
         let real = fs::canonicalize(source).at("open", source)?;
         if root.path().starts_with(&real) || real.starts_with(root.bases()) {
-            return Err(Error::usage(format!(
+            return Err(Error::usage(format_args!(
                 "{} holds the folder of the bases, or lies in it",
                 source.display()
             ))
@@ -153,7 +158,7 @@ fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
     }
     // A device has no end, and a FIFO perhaps none.
     if meta.as_ref().is_some_and(|meta| !meta.is_file()) {
-        return Err(Error::usage(format!("{} is neither a folder nor a file", source.display()))
+        return Err(Error::usage(format_args!("{} is neither a folder nor a file", source.display()))
             .way_out("give a stream as `-`"));
     }
     let total = meta.map(|meta| meta.len());
@@ -161,7 +166,7 @@ fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
     let content = archive::open(source, &progress)?;
     match (&content, pack) {
         (Content::Image(form, _), Some(_)) => {
-            Err(Error::usage(format!("{} is an image already ({})", source.display(), form.name()))
+            Err(Error::usage(format_args!("{} is an image already ({})", source.display(), form.name()))
                 .way_out("add it without --pack"))
         }
         _ => Ok(Source::Stream(content)),
@@ -282,7 +287,7 @@ fn packed(tree: &Path, staging: &Staging, packer: &Packer, form: Form) -> Result
         wanted = digest(tree, false)?;
     }
     if wanted.digest != found.summary.digest {
-        return Err(Error::failed(format!(
+        return Err(Error::failed(format_args!(
             "the {} image does not hold what {} holds: the digests are {} and {}",
             form.name(),
             tree.display(),
@@ -315,7 +320,7 @@ fn received(mut stream: Box<dyn Stream>, staging: &Staging, form: Form) -> Resul
                     to.write_all(chunk).at("write", &file)?;
                 }
             }
-            Err(fault) => return Err(Error::failed(format!("the image cannot be read: {fault}"))),
+            Err(fault) => return Err(Error::failed(format_args!("the image cannot be read: {fault}"))),
         }
     }
     set_size(&to, length).at("write to the disk", &file)?;
@@ -326,7 +331,7 @@ fn received(mut stream: Box<dyn Stream>, staging: &Staging, form: Form) -> Resul
 fn look(file: &Path, staging: &Staging, form: Form, total: Option<u64>) -> Result<Found> {
     let Seen { summary, hidden } = image::look(file, form, staging.path(), true, total)?;
     if hidden {
-        log::warn!(
+        crate::warn!(
             "this kernel does not show the extended attributes of a {} image: file capabilities in it have no effect here, and the digest does not count them",
             form.name()
         );

@@ -69,7 +69,7 @@ fn wait(path: &Path, mut file: File) -> Result<Flock<File>> {
     let held = loop {
         match Flock::lock(file, FlockArg::LockExclusive) {
             Err((again, Errno::EINTR)) => {
-                log::info!("waiting for {}, which holds {}", holder(&again), path.display());
+                crate::info!("waiting for {}, which holds {}", holder(&again), path.display());
                 file = again;
             }
             Err((_, errno)) => break Err(errno).at("lock", path),

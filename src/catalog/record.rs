@@ -30,7 +30,7 @@ fn load(path: &Path) -> Result<Json> {
     let json = Json::parse(&text).map_err(|err| damaged(path, &err))?;
     let version = json.number("version").map_err(|err| damaged(path, &err))?;
     if version > VERSION {
-        return Err(Error::unsupported(format!(
+        return Err(Error::unsupported(format_args!(
             "the record {} has version {version}, this program knows up to {VERSION}",
             path.display()
         ))
@@ -41,7 +41,7 @@ fn load(path: &Path) -> Result<Json> {
 
 #[cold]
 fn damaged(path: &Path, err: &Error) -> Error {
-    Error::damaged(format!("the record {} is damaged: {err}", path.display()))
+    Error::damaged(format_args!("the record {} is damaged: {err}", path.display()))
         .way_out("nothing was changed; put back a copy of the file, or repair it by hand")
 }
 
@@ -73,7 +73,8 @@ fn write_synced<T: Serialize>(path: &Path, record: &T) -> Result<()> {
 
 /// A record's text; `path` names it in errors.
 pub fn to_text<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>> {
-    let mut text = json::write(record).map_err(|err| Error::failed(format!("{}: {err}", path.display())))?;
+    let mut text =
+        json::write(record).map_err(|err| Error::failed(format_args!("{}: {err}", path.display())))?;
     text.push(b'\n');
     Ok(text)
 }

@@ -48,10 +48,12 @@ impl Root {
         match record::read::<Marker>(&marker) {
             Ok(_) => Ok(root),
             Err(err) if err.errno() == Some(nix::errno::Errno::ENOENT) => {
-                Err(Error::failed(format!("{} does not carry slivers", path.display())).way_out(format!(
-                    "if its disk is not mounted yet, mount it; else `sliverfs --lxcpath {} init` once",
-                    path.display()
-                )))
+                Err(Error::failed(format_args!("{} does not carry slivers", path.display())).way_out(
+                    format_args!(
+                        "if its disk is not mounted yet, mount it; else `sliverfs --lxcpath {} init` once",
+                        path.display()
+                    ),
+                ))
             }
             Err(err) => Err(err),
         }
@@ -80,7 +82,7 @@ impl Root {
             .map_err(|err| err.way_out("create it, mount its disk, or name another one with --lxcpath"))?;
         // It goes into mount sources, LXC's configuration and messages.
         if real.to_str().is_none_or(|text| text.contains(|c: char| c.is_ascii_control())) {
-            return Err(Error::usage(format!(
+            return Err(Error::usage(format_args!(
                 "LXCPATH `{}` is not UTF-8, or holds a control character",
                 escape(real.as_os_str().as_bytes())
             ))
@@ -88,7 +90,7 @@ impl Root {
         }
         let meta = fs::metadata(&real).at("look at LXCPATH", &real)?;
         if !meta.is_dir() {
-            return Err(Error::usage(format!("LXCPATH {} is not a folder", path.display())));
+            return Err(Error::usage(format_args!("LXCPATH {} is not a folder", path.display())));
         }
         // The same folder reached by another path (a bind mount, a link) has the same key.
         // Without the links in it (/var is one on OpenWrt, /var/run on Debian), as mountinfo shows what is mounted below it.

@@ -70,23 +70,27 @@ impl Sliver {
     pub fn load(root: &Root, name: &Name) -> Result<Self> {
         let path = root.store(name).join(FILE);
         let sliver: Self = record::read(&path).map_err(|err| match err.errno() {
-            Some(nix::errno::Errno::ENOENT) if swapped_store(root, name).exists() => Error::damaged(format!(
-                "a conversion of the store of `{name}` was cut"
-            ))
-            .way_out(format!("any command that works on it goes on from there: sliverfs mount {name}")),
+            Some(nix::errno::Errno::ENOENT) if swapped_store(root, name).exists() => Error::damaged(
+                format_args!("a conversion of the store of `{name}` was cut"),
+            )
+            .way_out(format_args!("any command that works on it goes on from there: sliverfs mount {name}")),
             Some(nix::errno::Errno::ENOENT) if !root.store(name).exists() => {
-                Error::usage(format!("there is no sliver `{name}` in {}", root.path().display()))
+                Error::usage(format_args!("there is no sliver `{name}` in {}", root.path().display()))
                     .way_out("`sliverfs list` shows what there is")
             }
             Some(nix::errno::Errno::ENOENT) => {
-                Error::damaged(format!("the store {} has no record {FILE}", root.store(name).display()))
+                Error::damaged(format_args!("the store {} has no record {FILE}", root.store(name).display()))
                     .way_out("put its record back, or move the folder out of the way")
             }
             _ => err,
         })?;
         if sliver.name != *name {
-            return Err(Error::damaged(format!("{} is the record of `{}`", path.display(), sliver.name))
-                .way_out("a store's folder has the sliver's name: rename the folder back"));
+            return Err(Error::damaged(format_args!(
+                "{} is the record of `{}`",
+                path.display(),
+                sliver.name
+            ))
+            .way_out("a store's folder has the sliver's name: rename the folder back"));
         }
         Ok(sliver)
     }

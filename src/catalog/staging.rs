@@ -39,7 +39,10 @@ impl Staging {
                 return Ok(Self { path, lock: Some(lock) });
             }
         }
-        Err(Error::failed(format!("{} is full of left-over folders of `{name}`", root.bases().display())))
+        Err(Error::failed(format_args!(
+            "{} is full of left-over folders of `{name}`",
+            root.bases().display()
+        )))
     }
 
     /// The folder.
@@ -63,7 +66,7 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if self.lock.is_some() {
             if let Err(err) = tree::remove_path(&self.path) {
-                log::warn!("{err}");
+                crate::warn!("{err}");
             }
         }
     }
@@ -71,7 +74,7 @@ impl Drop for Staging {
 
 /// Another process was quicker.
 fn taken(path: &Path) -> Error {
-    Error::failed(format!("{} was made by another process meanwhile", path.display()))
+    Error::failed(format_args!("{} was made by another process meanwhile", path.display()))
         .way_out("look at it with `sliverfs base show`")
 }
 
@@ -97,7 +100,7 @@ pub fn retire(root: &Root, name: &Name) -> Result<()> {
 /// Removes what nobody is at work on: bases that were retired, and imports that were interrupted.
 pub fn sweep(root: &Root) -> Result<()> {
     each_left(root, &mut |path| {
-        log::info!("clearing away {}, which is no base", path.display());
+        crate::info!("clearing away {}, which is no base", path.display());
         tree::remove_path(path)
     })
 }

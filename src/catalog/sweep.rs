@@ -55,7 +55,7 @@ pub fn settle(root: &Root, name: &Name) -> Result<()> {
 /// After what was wanted is done: what could not be removed is told, and stays for the next command, or for `check --repair`.
 pub fn told(removed: Result<()>) {
     if let Err(err) = removed {
-        log::warn!("{err}");
+        crate::warn!("{err}");
     }
 }
 

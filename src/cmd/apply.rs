@@ -25,14 +25,14 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             failed += 1;
             log::error!("{problem}");
         } else {
-            log::warn!("{problem}");
+            crate::warn!("{problem}");
         }
     }
     if config.bases.is_empty() && config.slivers.is_empty() {
         return finish(failed);
     }
     if !lxcpath.join(root::MARKER).exists() {
-        log::warn!(
+        crate::warn!(
             "{} does not carry slivers (no {}): nothing is done until its disk is mounted; on a new disk run \
              `sliverfs --lxcpath {} init` once",
             lxcpath.display(),
@@ -67,7 +67,9 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
 fn finish(failed: u32) -> Result<()> {
     match failed {
         0 => Ok(()),
-        n => Err(Error::failed(format!("{n} sections could not be applied; the rest of the node is up"))),
+        n => {
+            Err(Error::failed(format_args!("{n} sections could not be applied; the rest of the node is up")))
+        }
     }
 }
 
@@ -77,15 +79,15 @@ fn add_base(root: &Root, wanted: &BaseWanted, dry_run: bool) -> Result<()> {
         return Ok(());
     }
     let Some(source) = &wanted.source else {
-        return Err(Error::failed(format!("the base `{}` is missing, and has no source", wanted.name))
-            .way_out(format!("bring it here: wget -O- URL | sliverfs base add {} -", wanted.name)));
+        return Err(Error::failed(format_args!("the base `{}` is missing, and has no source", wanted.name))
+            .way_out(format_args!("bring it here: wget -O- URL | sliverfs base add {} -", wanted.name)));
     };
     if dry_run {
         base::plan(root, &wanted.name, source, None)?;
         return out::line(&format!("sliverfs base add {} {}", wanted.name, shell::path(source)));
     }
     base::add(root, &wanted.name, source, None)?;
-    log::info!("added the base `{}` from {}", wanted.name, source.display());
+    crate::info!("added the base `{}` from {}", wanted.name, source.display());
     Ok(())
 }
 
@@ -146,7 +148,7 @@ fn bring_up(
             wanted.base, wanted.backend
         ))?;
     } else if created {
-        log::info!("created the sliver `{name}` on the base `{}`", wanted.base);
+        crate::info!("created the sliver `{name}` on the base `{}`", wanted.base);
     }
     // The store of a mount that is planned here may not exist yet.
     if !wanted.mount || (there || !dry_run) && mount::mount_as_it_is(root, name, dry_run)?.is_empty() {
@@ -155,7 +157,7 @@ fn bring_up(
     if dry_run {
         return out::line(&format!("sliverfs mount {name}"));
     }
-    log::info!("mounted the sliver `{name}`");
+    crate::info!("mounted the sliver `{name}`");
     limited
 }
 
@@ -163,7 +165,7 @@ fn bring_up(
 fn report_unnamed(root: &Root, config: &Config) -> Result<()> {
     for name in Sliver::names(root)? {
         if !config.slivers.iter().any(|sliver| sliver.name == name) {
-            log::info!(
+            crate::info!(
                 "the sliver `{name}` is not in the configuration; `sliverfs destroy {name}` removes it"
             );
         }

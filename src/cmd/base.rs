@@ -47,7 +47,7 @@ pub fn add(root: &Root, args: &Args) -> Result<()> {
 
 fn parse_pack(text: &str) -> Result<Form> {
     Form::IMAGES.into_iter().find(|form| form.name() == text).ok_or_else(|| {
-        Error::usage(format!("`{}` is no image format", out::escape(text.as_bytes())))
+        Error::usage(format_args!("`{}` is no image format", out::escape(text.as_bytes())))
             .way_out("--pack takes squashfs, erofs or btrfs")
     })
 }
@@ -189,8 +189,8 @@ pub fn verify(root: &Root, args: &Args) -> Result<()> {
 fn compare(root: &Root, base: &Base, verdict: &mut Verdict) -> Result<()> {
     let content = base.content(root);
     let damaged = |what: String| {
-        Err(Error::damaged(format!("the base `{}` is not what was added: {what}", base.name)).way_out(
-            format!("slivers on it may misbehave; add it again from {} under another name", base.source),
+        Err(Error::damaged(format_args!("the base `{}` is not what was added: {what}", base.name)).way_out(
+            format_args!("slivers on it may misbehave; add it again from {} under another name", base.source),
         ))
     };
     let summary = match base.image(root) {
@@ -211,7 +211,7 @@ fn compare(root: &Root, base: &Base, verdict: &mut Verdict) -> Result<()> {
             let seen = image::look(&file, base.form, &root.base(&base.name), counted, Some(base.bytes))?;
             verdict.xattrs_hidden = seen.hidden;
             if seen.hidden {
-                log::warn!(
+                crate::warn!(
                     "this kernel does not show the extended attributes of a {} image: file capabilities in it have no effect here",
                     base.form.name()
                 );
@@ -240,7 +240,7 @@ fn compare(root: &Root, base: &Base, verdict: &mut Verdict) -> Result<()> {
 fn lost(base: &Base, err: Error) -> Error {
     match err.errno() {
         Some(nix::errno::Errno::ENOENT) => {
-            Error::damaged(format!("the base `{}` has lost its content: {err}", base.name))
+            Error::damaged(format_args!("the base `{}` has lost its content: {err}", base.name))
         }
         _ => err,
     }
@@ -255,14 +255,14 @@ pub fn remove(root: &Root, args: &Args) -> Result<()> {
     let name = &args.name()?;
     let folder = root.base(name);
     if folder.symlink_metadata().is_err() {
-        return Err(Error::usage(format!("there is no base `{name}` in {}", root.path().display()))
+        return Err(Error::usage(format_args!("there is no base `{name}` in {}", root.path().display()))
             .way_out("`sliverfs base list` shows what there is"));
     }
     let lock = root.lock_catalog()?;
     let users = Sliver::users(root, name)?;
     if !users.is_empty() {
         let users = users.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
-        return Err(Error::in_use(format!("the base `{name}` is used by {users}"))
+        return Err(Error::in_use(format_args!("the base `{name}` is used by {users}"))
             .way_out("destroy these slivers first, or rebase them, with --commit; one whose record is damaged counts, too"));
     }
     let mount_point = root.base_mount(name);
@@ -293,7 +293,7 @@ fn refuse_while_mounted(root: &Root, name: &Name) -> Result<()> {
             if attempt == 9 {
                 return Err(Error::new(
                     Class::InUse,
-                    format!("the image {} is mounted through {}", image.display(), device.display()),
+                    format_args!("the image {} is mounted through {}", image.display(), device.display()),
                 )
                 .way_out("look for it in /proc/*/mountinfo, and end the processes there"));
             }

@@ -74,12 +74,14 @@ impl Report {
     fn end_of_all(&mut self) -> Result<()> {
         match (std::mem::take(&mut self.left), std::mem::take(&mut self.failed)) {
             (0, _) => Ok(()),
-            (left, 0) => Err(Error::damaged(format!("{left} findings are left")).way_out(if self.repair {
-                "what could be lost by a repair is not repaired: look at it"
-            } else {
-                "`sliverfs check --repair` puts right what it can without losing anything"
-            })),
-            (left, failed) => Err(Error::failed(format!(
+            (left, 0) => {
+                Err(Error::damaged(format_args!("{left} findings are left")).way_out(if self.repair {
+                    "what could be lost by a repair is not repaired: look at it"
+                } else {
+                    "`sliverfs check --repair` puts right what it can without losing anything"
+                }))
+            }
+            (left, failed) => Err(Error::failed(format_args!(
                 "{left} findings are left, of which {failed} could not be put right"
             ))
             .way_out("each is told with its reason")),
@@ -127,7 +129,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         report.end(in_use)?;
         match done {
             // Of all slivers, those that are in use are passed over.
-            Err(err) if in_use && all => log::info!("{name} is not looked into: {err}"),
+            Err(err) if in_use && all => crate::info!("{name} is not looked into: {err}"),
             // Another process destroyed it meanwhile.
             Err(_) if all && root.store(name).symlink_metadata().is_err() => {}
             Err(err) => {

@@ -33,11 +33,15 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         let scratch = offline::scratch(held.as_ref(), format, &store, args.dry_run)?;
         let progress = Progress::new("comparing", None);
         let mut tell = |what: &str, path: &[u8]| {
-            let path = || if path.is_empty() { ".".to_owned() } else { escape(path) };
-            if args.dry_run && !args.json {
-                return out::line(&format!("{}: {what}", path()));
+            let shown = args.dry_run && !args.json;
+            if !shown && !args.verbose {
+                return Ok(());
             }
-            log::debug!("{}: {what}", path());
+            let path = if path.is_empty() { ".".to_owned() } else { escape(path) };
+            if shown {
+                return out::line(&format!("{path}: {what}"));
+            }
+            crate::debug!("{path}: {what}");
             Ok(())
         };
         let ignore = if args.ignore_times { Aspects::TIME } else { Aspects::NONE };
@@ -76,19 +80,19 @@ fn print(sheet: &Sheet, json: bool) -> Result<()> {
         ))?;
     }
     if done.linked > 0 {
-        log::warn!(
+        crate::warn!(
             "{} names are as in the base, but are kept: they share their content with other names",
             done.linked
         );
     }
     if done.stuck > 0 {
-        log::warn!(
+        crate::warn!(
             "{} could not be dropped: they are immutable, or the disk is full: run it again",
             done.stuck
         );
     }
     if done.unclear > 0 {
-        log::warn!(
+        crate::warn!(
             "{} entries are not what the format explains, and were left alone: `sliverfs check`",
             done.unclear
         );

@@ -150,7 +150,9 @@ fn convert(
     // The limit stays, by what its kind is kept to it.
     let limit = sliver.quota.map(|limit| set_limit(root, name, to, (means, Some(limit)), limit.bytes));
     let limit = limit.transpose().map_err(|err| {
-        err.way_out(format!("take the limit off: sliverfs quota {name} none; or name what keeps it: --means"))
+        err.way_out(format_args!(
+            "take the limit off: sliverfs quota {name} none; or name what keeps it: --means"
+        ))
     })?;
     let size = size.or(quota::by(limit, Means::Seed).map(|limit| limit.bytes));
     create::check_kind(to, &base, size)?;
@@ -188,17 +190,17 @@ fn convert(
     .and_then(|text| Looked::parse(&text))
     .inspect_err(|_| replace::left_over(root, name, dry_run))?;
     for told in &looked.told {
-        log::warn!("{told}");
+        crate::warn!("{told}");
     }
     (report.entries, report.bytes, report.told) = (looked.entries, looked.bytes, looked.told);
     if matches!(to, Kind::Union(_)) && probe::features(root, to).is_err() {
-        log::warn!("this kernel does not offer {to}: the sliver can be mounted where one does");
+        crate::warn!("this kernel does not offer {to}: the sliver can be mounted where one does");
     }
     if dry_run {
         report.state = "planned";
         if !quiet {
             let size = Size(report.bytes);
-            log::info!("{} changed names with {size} of files would be written", report.entries);
+            crate::info!("{} changed names with {size} of files would be written", report.entries);
         }
         return Ok(report);
     }
@@ -340,11 +342,11 @@ fn undo(root: &Root, name: &Name, dry_run: bool, quiet: bool) -> Result<Report> 
             sliver.backend
         }
         kept => {
-            let err = Error::usage(format!("there is no store of `{name}` from before a conversion"));
+            let err = Error::usage(format_args!("there is no store of `{name}` from before a conversion"));
             return Err(match kept {
                 None => err.way_out("it is kept from a conversion to the next mount only: convert it back"),
                 // What a rebase kept has another base.
-                Some(_) => err.way_out(format!(
+                Some(_) => err.way_out(format_args!(
                     "`sliverfs rebase {name} --undo` brings back what it was before it was rebased"
                 )),
             });
@@ -381,7 +383,7 @@ pub fn settle(
     let lacks =
         format!("the store of `{name}` is one of {}, which this kernel does not offer", sliver.backend);
     if !auto {
-        return Err(Error::unsupported(lacks).way_out(format!(
+        return Err(Error::unsupported(lacks).way_out(format_args!(
             "write it anew for this kernel: sliverfs convert {name} --to {AUTO}; with option convert '{AUTO}' in UCI's section \
              main this is done by itself"
         )));
@@ -390,10 +392,10 @@ pub fn settle(
         Choice::Named(kind) if kind != sliver.backend => Choice::Named(kind),
         _ => Choice::Auto,
     };
-    log::warn!("{lacks}: it is converted");
+    crate::warn!("{lacks}: it is converted");
     let report = convert(root, &sliver, to, (None, None), dry_run, quiet)?;
     if let Some(kept) = &report.kept_store {
-        log::info!("`{name}` is converted to {}; the old store is in {}", report.to, kept.display());
+        crate::info!("`{name}` is converted to {}; the old store is in {}", report.to, kept.display());
     }
     Ok(true)
 }

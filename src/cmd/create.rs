@@ -55,7 +55,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         Ok(default) if default == root.path() => format!("lxc-start -n {name}"),
         _ => format!("lxc-start -P {} -n {name}", crate::shell::path(root.path())),
     };
-    log::info!("start it with: {start}");
+    crate::info!("start it with: {start}");
     Ok(())
 }
 
@@ -86,7 +86,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
     let _lock = root.lock_sliver(name)?;
     let there = Sliver::find(root, name)?;
     if root.container(name).exists() && !is_ours(root, name)? {
-        return Err(Error::in_use(format!(
+        return Err(Error::in_use(format_args!(
             "{} is there already, and is no sliver's",
             root.container(name).display()
         ))
@@ -161,7 +161,7 @@ pub(super) fn same_base(made_of: &Base, now: &Base) -> Result<()> {
     if (&made_of.digest, made_of.created) == (&now.digest, now.created) {
         return Ok(());
     }
-    Err(Error::failed(format!("the base `{}` was replaced while the sliver was made of it", now.name))
+    Err(Error::failed(format_args!("the base `{}` was replaced while the sliver was made of it", now.name))
         .way_out("create it again"))
 }
 
@@ -169,7 +169,7 @@ pub(super) fn same_base(made_of: &Base, now: &Base) -> Result<()> {
 /// removed by the next `create`.
 fn left_over(root: &Root, name: &Name) {
     if let Err(err) = sweep::all(root, name) {
-        log::warn!("{err}");
+        crate::warn!("{err}");
     }
     let container = root.container(name);
     if container.join(lxc::CONFIG).symlink_metadata().is_err() {
@@ -184,7 +184,7 @@ fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
     let limit = sliver.limit(root);
     if let Some(size) = wanted.size.filter(|size| limit != Some(*size)) {
         let has = limit.map_or_else(|| "none".to_owned(), |limit| Size(limit).to_string());
-        return Err(Error::usage(format!(
+        return Err(Error::usage(format_args!(
             "the sliver `{}` is there already: its store's limit is {has}, and not {}",
             sliver.name,
             Size(size)
@@ -194,15 +194,15 @@ fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
     if let Some(bytes) =
         wanted.quota.filter(|bytes| quota::limit(root, sliver).map(|limit| limit.bytes) != Some(*bytes))
     {
-        return Err(Error::usage(format!(
+        return Err(Error::usage(format_args!(
             "the sliver `{}` is there already, with another limit",
             sliver.name
         ))
-        .way_out(format!("sliverfs quota {} {bytes} changes it", sliver.name)));
+        .way_out(format_args!("sliverfs quota {} {bytes} changes it", sliver.name)));
     }
     let other_backend = matches!(wanted.backend, Choice::Named(kind) if kind != sliver.backend);
     if sliver.base != *wanted.base || other_backend {
-        return Err(Error::usage(format!(
+        return Err(Error::usage(format_args!(
             "the sliver `{}` is there already, with base {} and backend {}",
             sliver.name, sliver.base, sliver.backend
         ))
@@ -227,7 +227,7 @@ pub(super) fn check_kind(kind: Kind, base: &Base, size: Option<u64>) -> Result<(
         } else {
             "take another backend, or add the base as a folder"
         };
-        return Err(Error::usage(format!(
+        return Err(Error::usage(format_args!(
             "{kind} cannot stand on the base `{}`, which is kept as {}",
             base.name,
             base.form.name()
@@ -236,7 +236,7 @@ pub(super) fn check_kind(kind: Kind, base: &Base, size: Option<u64>) -> Result<(
     }
     match size {
         Some(size) if !kind.grows_image() => {
-            Err(Error::usage(format!("a store of {kind} keeps no limit of {}", Size(size)))
+            Err(Error::usage(format_args!("a store of {kind} keeps no limit of {}", Size(size)))
                 .way_out("leave the size out, or take btrfs-seed"))
         }
         Some(size) if size < seed::LEAST => Err(seed::too_small(size)),
@@ -300,7 +300,7 @@ fn real_file(path: &Path) -> Result<PathBuf> {
     let real = fs::canonicalize(path).at("open the archive", path)?;
     // A FIFO would hold the sliver's lock until somebody writes to it.
     if !fs::metadata(&real).at("look at the archive", &real)?.is_file() {
-        return Err(Error::usage(format!("the archive {} is not a file", path.display())));
+        return Err(Error::usage(format_args!("the archive {} is not a file", path.display())));
     }
     Ok(real)
 }

@@ -43,7 +43,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     let (all, names) = (trees(root)?, args.names()?);
     if let Some(name) = names.iter().find(|name| !all.iter().any(|sliver| sliver.name == **name)) {
         let sliver = Sliver::load(root, name)?;
-        return Err(Error::usage(format!(
+        return Err(Error::usage(format_args!(
             "the store of `{name}` ({}) holds only what the sliver changed",
             sliver.backend
         ))
@@ -98,7 +98,7 @@ fn trees(root: &Root) -> Result<Vec<Sliver>> {
                 trees.push(sliver);
             }
             Ok(_) => {}
-            Err(err) => log::warn!("{err}"),
+            Err(err) => crate::warn!("{err}"),
         }
     }
     Ok(trees)

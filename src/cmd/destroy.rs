@@ -27,7 +27,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         // Or there was one, and a crash or an entry that cannot be removed cut its creation or removal short.
         let left = sweep::left(root, name);
         if left.is_empty() {
-            log::warn!("there is no sliver `{name}` in {}", root.path().display());
+            crate::warn!("there is no sliver `{name}` in {}", root.path().display());
             return lock.remove();
         }
         refuse_mounts_in(&left)?;
@@ -75,7 +75,7 @@ fn backend(root: &Root, name: &Name) -> Result<Option<Kind>> {
     if err.class() != Class::Damaged || whole {
         return Err(err);
     }
-    log::warn!(
+    crate::warn!(
         "the record of `{name}` is damaged or missing: what lies in {} is destroyed all the same, if it is alive nowhere",
         store.display()
     );
@@ -99,10 +99,11 @@ fn refuse_mounts_in(dirs: &[PathBuf]) -> Result<()> {
         .find(|target| dirs.iter().any(|dir| target.starts_with(dir)));
     match inside {
         None => Ok(()),
-        Some(target) => {
-            Err(Error::in_use(format!("something is mounted on {}", escape(target.as_os_str().as_bytes())))
-                .way_out("unmount it first"))
-        }
+        Some(target) => Err(Error::in_use(format_args!(
+            "something is mounted on {}",
+            escape(target.as_os_str().as_bytes())
+        ))
+        .way_out("unmount it first")),
     }
 }
 

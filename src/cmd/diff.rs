@@ -59,7 +59,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
 pub fn inside(path: &str) -> Result<Vec<u8>> {
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") {
-        return Err(Error::usage(format!("`{}` leads out of the sliver", escape(path.as_bytes()))));
+        return Err(Error::usage(format_args!("`{}` leads out of the sliver", escape(path.as_bytes()))));
     }
     Ok(parts.join("/").into_bytes())
 }
@@ -102,7 +102,7 @@ fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Resul
         }
         if wanted || lies_in(top, entry.path) {
             match changes.enter() {
-                Err(err) if beside(&err) => log::warn!("{err}: it changed while it was looked at"),
+                Err(err) if beside(&err) => crate::warn!("{err}: it changed while it was looked at"),
                 entered => entered?,
             }
         }
@@ -112,10 +112,10 @@ fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Resul
     }
     out::print(&text)?;
     if nowhere {
-        log::warn!("neither the sliver nor its base has {}", escape(top));
+        crate::warn!("neither the sliver nor its base has {}", escape(top));
     }
     if unclear > 0 {
-        return Err(Error::damaged(format!(
+        return Err(Error::damaged(format_args!(
             "{unclear} entries of the store are not what {} writes",
             format.name()
         ))

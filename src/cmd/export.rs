@@ -59,7 +59,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
                 // Gzip ended before us, and has said why.
                 return Err(match err.errno() {
                     Some(Errno::EPIPE) if gzip => {
-                        Error::failed(format!("gzip did not write {}", output.name.display()))
+                        Error::failed(format_args!("gzip did not write {}", output.name.display()))
                             .way_out("what it says stands above")
                     }
                     _ => err,
@@ -147,7 +147,7 @@ impl Output {
     fn publish(&mut self) -> Result<()> {
         if let Some(gzip) = &mut self.gzip {
             if let Some(how) = gzip.wait().at("wait for", Path::new("gzip"))? {
-                return Err(Error::failed(format!("gzip did not write {}: {how}", self.name.display())));
+                return Err(Error::failed(format_args!("gzip did not write {}: {how}", self.name.display())));
             }
             self.gzip = None;
         }

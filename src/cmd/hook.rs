@@ -23,13 +23,12 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     match args.word(0) {
         "pre-start" => mount::mount(ctx, &root, name, false).map(drop),
         "post-stop" => post_stop(&root, name),
-        "destroy" => Err(Error::in_use(format!(
+        "destroy" => Err(Error::in_use(format_args!(
             "lxc-destroy must not remove `{name}`: it would delete through the view, into the store"
         ))
-        .way_out(format!("use `sliverfs destroy {name}`"))),
-        other => {
-            Err(Error::usage(format!("`{other}` is no hook")).way_out("take pre-start, post-stop or destroy"))
-        }
+        .way_out(format_args!("use `sliverfs destroy {name}`"))),
+        other => Err(Error::usage(format_args!("`{other}` is no hook"))
+            .way_out("take pre-start, post-stop or destroy")),
     }
 }
 
@@ -40,7 +39,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
 fn refuse_another(root: &Root, name: &Name) -> Result<()> {
     let Some(container) = var(c"LXC_NAME") else { return Ok(()) };
     if container != *name.as_str() {
-        return Err(Error::usage(format!(
+        return Err(Error::usage(format_args!(
             "the container `{}` has the hooks of the sliver `{name}`, and is another one",
             escape(container.as_bytes())
         ))
@@ -50,21 +49,21 @@ fn refuse_another(root: &Root, name: &Name) -> Result<()> {
     let path = var(c"LXC_ROOTFS_PATH").unwrap_or_default();
     if !same(path.as_bytes().strip_prefix(b"dir:").unwrap_or(path.as_bytes()), &view) {
         let place = if path.is_empty() { "the node's own root".to_owned() } else { escape(path.as_bytes()) };
-        return Err(Error::usage(format!(
+        return Err(Error::usage(format_args!(
             "the container `{name}` would start on {place}, and not on its view"
         ))
-        .way_out(format!("its configuration must say: lxc.rootfs.path = dir:{}", view.display())));
+        .way_out(format_args!("its configuration must say: lxc.rootfs.path = dir:{}", view.display())));
     }
     let config = var(c"LXC_CONFIG_FILE").unwrap_or_default();
     if config.is_empty() || same(config.as_bytes(), &root.container(name).join(CONFIG)) {
         return Ok(());
     }
     // Nobody would see that it runs.
-    Err(Error::usage(format!(
+    Err(Error::usage(format_args!(
         "{} is not the configuration of the sliver `{name}`",
         escape(config.as_bytes())
     ))
-    .way_out(format!("start it with: lxc-start -P {} -n {name}", crate::shell::path(root.path()))))
+    .way_out(format_args!("start it with: lxc-start -P {} -n {name}", crate::shell::path(root.path()))))
 }
 
 /// Do both paths lead to the same place?
@@ -83,14 +82,14 @@ fn post_stop(root: &Root, name: &Name) -> Result<()> {
     Sliver::load(root, name)?;
     if Sockets::read()?.running_anew(root, name) {
         // Its pre-start found the view up, or is about to.
-        log::info!("`{name}` is being started again: its view stays");
+        crate::info!("`{name}` is being started again: its view stays");
         return Ok(());
     }
     let steps = view::own_mounts(root, name)?;
     match view::down(root, name, &steps) {
         // Somebody still looks at it: the next start takes the view as it is.
         Err(err) if err.class() == Class::InUse => {
-            log::warn!("{err}");
+            crate::warn!("{err}");
             Ok(())
         }
         done => done.map(drop),

@@ -35,7 +35,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         Some("oci") => Some(false),
         Some("overlayfs") => Some(true),
         Some(other) => {
-            return Err(Error::usage(format!("`{}` is no format of a layer", escape(other.as_bytes())))
+            return Err(Error::usage(format_args!("`{}` is no format of a layer", escape(other.as_bytes())))
                 .way_out("take oci or overlayfs"));
         }
     };
@@ -144,8 +144,10 @@ impl Import<'_> {
         let name = &self.sliver.name;
         let way_out = "--replace gives up what it holds; `sliverfs export` keeps it";
         if self.sliver.backend.grows_image() {
-            return Err(Error::usage(format!("the store of `{name}` is an image, and may hold something"))
-                .way_out(way_out));
+            return Err(Error::usage(format_args!(
+                "the store of `{name}` is an image, and may hold something"
+            ))
+            .way_out(way_out));
         }
         let format = Format::of(self.sliver.backend);
         let stored = self.root.store(name);
@@ -165,7 +167,7 @@ impl Import<'_> {
                 && comparer.differences(&entry)?.without(if folder { Aspects::TIME } else { Aspects::NONE })
                     == Aspects::NONE;
             if !same {
-                return Err(Error::usage(format!(
+                return Err(Error::usage(format_args!(
                     "the sliver `{name}` has changes already: {} is one",
                     shown(if entry.path.is_empty() { b"." } else { entry.path }).display()
                 ))
@@ -198,12 +200,12 @@ fn unpack(source: &Path, layer: &Path, dump: Option<bool>) -> Result<()> {
     let size = fs::metadata(source).ok().filter(fs::Metadata::is_file).map(|meta| meta.len());
     let progress = Rc::new(Progress::new("unpacking", size));
     let Content::Tar(mut stream) = archive::open(source, &progress)? else {
-        return Err(Error::usage(format!("{} is an image and not a layer", source.display()))
+        return Err(Error::usage(format_args!("{} is an image and not a layer", source.display()))
             .way_out("give a tar: an OCI image layer, or the dump of an overlayfs store"));
     };
     let taken = unpack_layer(&mut *stream, &tree::open(layer)?, dump)?;
     if taken.dump {
-        log::info!("it is the dump of an overlayfs store: links to `(overlay-whiteout)` are whiteouts");
+        crate::info!("it is the dump of an overlayfs store: links to `(overlay-whiteout)` are whiteouts");
     }
     Ok(())
 }
@@ -223,7 +225,7 @@ fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> 
             Seen::Leave(entry) => (entry, false),
         };
         if let Some(doubt) = entry.doubt {
-            return Err(Error::failed(format!(
+            return Err(Error::failed(format_args!(
                 "the layer is refused: its entry `{}` is {}",
                 shown(entry.path).display(),
                 doubt.words()

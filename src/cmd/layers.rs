@@ -46,7 +46,7 @@ impl Watch {
     pub fn same(&self) -> Result<()> {
         match &self.0 {
             Some((folder, id)) if look(folder).map(|seen| (seen.device, seen.inode)) != Some(*id) => {
-                Err(Error::in_use(format!("{} was replaced or removed meanwhile", folder.display()))
+                Err(Error::in_use(format_args!("{} was replaced or removed meanwhile", folder.display()))
                     .way_out("run it again"))
             }
             _ => Ok(()),
@@ -73,8 +73,10 @@ impl<'a> Layers<'a> {
         let Some(seen) = look(&folder) else { return Ok(Watch(None)) };
         // In an image that nobody has mounted it is ended before it is read.
         if Scratch::beside(tree::open(&quota::content(&folder))?).begun() {
-            return Err(Error::in_use(format!("the store of `{name}` is being changed, or that was cut"))
-                .way_out(format!("run it again; if that does not help: sliverfs check --repair {name}")));
+            return Err(Error::in_use(format_args!(
+                "the store of `{name}` is being changed, or that was cut"
+            ))
+            .way_out(format_args!("run it again; if that does not help: sliverfs check --repair {name}")));
         }
         Ok(Watch(Some((folder, (seen.device, seen.inode)))))
     }
@@ -158,8 +160,8 @@ fn view_of(root: &Root, name: &Name) -> Result<PathBuf> {
     if views.of(root, name).any(|place| place.target == view) {
         return Ok(view);
     }
-    Err(Error::failed(format!(
+    Err(Error::failed(format_args!(
         "the store of `{name}` is an image, which cannot be looked into before it is mounted"
     ))
-    .way_out(format!("mount it: sliverfs mount {name}")))
+    .way_out(format_args!("mount it: sliverfs mount {name}")))
 }

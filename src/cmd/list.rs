@@ -43,7 +43,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         return out::json(&rows);
     }
     if rows.is_empty() {
-        log::info!("no slivers in {}: `sliverfs create NAME --base BASE` makes one", root.path().display());
+        crate::info!("no slivers in {}: `sliverfs create NAME --base BASE` makes one", root.path().display());
         return Ok(());
     }
     let headings = ["NAME", "WANTED", "RECORDED", "ACTUAL", "BACKEND", "BASE", "SPACE", "MEMORY"];

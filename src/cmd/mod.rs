@@ -154,7 +154,7 @@ fn for_each(names: &[Name], mut work: impl FnMut(&Name) -> Result<()>) -> Result
     match failed.first() {
         None => Ok(()),
         Some(first) => {
-            Err(Error::new(first.class(), format!("{} of {} slivers failed", failed.len(), names.len())))
+            Err(Error::new(first.class(), format_args!("{} of {} slivers failed", failed.len(), names.len())))
         }
     }
 }

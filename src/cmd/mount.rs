@@ -55,7 +55,7 @@ pub fn mount_as_it_is(root: &Root, name: &Name, dry_run: bool) -> Result<Vec<Ste
             _ => sweep::drop_kept(root, name),
         });
         if let Err(err) = done {
-            log::warn!("{err}");
+            crate::warn!("{err}");
         }
     }
     Ok(steps)

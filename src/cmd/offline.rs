@@ -19,8 +19,8 @@ use crate::tree::Dir;
 /// who mounts it for himself: it is unmounted.
 pub fn refuse(root: &Root, name: &Name, backend: Option<Kind>) -> Result<()> {
     if Sockets::read()?.running(root, name) {
-        return Err(Error::in_use(format!("the container `{name}` is running"))
-            .way_out(format!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
+        return Err(Error::in_use(format_args!("the container `{name}` is running"))
+            .way_out(format_args!("stop it first: lxc-stop -P {} -n {name}", root.path().display())));
     }
     if let Some(backend) = backend {
         // A kernel that no longer offers the backend cannot hold a view of it either, but for what mountinfo shows.
@@ -58,7 +58,7 @@ pub fn hold(ctx: &mut Ctx, layers: &Layers<'_>) -> Result<Option<Held>> {
     let name = Name::parse(name)?;
     let (held, sliver) = Held::take(&ctx.root()?, &name)?;
     if sliver.backend.grows_image() {
-        return Err(Error::unsupported(format!(
+        return Err(Error::unsupported(format_args!(
             "the store of `{name}` is an image, which is changed in its view alone"
         ))
         .way_out("mount it, and copy what is wanted back from the base"));

@@ -53,8 +53,8 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     let passing =
         verdicts.iter().find(|verdict| !verdict.lasting).and_then(|verdict| verdict.reason.as_deref());
     Err(match passing {
-        Some(reason) => Error::unsupported(format!("no backend could be tried: {reason}")),
-        None => Error::unsupported(format!("no backend works on {}", root.path().display()))
+        Some(reason) => Error::unsupported(format_args!("no backend could be tried: {reason}")),
+        None => Error::unsupported(format_args!("no backend works on {}", root.path().display()))
             .way_out("use another disk, or a kernel with a union file system"),
     })
 }
@@ -103,7 +103,7 @@ fn known(verdict: &Verdict) -> String {
 /// Says so where a firmware upgrade would erase the slivers.
 pub fn warn_of_upgrade(root: &Root) -> Result<()> {
     if let Some(warning) = disk::erased_by_upgrade(root.path())? {
-        log::warn!("{warning}");
+        crate::warn!("{warning}");
     }
     Ok(())
 }

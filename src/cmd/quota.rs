@@ -50,7 +50,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
 fn enable(root: &Root) -> Result<()> {
     let stores = root.stores();
     qgroup::enable(&stores)?;
-    log::warn!(
+    crate::warn!(
         "kernels before 6.7 do not mount this disk any more; what was written before now is not counted"
     );
     out::line(&format!("the Btrfs of {} has simple quotas", stores.display()))
@@ -116,10 +116,10 @@ pub(super) fn set(
             // Its size stays a limit, but is no promise any more.
             return Sliver { quota: new, ..sliver.clone() }.write(&root.store(name));
         }
-        return Err(Error::unsupported(format!(
+        return Err(Error::unsupported(format_args!(
             "the store of `{name}` keeps the size that it was made with"
         ))
-        .way_out(format!("export it, or convert it: sliverfs convert {name} --to overlay")));
+        .way_out(format_args!("export it, or convert it: sliverfs convert {name} --to overlay")));
     }
     // Less than before is no promise.
     if let Some(limit) = new.filter(|new| old.is_none_or(|old| !old.means.is_hard() || old.bytes < new.bytes))

@@ -51,7 +51,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             // A record that cannot be read fails in its turn.
             names.retain(|name| Sliver::load(&root, name).map_or(true, |sliver| sliver.base == *from));
             if names.is_empty() {
-                log::info!("no sliver stands on `{from}`");
+                crate::info!("no sliver stands on `{from}`");
             }
             for_each(&names, |name| rebase(&root, name, onto, &how))
         }
@@ -80,10 +80,10 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
     view::check_base(&sliver, &old)?;
     let disk = tree::open(&root.stores())?;
     if sliver.backend.grows_image() {
-        return Err(Error::unsupported(format!(
+        return Err(Error::unsupported(format_args!(
             "the store of `{name}` grew from its seed, and cannot be put on another"
         ))
-        .way_out(format!(
+        .way_out(format_args!(
             "convert it first: sliverfs convert {name} --to overlay (or what `sliverfs probe` lists)"
         )));
     }
@@ -91,10 +91,12 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
     let before = kept(root, &sliver)?;
     if !how.plan {
         if before.as_ref().is_some_and(|before| before.base == sliver.base) {
-            return Err(Error::failed(format!("`{name}` was converted or synced, and not mounted since"))
-                .way_out(format!(
-                    "see whether it works: sliverfs mount {name}; or sliverfs convert {name} --undo"
-                )));
+            return Err(Error::failed(format_args!(
+                "`{name}` was converted or synced, and not mounted since"
+            ))
+            .way_out(format_args!(
+                "see whether it works: sliverfs mount {name}; or sliverfs convert {name} --undo"
+            )));
         }
         offline::refuse(root, name, Some(sliver.backend))?;
         statfs::refuse_read_only(&root.stores())?;
@@ -167,7 +169,7 @@ fn make(
         if more > 0 {
             paths = format!("{paths}\nand {more} more, which --plan shows");
         }
-        return Err(Error::failed(format!("`{name}` is left on `{}`: {paths}", old.name))
+        return Err(Error::failed(format_args!("`{name}` is left on `{}`: {paths}", old.name))
             .way_out("--ours, --theirs, or none of them, which keeps both versions"));
     }
     if !how.plan {
@@ -201,8 +203,10 @@ fn kept_by_rebase(root: &Root, sliver: &Sliver) -> Result<Sliver> {
     let name = &sliver.name;
     match kept(root, sliver)? {
         Some(kept) if kept.base != sliver.base => Ok(kept),
-        _ => Err(Error::new(Class::Usage, format!("there is no store of `{name}` from before a rebase"))
-            .way_out("it is kept from a rebase to its --commit or the next one only")),
+        _ => {
+            Err(Error::new(Class::Usage, format_args!("there is no store of `{name}` from before a rebase"))
+                .way_out("it is kept from a rebase to its --commit or the next one only"))
+        }
     }
 }
 

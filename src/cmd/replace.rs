@@ -95,11 +95,13 @@ pub fn finish(root: &Root, record: &Sliver) -> Result<()> {
 /// Says of work on a limited sliver that ran out of room whose room it was.
 pub fn full(sliver: &Sliver, err: Error) -> Error {
     match (sliver.quota, err.errno()) {
-        (Some(limit), Some(Errno::ENOSPC | Errno::EDQUOT)) if limit.means.is_hard() => err.way_out(format!(
-            "`{0}` may have {1}: give it more (sliverfs quota {0} SIZE), or free some of the disk",
-            sliver.name,
-            Size(limit.bytes)
-        )),
+        (Some(limit), Some(Errno::ENOSPC | Errno::EDQUOT)) if limit.means.is_hard() => {
+            err.way_out(format_args!(
+                "`{0}` may have {1}: give it more (sliverfs quota {0} SIZE), or free some of the disk",
+                sliver.name,
+                Size(limit.bytes)
+            ))
+        }
         _ => err,
     }
 }

@@ -61,7 +61,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     statfs::refuse_read_only(&root.stores())?;
     let attrs = !Format::of(sliver.backend).loses().has(Aspects::ATTRS);
     if let Some(lacks) = rsync.lacks().filter(|_| attrs) {
-        log::warn!("the installed rsync is built without {lacks}: what comes has none of them");
+        crate::warn!("the installed rsync is built without {lacks}: what comes has none of them");
     }
     let work = Work { root: &root, sliver: &sliver, base: &base, source: &source, rsync, attrs };
     let stats = if args.dry_run { work.list(args.json)? } else { work.publish(args.json)? };
@@ -86,7 +86,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
 
 fn refuse_kind(kind: Kind) -> Result<()> {
     if matches!(kind, Kind::BtrfsSeed | Kind::FuseOverlayfs) {
-        return Err(Error::unsupported(format!(
+        return Err(Error::unsupported(format_args!(
             "a store of {kind} cannot be written beside itself through a view"
         ))
         .way_out("convert the sliver first: sliverfs convert SLIVER --to auto"));
@@ -105,7 +105,7 @@ impl Source {
     /// Takes a folder here, `[USER@]HOST:PATH`, `[USER@]HOST::MODULE[/PATH]` or `rsync://[USER@]HOST[:PORT]/MODULE[/PATH]`.
     fn parse(text: &str, root: &Root) -> Result<Self> {
         let wrong = |what: &str| {
-            Err(Error::usage(format!("`{}` {what}", out::escape(text.as_bytes()))).way_out(
+            Err(Error::usage(format_args!("`{}` {what}", out::escape(text.as_bytes()))).way_out(
                 "a source is a directory, [USER@]HOST:PATH, [USER@]HOST::MODULE/PATH or rsync://HOST/MODULE/PATH",
             ))
         };

@@ -80,7 +80,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     for name in if all { Base::names(&root)? } else { Vec::new() } {
         match Base::load(&root, &name) {
             Ok(base) => bases.push((base, 0, 0)),
-            Err(err) => log::warn!("{err}"),
+            Err(err) => crate::warn!("{err}"),
         }
     }
     let views = if args.deep { Some(Views::everywhere(&root)?) } else { None };
@@ -305,7 +305,7 @@ fn print(sheet: &Sheet) -> Result<()> {
     match sum.page_cache_saved {
         Some(bytes) => out::line(&format!("page cache: up to {} saved, since views share it", Size(bytes))),
         None => {
-            log::info!("what slivers cover of their bases counts as shared: `--deep` takes it off");
+            crate::info!("what slivers cover of their bases counts as shared: `--deep` takes it off");
             Ok(())
         }
     }

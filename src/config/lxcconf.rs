@@ -30,7 +30,7 @@ fn from_files(lxc_conf: &Path, openwrt_release: &Path) -> Result<PathBuf> {
     };
     match lxcpath(&text).map(|path| Path::new(OsStr::from_bytes(path))) {
         Some(path) if path.is_absolute() => Ok(path.to_path_buf()),
-        Some(path) => Err(Error::usage(format!(
+        Some(path) => Err(Error::usage(format_args!(
             "lxc.lxcpath in {} is `{}`, which is not an absolute path",
             lxc_conf.display(),
             path.display()

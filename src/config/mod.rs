@@ -130,7 +130,7 @@ fn from_file(path: &Path) -> Result<Config> {
     let file = file::open(path).at("open", path)?;
     let text = file::read_all(file, MAX_BYTES + 1).at("read", path)?;
     if text.len() > MAX_BYTES {
-        return Err(Error::usage(format!("{} is larger than {MAX_BYTES} bytes", path.display()))
+        return Err(Error::usage(format_args!("{} is larger than {MAX_BYTES} bytes", path.display()))
             .way_out("give the UCI file with --config"));
     }
     Config::parse(&text, &path.display().to_string())

@@ -121,11 +121,11 @@ fn choose(form: Form, choices: &Choices, empty: &Path, trial: &Path) -> Result<P
     }
     Err(match last {
         Some(err) => {
-            Error::unsupported(format!("this kernel cannot read what {} makes: {err}", choices.program))
+            Error::unsupported(format_args!("this kernel cannot read what {} makes: {err}", choices.program))
                 .way_out("add the base without --pack")
         }
-        None => Error::unsupported(format!("{} cannot pack even an empty folder", choices.program))
-            .way_out(format!("look at what it says: {} on an empty folder", choices.program)),
+        None => Error::unsupported(format_args!("{} cannot pack even an empty folder", choices.program))
+            .way_out(format_args!("look at what it says: {} on an empty folder", choices.program)),
     })
 }
 
@@ -141,8 +141,8 @@ fn mounts(form: Form, image: &Path, over: &Path) -> Result<()> {
 /// The error of a program that could not be started.
 pub fn absent(program: &str, package: &str, errno: Errno) -> Error {
     if errno == Errno::ENOENT {
-        return Error::unsupported(format!("{program} is not installed"))
-            .way_out(format!("install it (package {package}), or add the base without --pack"));
+        return Error::unsupported(format_args!("{program} is not installed"))
+            .way_out(format_args!("install it (package {package}), or add the base without --pack"));
     }
     Error::sys("start", program.as_ref(), errno)
 }
@@ -159,13 +159,13 @@ impl Packer {
             return file::open(to).and_then(|image| image.sync_all()).at("write to the disk", to);
         };
         let free = crate::sys::statfs::of(to.parent().unwrap_or(to)).map_or(0, |disk| disk.available);
-        Err(Error::failed(format!(
+        Err(Error::failed(format_args!(
             "{} could not pack {} into {} ({status})",
             self.program,
             tree.display(),
             to.display()
         ))
-        .way_out(format!("what it wrote above says why; {} are free there", crate::size::Size(free))))
+        .way_out(format_args!("what it wrote above says why; {} are free there", crate::size::Size(free))))
     }
 
     /// None where the program ended well, or else how it ended.

@@ -72,7 +72,7 @@ fn run(program: &str, options: &[&str], to: &Path) -> Result<()> {
         started.and_then(|mut child| child.wait()).map_err(|errno| absent(program, PACKAGE, errno))?;
     match ended {
         None => Ok(()),
-        Some(how) => Err(Error::failed(format!("{program} failed on {} ({how})", to.display()))
+        Some(how) => Err(Error::failed(format_args!("{program} failed on {} ({how})", to.display()))
             .way_out("what it wrote above says why")),
     }
 }

@@ -49,7 +49,7 @@ impl Superblock {
         let length = file.metadata().at("look at the image", path)?.len();
         let head = file::read_all(file, HEAD).at("read the image", path)?;
         let Some(block) = Self::parse(&head) else {
-            return Err(Error::failed(format!(
+            return Err(Error::failed(format_args!(
                 "{} has no superblock that this program knows",
                 path.display()
             )));
@@ -58,7 +58,7 @@ impl Superblock {
             seed(&head, path)?;
         }
         if length < block.size {
-            return Err(Error::failed(format!(
+            return Err(Error::failed(format_args!(
                 "the image {} is cut off: it has {length} of {} bytes",
                 path.display(),
                 block.size
@@ -96,15 +96,16 @@ impl Superblock {
 fn seed(head: &[u8], path: &Path) -> Result<()> {
     let number = |at| u64_at(head, BTRFS + at).unwrap_or(0);
     if number(56) & SEEDING == 0 {
-        return Err(Error::usage(format!("the image {} is a Btrfs, but no seed", path.display()))
+        return Err(Error::usage(format_args!("the image {} is a Btrfs, but no seed", path.display()))
             .way_out("unmount the source, make it a seed with `btrfstune -S 1`, and add it again"));
     }
     match number(136) {
         1 => Ok(()),
-        devices => {
-            Err(Error::usage(format!("the image {} is one of {devices} devices of a Btrfs", path.display()))
-                .way_out("make a seed of one device"))
-        }
+        devices => Err(Error::usage(format_args!(
+            "the image {} is one of {devices} devices of a Btrfs",
+            path.display()
+        ))
+        .way_out("make a seed of one device")),
     }
 }
 

@@ -65,8 +65,8 @@ impl Format {
     pub fn parse(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
             let names: Vec<&str> = Self::ALL.iter().map(|format| format.name()).collect();
-            Error::usage(format!("`{}` is no format of a store", escape(text.as_bytes())))
-                .way_out(format!("take {}", names.join(", ")))
+            Error::usage(format_args!("`{}` is no format of a store", escape(text.as_bytes())))
+                .way_out(format_args!("take {}", names.join(", ")))
         })
     }
 

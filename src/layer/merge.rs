@@ -154,7 +154,7 @@ impl<'w> Merge<'_, 'w> {
             Some(Doubt::Garbage) => return Ok(None),
             Some(doubt) => {
                 let path = shown(entry.path);
-                return Err(Error::damaged(format!("{} ({})", path.display(), doubt.words())).way_out(
+                return Err(Error::damaged(format_args!("{} ({})", path.display(), doubt.words())).way_out(
                     "the store is not what its driver writes: `sliverfs diff` shows it; settle these entries first",
                 ));
             }

@@ -84,8 +84,11 @@ pub fn restore(
         match change {
             _ if moved && (!last || format == Format::MiniFo) => {
                 let folder = shown(&wanted.upto(at));
-                return Err(Error::failed(format!("{} was moved here from elsewhere", folder.display()))
-                    .way_out("move it away in the view first"));
+                return Err(Error::failed(format_args!(
+                    "{} was moved here from elsewhere",
+                    folder.display()
+                ))
+                .way_out("move it away in the view first"));
             }
             // What fuse-overlayfs cannot copy up must lie in the store as copies; the rest shows through.
             _ if last && merged && format == Format::FuseOverlayfs && !wanted.plain()? => {
@@ -106,7 +109,7 @@ pub fn restore(
             Change::Delete | Change::Nothing => return copy(merged, &BOTH),
             Change::Put => {
                 let file = shown(&wanted.upto(at));
-                return Err(Error::failed(format!("{} is no directory in the view", file.display()))
+                return Err(Error::failed(format_args!("{} is no directory in the view", file.display()))
                     .way_out("restore that one"));
             }
             Change::Opaque => merged = false,
@@ -122,7 +125,7 @@ fn refuse(entry: &super::Entry<'_>, last: bool) -> Result<()> {
     match entry.doubt {
         None => Ok(()),
         Some(Doubt::TornWhiteout | Doubt::StrayWhiteout | Doubt::Both | Doubt::Lost) if last => Ok(()),
-        Some(doubt) => Err(Error::damaged(format!(
+        Some(doubt) => Err(Error::damaged(format_args!(
             "{} cannot be restored: {}",
             shown(entry.path).display(),
             doubt.words()
@@ -144,7 +147,7 @@ fn find<'a>(base: &'a Dir, path: &'a [u8]) -> Result<Wanted<'a>> {
         match found {
             Ok(dir) => wanted.last = dir,
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
-                return Err(Error::usage(format!("the base has no {}", shown(path).display()))
+                return Err(Error::usage(format_args!("the base has no {}", shown(path).display()))
                     .way_out("what the sliver made itself can only be removed, in its view"));
             }
             Err(errno) => return Err(failed()(errno)),
@@ -196,7 +199,7 @@ impl Wanted<'_> {
         if let Err(err) = made {
             // What cannot be cleared now, the next run does.
             if let Err(err) = scratch.clear() {
-                log::warn!("{err}");
+                crate::warn!("{err}");
             }
             return Err(err);
         }

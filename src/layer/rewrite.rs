@@ -61,7 +61,7 @@ impl Survey {
             }
             _ => "rename or remove them in the view, or take another kind; nothing was changed",
         };
-        Err(Error::new(class, format!("{} cannot keep what the store has: {names}", to.name()))
+        Err(Error::new(class, format_args!("{} cannot keep what the store has: {names}", to.name()))
             .way_out(way_out))
     }
 }

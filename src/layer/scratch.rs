@@ -135,7 +135,7 @@ impl Scratch {
             if let Some((what, path)) = self.journal().map_err(sys("read the journal of", b"the store"))? {
                 match (what, place(store, &path)?) {
                     // The directory was there when it was noted, and nothing that was begun removes it.
-                    (_, None) => log::warn!(
+                    (_, None) => crate::warn!(
                         "a journal names {}, which the store has not: it is removed",
                         tree::shown(&path).display()
                     ),
@@ -342,7 +342,7 @@ impl Scratch {
 /// What is done is done where the rest of it cannot be removed: the next command comes upon it again.
 fn told(cleared: Result<()>) {
     if let Err(err) = cleared {
-        log::warn!("{err}");
+        crate::warn!("{err}");
     }
 }
 

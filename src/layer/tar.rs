@@ -35,14 +35,14 @@ impl Layer {
     /// Takes an entry; refuses one that a layer cannot hold, or that the store's format does not explain.
     pub fn take(&mut self, entry: &Entry<'_>) -> Result<()> {
         if let Some(why) = refused(entry) {
-            return Err(Error::failed(format!(
+            return Err(Error::failed(format_args!(
                 "{} cannot be in a layer: {why}",
                 shown(entry.path).display()
             )));
         }
         if let Some(doubt) = entry.doubt {
             let (path, words) = (shown(entry.path), doubt.words());
-            return Err(Error::damaged(format!(
+            return Err(Error::damaged(format_args!(
                 "{} in the store is not what {} writes: {words}",
                 path.display(),
                 self.format.name()
@@ -79,7 +79,7 @@ impl Layer {
         let (stat, path) = (node.stat, entry.path);
         let mut head = Head { path, flag: b'0', link: b"", size: 0, device: (0, 0), meta: &Meta::default() };
         if stat.kind == Kind::Socket {
-            log::warn!("{} is a socket: left out", shown(path).display());
+            crate::warn!("{} is a socket: left out", shown(path).display());
             return Ok(());
         }
         if stat.kind != Kind::Dir {
@@ -91,7 +91,7 @@ impl Layer {
         let source = if entry.stored { self.format } else { Format::Tree };
         let attrs = compare::attrs(node, source).map_err(sys("read the attributes of", path))?;
         if let Some((name, _)) = attrs.iter().find(|(name, _)| attr::forged(name.to_bytes())) {
-            return Err(Error::failed(format!(
+            return Err(Error::failed(format_args!(
                 "{} has an attribute {} that a union file system would obey",
                 shown(path).display(),
                 shown(name.to_bytes()).display()

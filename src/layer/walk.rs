@@ -359,7 +359,7 @@ impl Changes {
         let mut base = Below::None;
         if let Some(far) = far {
             if self.base.len() > MOVES {
-                return Err(Error::failed(format!(
+                return Err(Error::failed(format_args!(
                     "more than {MOVES} moved directories lie in one another at {}",
                     shown(&self.path).display()
                 )));

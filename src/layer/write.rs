@@ -68,7 +68,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         if let Some(why) = cannot(self.to, entry) {
-            return Err(Error::failed(format!(
+            return Err(Error::failed(format_args!(
                 "{} cannot be kept by {}: {why}",
                 shown(entry.path).display(),
                 self.to.name()
@@ -238,7 +238,7 @@ impl<'a> Writer<'a> {
             match self.to.hidden(attr.to_bytes()) {
                 Some(hidden) => *attr = hidden,
                 None => {
-                    return Err(Error::failed(format!(
+                    return Err(Error::failed(format_args!(
                         "{} has an attribute {} that {} would obey",
                         shown(path).display(),
                         shown(attr.to_bytes()).display(),

@@ -38,7 +38,7 @@ enum Undo {
 pub fn run(steps: &[Step]) -> Result<()> {
     let mut undo = Vec::new();
     for step in steps {
-        log::debug!("{step}");
+        crate::debug!("{step}");
         if let Err(err) = perform(step, &mut undo) {
             take_back(undo);
             return Err(err);
@@ -173,7 +173,7 @@ fn take_back(undo: Vec<Undo>) {
             Undo::Rename(from, to) => fs::rename(from, to).at("take back: rename to", to),
         };
         if let Err(err) = done {
-            log::warn!("{err}");
+            crate::warn!("{err}");
         }
     }
 }
@@ -214,7 +214,7 @@ pub fn unmount(target: &Path) -> Result<()> {
         done => done,
     };
     match done {
-        Err(Errno::EBUSY) => Err(Error::in_use(format!("{} is in use", target.display()))
+        Err(Errno::EBUSY) => Err(Error::in_use(format_args!("{} is in use", target.display()))
             .way_out("stop the container, or the processes that stand in it or hold files of it open")),
         done => done.at("unmount", target),
     }
@@ -224,13 +224,13 @@ pub fn unmount(target: &Path) -> Result<()> {
 fn snapshot(from: &Path, to: &Path) -> Result<()> {
     let source = tree::open(from)?;
     let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
-        return Err(Error::usage(format!("{} cannot be a snapshot", to.display())));
+        return Err(Error::usage(format_args!("{} cannot be a snapshot", to.display())));
     };
     let parent = tree::open(parent)?;
     let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL).at("snapshot", from)?;
     btrfs::snapshot(&parent, &name, &source).at("make a snapshot at", to).map_err(|err| match err.errno() {
         Some(Errno::EXDEV) => err.way_out(tree::ONE_DISK),
-        Some(Errno::EINVAL | Errno::ENOTTY) => err.way_out(format!(
+        Some(Errno::EINVAL | Errno::ENOTTY) => err.way_out(format_args!(
             "{} is no subvolume of a Btrfs: a base that was added while .base lay elsewhere is a plain folder",
             from.display()
         )),

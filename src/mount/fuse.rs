@@ -74,7 +74,7 @@ impl fmt::Display for Call {
 pub fn serve(call: &Call) -> Result<Child> {
     // It makes the upper folder's name an absolute one, and then takes that apart (1.10).
     if call.from.to_string_lossy().contains([':', '\\']) {
-        return Err(Error::unsupported(format!(
+        return Err(Error::unsupported(format_args!(
             "{PROGRAM} takes no path with `:` or `\\`: {}",
             call.from.display()
         ))
@@ -99,7 +99,7 @@ pub fn serve(call: &Call) -> Result<Child> {
     // The daemon has the device now, and nobody else: with its end the connection ends.
     start(call, device).inspect_err(|_| {
         if let Err(err) = unmount(&call.target) {
-            log::warn!("{err}");
+            crate::warn!("{err}");
         }
     })
 }
@@ -115,9 +115,9 @@ fn start(call: &Call, device: File) -> Result<Child> {
     nix::unistd::fchdir(&here).at("change back from", &call.from)?;
     drop((device, locked));
     let mut child = started.map_err(|errno| match errno {
-        Errno::ENOENT => Error::unsupported(format!("the program {PROGRAM} is not installed"))
-            .way_out(format!("Debian's package {PROGRAM} has it")),
-        Errno::EWOULDBLOCK => Error::in_use(format!("another daemon works on {}", upper.display()))
+        Errno::ENOENT => Error::unsupported(format_args!("the program {PROGRAM} is not installed"))
+            .way_out(format_args!("Debian's package {PROGRAM} has it")),
+        Errno::EWOULDBLOCK => Error::in_use(format_args!("another daemon works on {}", upper.display()))
             .way_out("`sliverfs show` names it"),
         _ => Error::sys("start", Path::new(PROGRAM), errno),
     })?;
@@ -127,7 +127,7 @@ fn start(call: &Call, device: File) -> Result<Child> {
             child.stderr = None;
             Ok(child)
         }
-        Err(err) => Err(Error::failed(format!(
+        Err(err) => Err(Error::failed(format_args!(
             "{PROGRAM} does not serve {}: {}",
             call.target.display(),
             last_words(&mut child).unwrap_or_else(|| err.to_string())

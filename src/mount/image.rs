@@ -15,7 +15,9 @@ pub fn mount_read_only(fstype: &str, image: &Path, target: &Path) -> Result<()> 
     mount(Some(&device.path), target, Some(fstype), flags, None).map_err(|errno| {
         let err = Error::sys(&format!("mount the {fstype} image {} on", image.display()), target, errno);
         match errno {
-            nix::errno::Errno::ENODEV => err.way_out(format!("this kernel has no {fstype}: load its module")),
+            nix::errno::Errno::ENODEV => {
+                err.way_out(format_args!("this kernel has no {fstype}: load its module"))
+            }
             nix::errno::Errno::EEXIST | nix::errno::Errno::EBUSY => err.way_out(
                 "another image with the same file system is mounted, or a copy of it: unmount that one first",
             ),

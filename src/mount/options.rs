@@ -25,7 +25,7 @@ impl Options {
     pub fn add(&mut self, key: &str, value: &str) -> Result<()> {
         if let Some(bad) = value.chars().find(|c| matches!(c, ',' | ':' | '\\' | '=') || c.is_ascii_control())
         {
-            return Err(Error::usage(format!(
+            return Err(Error::usage(format_args!(
                 "`{}` cannot be a mount option: it holds `{}`",
                 escape(value.as_bytes()),
                 escape(&[u8::try_from(bad).unwrap_or(b'?')])
@@ -56,7 +56,7 @@ impl Options {
         let comma = if self.0.is_empty() { "" } else { "," };
         let equals = if value.is_empty() { "" } else { "=" };
         write!(self.0, "{comma}{key}{equals}{value}").map_err(|_| {
-            Error::usage(format!(
+            Error::usage(format_args!(
                 "the mount options are longer than {MAX} bytes, which mount(2) takes at most"
             ))
         })

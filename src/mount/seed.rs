@@ -42,8 +42,8 @@ const PATIENCE: u32 = 10;
 
 /// The refusal of a size.
 pub fn too_small(size: u64) -> Error {
-    Error::usage(format!("{} is too small for a store on a seed", Size(size)))
-        .way_out(format!("give it {} or more: it takes no more than is written", Size(LEAST)))
+    Error::usage(format_args!("{} is too small for a store on a seed", Size(size)))
+        .way_out(format_args!("give it {} or more: it takes no more than is written", Size(LEAST)))
 }
 
 /// Waits until nobody else is at this image.
@@ -65,7 +65,7 @@ pub fn grow(seed: &Path, store: &Path, size: u64, target: &Path) -> Result<()> {
     }
     let available = statfs::of(store.parent().unwrap_or(store))?.available;
     if available < GROWTH {
-        return Err(Error::sys("make room for", store, Errno::ENOSPC).way_out(format!(
+        return Err(Error::sys("make room for", store, Errno::ENOSPC).way_out(format_args!(
             "{} are free on its disk, and a store on a seed begins with up to {}",
             Size(available),
             Size(GROWTH)
@@ -111,7 +111,7 @@ pub fn torn(err: Error, store: &Path) -> Error {
         return err;
     }
     Error::sys("write", store, Errno::ENOSPC)
-        .way_out(format!("{} are free on its disk: free some space ({err})", Size(available)))
+        .way_out(format_args!("{} are free on its disk: free some space ({err})", Size(available)))
 }
 
 /// Mounts a grown image with its seed below it.
@@ -157,7 +157,7 @@ fn stands_on(target: &Path, id: u64, below: &Loop, seed: &Path) -> Result<()> {
     if found.is_some() && found == ours {
         return Ok(());
     }
-    Err(Error::in_use(format!(
+    Err(Error::in_use(format_args!(
         "the kernel takes {} for the seed {}: both hold a file system with the same id",
         path.display(),
         seed.display()
@@ -173,12 +173,12 @@ pub fn forget(device: &Path) {
 fn refused(seed: &Path, target: &Path, errno: Errno) -> Error {
     let step = format!("mount what grows from the seed {} on", seed.display());
     match errno {
-        Errno::EBUSY | Errno::EEXIST => Error::in_use(format!(
+        Errno::EBUSY | Errno::EEXIST => Error::in_use(format_args!(
             "{step} {}: {}",
             target.display(),
             meaning(errno)
         ))
-        .way_out(format!(
+        .way_out(format_args!(
             "the seed itself is mounted somewhere, or a copy of it or of this store is: `losetup -j {}` and \
                  /proc/*/mountinfo tell where; unmount it there",
             seed.display()

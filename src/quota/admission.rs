@@ -55,7 +55,7 @@ pub fn parse_factor(text: &str) -> Result<u64> {
         _ => None,
     };
     factor.filter(|factor| (ONE..=ONE * ONE).contains(factor)).ok_or_else(|| {
-        Error::usage(format!("`{}` is no factor", crate::out::escape(text.as_bytes())))
+        Error::usage(format_args!("`{}` is no factor", crate::out::escape(text.as_bytes())))
             .way_out("give 1 or more, with up to three places behind the point: 1.5")
     })
 }
@@ -82,7 +82,7 @@ fn judge(policy: Policy, total: u64, promised: u64, bytes: u64, disk: &str) -> R
     if promised.checked_add(bytes).is_some_and(|sum| sum <= most) {
         return Ok(());
     }
-    Err(Error::failed(format!(
+    Err(Error::failed(format_args!(
         "{} more cannot be promised on the disk of {disk}: it has {}, of which {} may be promised, and {} are",
         Size(bytes),
         Size(total),

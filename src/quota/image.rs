@@ -113,13 +113,13 @@ pub fn make(image: &Path, size: u64, sparse: bool) -> Result<()> {
     let ended = tool::start(PROGRAM, &args, [Stream::Null, Stream::Null, Stream::Ours])
         .and_then(|mut child| child.wait())
         .map_err(|errno| match errno {
-            Errno::ENOENT => Error::unsupported(format!("{PROGRAM} is not installed"))
+            Errno::ENOENT => Error::unsupported(format_args!("{PROGRAM} is not installed"))
                 .way_out("install it (package e2fsprogs): a limit is kept by an image that it makes"),
             _ => Error::sys("start", PROGRAM.as_ref(), errno),
         })?;
     match ended {
         None => Ok(()),
-        Some(how) => Err(Error::failed(format!("{PROGRAM} failed on {} ({how})", image.display()))
+        Some(how) => Err(Error::failed(format_args!("{PROGRAM} failed on {} ({how})", image.display()))
             .way_out("what it wrote above says why")),
     }
 }
@@ -147,7 +147,7 @@ pub fn set_size(file: &File, image: &Path, size: u64, sparse: bool) -> Result<()
         let _less = file::set_size(file, before);
         match err.errno() {
             Some(Errno::ENOSPC | Errno::EDQUOT) => {
-                err.way_out(format!("a limit of {} takes as much from the disk at once", Size(size)))
+                err.way_out(format_args!("a limit of {} takes as much from the disk at once", Size(size)))
             }
             _ => err,
         }
@@ -183,7 +183,7 @@ pub fn mount(image: &Path, target: &Path, new: bool) -> Result<()> {
     let mut turn = 0;
     while let Some(device) = loopdev::bound_to(image)? {
         if turn == PATIENCE {
-            return Err(Error::in_use(format!("{} is in use by {}", image.display(), device.display()))
+            return Err(Error::in_use(format_args!("{} is in use by {}", image.display(), device.display()))
                 .way_out("end what holds a view of the sliver, or works on it, and unmount it"));
         }
         turn += 1;
@@ -221,14 +221,14 @@ fn drop_spare(target: &Path) {
     let dropped =
         if dir.exists() { tree::remove_path(&dir).and_then(|()| sync::disk(target)) } else { Ok(()) };
     if let Err(err) = dropped {
-        log::debug!("{err}");
+        crate::debug!("{err}");
     }
 }
 
 /// Holds room in a mounted image for its next mount, where it is not held already. As much as there is: less is no reason to fail.
 pub fn keep_spare(target: &Path) {
     if let Err(err) = make_spare(&target.join(SPARE)) {
-        log::debug!("{err}");
+        crate::debug!("{err}");
     }
 }
 
@@ -272,7 +272,7 @@ pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
         match err.errno() {
             // An old kernel, or a container's root without CAP_SYS_RESOURCE.
             Some(errno @ (Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPERM)) => {
-                Error::unsupported(format!("no mounted ext4 grows on this kernel ({})", meaning(errno)))
+                Error::unsupported(format_args!("no mounted ext4 grows on this kernel ({})", meaning(errno)))
                     .way_out("unmount the sliver: then its store is made anew")
             }
             _ => err,
@@ -291,7 +291,7 @@ pub fn used(store: &Path) -> Result<u64> {
         let mut block = [0; 1024];
         let whole = file::fill_from(&file, &mut block, 1024).at("read", &path)?;
         free_of(&block).filter(|_| whole).ok_or_else(|| {
-            Error::damaged(format!("{} holds no ext4", path.display()))
+            Error::damaged(format_args!("{} holds no ext4", path.display()))
                 .way_out("put a copy of it back, or destroy the sliver")
         })?
     };

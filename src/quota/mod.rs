@@ -75,8 +75,8 @@ impl Means {
     pub fn parse(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|means| means.name() == text).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            Error::usage(format!("`{}` is no means of a limit", escape(text.as_bytes())))
-                .way_out(format!("take auto, {names}"))
+            Error::usage(format_args!("`{}` is no means of a limit", escape(text.as_bytes())))
+                .way_out(format_args!("take auto, {names}"))
         })
     }
 
@@ -128,8 +128,11 @@ impl Limit {
             None if kind.reads_base() => Means::Image,
             None if kind.grows_image() => Means::Seed,
             Some(means) => {
-                return Err(Error::usage(format!("{} keeps no store of {kind} to a limit", means.name()))
-                    .way_out("leave the means out, or take soft, which only measures"));
+                return Err(Error::usage(format_args!(
+                    "{} keeps no store of {kind} to a limit",
+                    means.name()
+                ))
+                .way_out("leave the means out, or take soft, which only measures"));
             }
             None if kind == Kind::BtrfsSnapshot => {
                 return Err(Error::unsupported(
@@ -138,15 +141,19 @@ impl Limit {
                 .way_out("--means qgroup takes it all the same"));
             }
             None => {
-                return Err(Error::unsupported(format!("nothing keeps a store of {kind} to a limit here"))
-                    .way_out("take overlay, or quota_mode soft (--means soft), which only measures"));
+                return Err(Error::unsupported(format_args!(
+                    "nothing keeps a store of {kind} to a limit here"
+                ))
+                .way_out("take overlay, or quota_mode soft (--means soft), which only measures"));
             }
         };
         if matches!(means, Means::Image | Means::Project) && bytes < image::LEAST {
-            return Err(Error::usage(format!("{} is too small for a limit", Size(bytes))).way_out(format!(
-                "give {} or more: the tables of a file system come out of it",
-                Size(image::LEAST)
-            )));
+            return Err(Error::usage(format_args!("{} is too small for a limit", Size(bytes))).way_out(
+                format_args!(
+                    "give {} or more: the tables of a file system come out of it",
+                    Size(image::LEAST)
+                ),
+            ));
         }
         Ok(Self { bytes, means, project: 0 })
     }
@@ -220,7 +227,7 @@ pub fn renew(root: &Root, limit: Option<Limit>, dry_run: bool) -> Result<Option<
 
 /// What a sliver has is more than a limit.
 pub fn does_not_fit(sliver: &Sliver, limit: Limit, space: u64) -> Error {
-    Error::failed(format!(
+    Error::failed(format_args!(
         "`{}` uses {}, which does not fit into {}",
         sliver.name,
         Size(space),

@@ -65,11 +65,11 @@ impl Disk {
         if project::kept(&device) == Ok(true) {
             return Ok(Self { device, magic });
         }
-        Err(Error::unsupported(format!(
+        Err(Error::unsupported(format_args!(
             "the {fstype} of {} keeps no project quotas: they are off, or not in this kernel",
             folder.display()
         ))
-        .way_out(format!("take the image, or {on}")))
+        .way_out(format_args!("take the image, or {on}")))
     }
 
     /// Bytes that an inode takes beside what is counted: f2fs counts no block for one, and XFS none for a full chunk of them;
@@ -127,7 +127,7 @@ impl Disk {
         if has.bytes <= most.bytes && has.inodes <= most.inodes {
             return Ok(());
         }
-        Err(super::does_not_fit(sliver, limit, self.used(limit.project)?).way_out(format!(
+        Err(super::does_not_fit(sliver, limit, self.used(limit.project)?).way_out(format_args!(
             "give it more, or remove files: it may have {} in {} inodes",
             Size(most.bytes),
             most.inodes
@@ -137,7 +137,7 @@ impl Disk {
 
 /// Says what does not hold.
 pub fn warn() {
-    log::warn!(
+    crate::warn!(
         "a tenant who is root without a user namespace (lxc.idmap) leaves a project quota when he wants to: the image holds him"
     );
 }
@@ -156,8 +156,11 @@ pub fn claim(root: &Root, bytes: u64, dry_run: bool) -> Result<u32> {
             return if dry_run { Ok(id) } else { disk.limit(id, bytes, false).map(|()| id) };
         }
     }
-    Err(Error::failed(format!("no project of {id} and those after it is free on {}", disk.path().display()))
-        .way_out("`repquota -P`, or `xfs_quota -xc report`, says whose they are"))
+    Err(Error::failed(format_args!(
+        "no project of {id} and those after it is free on {}",
+        disk.path().display()
+    ))
+    .way_out("`repquota -P`, or `xfs_quota -xc report`, says whose they are"))
 }
 
 /// The project that a store's folder has for itself; 0 where it has none, or what lies around it is in the same.
@@ -172,7 +175,7 @@ pub fn free(dir: &Path, id: u32) {
     let Some(above) = dir.parent().filter(|_| id != 0) else { return };
     if let Err(err) = Disk::of(above).and_then(|disk| disk.tell(id, Amount::default())) {
         // In nobody's way: a project that has a limit is not taken again.
-        log::debug!("{err}");
+        crate::debug!("{err}");
     }
 }
 
@@ -181,7 +184,7 @@ pub fn disk_of(store: &Path, limit: Limit) -> Result<Disk> {
     if project::of(&tree::open(store)?) == Ok(limit.project) {
         return Disk::of(store);
     }
-    Err(Error::damaged(format!(
+    Err(Error::damaged(format_args!(
         "the store {} is not in its project {}, and limited by nothing",
         store.display(),
         limit.project
@@ -205,7 +208,7 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         if let Err(err) = self.0.limit(self.1.project, self.1.bytes, false) {
-            log::warn!("{err}");
+            crate::warn!("{err}");
         }
     }
 }

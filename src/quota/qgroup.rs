@@ -23,7 +23,7 @@ pub fn need(folder: &Path) -> Result<()> {
         Err(Errno::ENOENT) => "quotas are off on it",
         Err(_) => return Err(Error::unsupported("qgroups are of Btrfs alone")),
     };
-    Err(Error::unsupported(format!("the Btrfs of {} has no simple quotas: {why}", folder.display())).way_out(
+    Err(Error::unsupported(format_args!("the Btrfs of {} has no simple quotas: {why}", folder.display())).way_out(
         "`sliverfs quota --enable` turns simple ones on, for good: kernels before 6.7 do not mount it then",
     ))
 }
@@ -81,7 +81,7 @@ pub fn forget(subvolume: &Path) {
         return;
     }
     if let Err(err) = clear(subvolume) {
-        log::debug!("{err}");
+        crate::debug!("{err}");
     }
 }
 

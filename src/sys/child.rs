@@ -34,7 +34,7 @@ pub fn answer(work: &mut dyn FnMut() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
             let bytes = bytes.at("read the answer of", this)?;
             match status {
                 WaitStatus::Exited(_, 0) => unpack(&bytes),
-                other => Err(Error::failed(format!(
+                other => Err(Error::failed(format_args!(
                     "the child process died: {}",
                     ended(other).unwrap_or_default()
                 ))),

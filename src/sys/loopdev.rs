@@ -80,7 +80,7 @@ pub fn bind(image: &Path, writable: bool) -> Result<Loop> {
             Err(errno) => return Err(errno).at("bind a loop device to", image),
         }
     }
-    Err(Error::failed(format!("no loop device is free for {}", image.display())).way_out(
+    Err(Error::failed(format_args!("no loop device is free for {}", image.display())).way_out(
         "load the loop module (OpenWrt: kmod-loop), raise its `max_loop`, or unmount what you do not need",
     ))
 }

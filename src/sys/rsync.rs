@@ -172,7 +172,7 @@ fn failed(ended: &str) -> Error {
         }
         _ => ("it failed", "what it wrote above says why"),
     };
-    Error::failed(format!("rsync: {what} ({ended}); the sliver is as it was")).way_out(way_out)
+    Error::failed(format_args!("rsync: {what} ({ended}); the sliver is as it was")).way_out(way_out)
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub struct Disk {
 pub fn of(path: &Path) -> Result<Disk> {
     const OP: &str = "look at the disk of";
     let name = CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| Error::usage(format!("`{}` holds a NUL", path.display())))?;
+        .map_err(|_| Error::usage(format_args!("`{}` holds a NUL", path.display())))?;
     let mut answer = MaybeUninit::<libc::statfs64>::zeroed();
     // SAFETY: `name` ends in NUL and outlives the call; `answer` has the size that the call writes.
     let code = unsafe { libc::statfs64(name.as_ptr(), answer.as_mut_ptr()) };

@@ -36,7 +36,10 @@ pub fn read_data(
             usize::try_from(known.min(seen.size).saturating_sub(at)).unwrap_or(usize::MAX).min(buffer.len());
         let part = buffer.get_mut(..want).unwrap_or_default();
         if !fill_from(file, part, at).map_err(sys("read", path))? {
-            return Err(Error::failed(format!("{} became shorter while it was read", shown(path).display())));
+            return Err(Error::failed(format_args!(
+                "{} became shorter while it was read",
+                shown(path).display()
+            )));
         }
         each(at, part)?;
         at = at.saturating_add(want as u64);

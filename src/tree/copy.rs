@@ -70,7 +70,7 @@ pub fn copy(
                 if content == Content::Special && entry.name.to_bytes().starts_with(b".wh.") =>
             {
                 let path = shown(entry.path);
-                return Err(Error::unsupported(format!(
+                return Err(Error::unsupported(format_args!(
                     "{} reads as a deletion to fuse-overlayfs",
                     path.display()
                 ))
@@ -82,7 +82,7 @@ pub fn copy(
                 // What is a subvolume in the source is a plain folder of the copy.
                 walk.enter_subvolume()?;
                 if walk.id() == avoid {
-                    return Err(Error::usage(format!(
+                    return Err(Error::usage(format_args!(
                         "{} holds the folder of the bases itself",
                         shown(path).display()
                     ))
@@ -253,7 +253,7 @@ impl Copy<'_> {
                 here.make_link(name, &target).map_err(sys("copy the link", path))?;
             }
             Kind::Socket => {
-                log::warn!("{} is a socket: left out", shown(path).display());
+                crate::warn!("{} is a socket: left out", shown(path).display());
                 self.copied.sockets += 1;
                 return Ok(());
             }

@@ -269,7 +269,7 @@ fn equal(from: &File, to: &File, mut at: u64, length: u64) -> nix::Result<bool> 
 
 fn refused<'a>(op: &'static str, path: &'a [u8]) -> impl FnOnce(Errno) -> Error + use<'a> {
     move |errno| match errno {
-        Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::ENOSYS => Error::unsupported(format!(
+        Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::ENOSYS => Error::unsupported(format_args!(
             "{} lies on a disk where files cannot share extents",
             shown(path).display()
         ))

@@ -52,6 +52,6 @@ impl Meta {
 }
 
 fn union_mark(path: &[u8], what: &str) -> Error {
-    Error::failed(format!("{} is {what}", shown(path).display()))
+    Error::failed(format_args!("{} is {what}", shown(path).display()))
         .way_out("this is the store of a union file system, not a root file system: take the merged view")
 }

@@ -64,7 +64,8 @@ pub(crate) fn sys<'a>(op: &'static str, path: &'a [u8]) -> impl FnOnce(Errno) ->
 
 /// A component of a path as the kernel takes it. A NUL cannot stand in one.
 pub(crate) fn c_name(name: &[u8]) -> Result<CString> {
-    CString::new(name).map_err(|_| Error::failed(format!("the name {} holds a NUL", shown(name).display())))
+    CString::new(name)
+        .map_err(|_| Error::failed(format_args!("the name {} holds a NUL", shown(name).display())))
 }
 
 /// A second handle of an open folder.
@@ -85,8 +86,10 @@ pub fn open_store(path: &Path) -> Result<Dir> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return open(path) };
     let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
     match open(above)?.child(&c_name(name.as_bytes())?) {
-        Err(Errno::ELOOP | Errno::ENOTDIR) => Err(Error::usage(format!("{} is no folder", path.display()))
-            .way_out("a link is not followed: name the store itself")),
+        Err(Errno::ELOOP | Errno::ENOTDIR) => {
+            Err(Error::usage(format_args!("{} is no folder", path.display()))
+                .way_out("a link is not followed: name the store itself"))
+        }
         opened => opened.at("open", path),
     }
 }

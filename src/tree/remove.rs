@@ -26,7 +26,7 @@ pub fn remove(parent: &Dir, name: &CStr, path: &Path) -> Result<()> {
     }
     let subvolume = stat.id.1 == btrfs::ROOT_INODE;
     if !subvolume && parent.stat().map_err(sys("look at the folder of", path))?.id.0 != stat.id.0 {
-        return Err(Error::failed(format!("{} is another file system", super::shown(path).display()))
+        return Err(Error::failed(format_args!("{} is another file system", super::shown(path).display()))
             .way_out("unmount it first"));
     }
     let root = match parent.child(name) {
@@ -74,7 +74,7 @@ fn remove_dir(dir: &Dir, name: &CStr) -> nix::Result<()> {
 /// The same for a path that the program itself made up; its last component is not followed.
 pub fn remove_path(path: &Path) -> Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::usage(format!("{} cannot be removed", path.display())));
+        return Err(Error::usage(format_args!("{} cannot be removed", path.display())));
     };
     let parent = match super::open(parent) {
         Err(err) if err.errno() == Some(Errno::ENOENT) => return Ok(()),

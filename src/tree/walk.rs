@@ -104,7 +104,7 @@ impl Walk {
     pub fn enter(&mut self) -> Result<()> {
         match &self.last {
             Some((_, stat)) if stat.kind == Kind::Dir && stat.id.0 != self.chain.id().0 => {
-                Err(Error::failed(format!("{} is another file system", shown(&self.path).display()))
+                Err(Error::failed(format_args!("{} is another file system", shown(&self.path).display()))
                     .way_out("unmount what is mounted there first"))
             }
             _ => self.go_in(),

@@ -25,10 +25,10 @@ pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Report> 
         return Err(Error::usage("bare directories want all of --format, --base, --store, --to and --out"));
     };
     let (Some(name), Ok(above)) = (out.file_name(), parent(out)) else {
-        return Err(Error::usage(format!("{} cannot be made", out.display())));
+        return Err(Error::usage(format_args!("{} cannot be made", out.display())));
     };
     if out.symlink_metadata().is_ok() {
-        return Err(Error::usage(format!("{} is there already", out.display()))
+        return Err(Error::usage(format_args!("{} is there already", out.display()))
             .way_out("name a folder that is not there yet"));
     }
     let mut new = OsString::from(NEW);
@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Report> 
     let new = above.join(new);
     let looked = look_at(from, store, base, to)?;
     for told in &looked.told {
-        log::warn!("{told}");
+        crate::warn!("{told}");
     }
     let work = Rewrite {
         from,
