@@ -77,7 +77,7 @@ impl Judge {
             // A whiteout that hides nothing any more is corruption to mini_fo.
             (None, None, _) | (None, _, None) => return Ok(Verdict::Take),
             (None, Some(old), Some(new)) => {
-                return Ok(if self.went_on(old, new)? {
+                return Ok(if self.news(old, new)?.has(CORE) {
                     Verdict::Conflict("deleted here, changed in the new base")
                 } else {
                     Verdict::Keep
@@ -101,7 +101,8 @@ impl Judge {
             let same = self.apart(entry, node, new)?.both(CORE).is_empty();
             return Ok(if same { Verdict::Take } else { Verdict::Conflict("new here and in the new base") });
         };
-        let went_on = self.went_on(old, new)?;
+        let theirs = self.news(old, new)?;
+        let went_on = theirs.has(CORE);
         if node.stat.kind == Kind::Dir {
             // Deleted and made anew: it hides what the new base has, too.
             return Ok(if went_on { Verdict::Conflict(both) } else { Verdict::Keep });
@@ -112,7 +113,6 @@ impl Judge {
         if old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir {
             return Ok(Verdict::Keep);
         }
-        let theirs = self.theirs(old, new)?;
         if !mine.has(CORE) && !linked {
             return Ok(if !mine.has(Aspects::TIME) || theirs.has(Aspects::CONTENT.and(Aspects::TYPE)) {
                 Verdict::Take
@@ -138,10 +138,10 @@ impl Judge {
         })
     }
 
-    /// Has the new base something else than the old one? What is in a directory is looked at by itself, where the sliver has it.
-    fn went_on(&mut self, old: Side<'_>, new: Side<'_>) -> nix::Result<bool> {
+    /// What the new base has changed. What is in a directory is looked at by itself, where the sliver has it.
+    fn news(&mut self, old: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
         let folders = old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir;
-        Ok(!folders && self.theirs(old, new)?.has(CORE))
+        if folders { Ok(Aspects::NONE) } else { self.theirs(old, new) }
     }
 }
 
