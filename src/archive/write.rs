@@ -10,7 +10,7 @@ use super::header::BLOCK;
 use super::reader::MAX_TEXT;
 use crate::error::{Context, Error, Result};
 use crate::out::Progress;
-use crate::tree::{Meta, Time, hex, shown};
+use crate::tree::{Meta, Time, hex, read, shown};
 
 /// So many bytes are written at once.
 const AT_ONCE: usize = 64 << 10;
@@ -38,7 +38,9 @@ pub struct Head<'a> {
 pub struct Tar {
     to: File,
     name: PathBuf,
+    /// [`AT_ONCE`] bytes, of which the first `filled` wait to be written.
     buffer: Vec<u8>,
+    filled: usize,
     /// Where the digest is wanted.
     hash: Option<Sha256>,
     size: u64,
@@ -51,14 +53,15 @@ impl Tar {
         Self {
             to,
             name: name.to_owned(),
-            buffer: Vec::with_capacity(AT_ONCE * 2),
+            buffer: vec![0; AT_ONCE],
+            filled: 0,
             hash: digest.then(Sha256::new),
             size: 0,
             progress: Progress::new("exporting", None),
         }
     }
 
-    /// Writes an entry's headers. As many bytes of [`Tar::data`] as its size must follow, and then [`Tar::pad`].
+    /// Writes an entry's headers. As many bytes as its size must follow, and then [`Tar::pad`].
     pub fn head(&mut self, head: &Head<'_>) -> Result<()> {
         let records = records(head);
         if !records.is_empty() {
@@ -78,21 +81,45 @@ impl Tar {
         self.data(&block(head))
     }
 
-    /// Writes a part of the current body.
-    pub fn data(&mut self, bytes: &[u8]) -> Result<()> {
-        self.size = self.size.saturating_add(bytes.len() as u64);
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= AT_ONCE { self.flush() } else { Ok(()) }
+    /// Where the next bytes go, of no more than `most`; it counts as filled.
+    fn room(&mut self, most: u64) -> Result<&mut [u8]> {
+        if self.filled >= AT_ONCE {
+            self.flush()?;
+        }
+        let begin = self.filled;
+        let room = usize::try_from(most).unwrap_or(AT_ONCE).min(AT_ONCE.saturating_sub(begin));
+        self.filled = begin.saturating_add(room);
+        self.size = self.size.saturating_add(room as u64);
+        Ok(self.buffer.get_mut(begin..self.filled).unwrap_or_default())
+    }
+
+    fn data(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = self.room(bytes.len() as u64)?;
+            let (part, rest) = bytes.split_at_checked(room.len()).unwrap_or_default();
+            room.copy_from_slice(part);
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    /// Writes a part of the current body: what lies in a file from `at` to `end`. It is read to where it is written from, since
+    /// routers copy in memory one byte after the other.
+    pub fn file(&mut self, from: &File, mut at: u64, end: u64, path: &[u8]) -> Result<()> {
+        while at < end {
+            let room = self.room(end.saturating_sub(at))?;
+            read(from, room, at, path)?;
+            at = at.saturating_add(room.len() as u64);
+        }
+        Ok(())
     }
 
     /// Writes zeros: the hole of a body.
     pub fn zeros(&mut self, mut length: u64) -> Result<()> {
-        let zeros = [0; 4096];
         while length > 0 {
-            let part = zeros.get(..usize::try_from(length).unwrap_or(zeros.len()).min(zeros.len()));
-            let part = part.unwrap_or_default();
-            self.data(part)?;
-            length = length.saturating_sub(part.len() as u64);
+            let room = self.room(length)?;
+            room.fill(0);
+            length = length.saturating_sub(room.len() as u64);
         }
         Ok(())
     }
@@ -112,12 +139,12 @@ impl Tar {
     }
 
     fn flush(&mut self) -> Result<()> {
+        let bytes = self.buffer.get(..std::mem::take(&mut self.filled)).unwrap_or_default();
         if let Some(hash) = &mut self.hash {
-            hash.update(&self.buffer);
+            hash.update(bytes);
         }
-        self.to.write_all(&self.buffer).at("write to", &self.name)?;
-        self.progress.add(self.buffer.len() as u64);
-        self.buffer.clear();
+        self.to.write_all(bytes).at("write to", &self.name)?;
+        self.progress.add(bytes.len() as u64);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use super::decode::{OPAQUE, WH};
 use super::{Aspects, Change, Comparer, Entry, Format, Side, compare};
 use crate::archive::{Head, Tar};
 use crate::error::{Error, Result};
-use crate::tree::{BLOCK, Dir, Kind, Links, Meta, attr, read_data, shown, sys};
+use crate::tree::{self, Dir, Kind, Links, Meta, attr, shown, sys};
 
 /// Writes changes as a tar. It takes the entries of a walk with [`super::Show::Flat`].
 ///
@@ -14,7 +14,6 @@ pub struct Layer {
     tar: Tar,
     links: Links,
     comparer: Comparer,
-    buffer: Vec<u8>,
     /// Written so far.
     entries: u64,
 }
@@ -27,7 +26,6 @@ impl Layer {
             tar,
             links: Links::new(store).map_err(sys("look at", b"the store"))?,
             comparer: Comparer::new(format),
-            buffer: vec![0; BLOCK * 16],
             entries: 0,
         })
     }
@@ -124,13 +122,13 @@ impl Layer {
 
     fn file(&mut self, entry: &Entry<'_>, data: Side<'_>, head: Head<'_>) -> Result<()> {
         let path = entry.path;
-        let mut from = data.dir.open_file(data.name, data.stat).map_err(sys("open", path))?;
+        let from = data.dir.open_file(data.name, data.stat).map_err(sys("open", path))?;
         self.tar.head(&Head { size: data.stat.size, ..head })?;
         let (mut at, tar) = (0, &mut self.tar);
-        read_data(&mut from, data.stat, path, &mut self.buffer, |offset, bytes| {
-            tar.zeros(offset.saturating_sub(at))?;
-            at = offset.saturating_add(bytes.len() as u64);
-            tar.data(bytes)
+        tree::data(&from, data.stat, path, &mut |start, end| {
+            tar.zeros(start.saturating_sub(at))?;
+            at = end;
+            tar.file(&from, start, end, path)
         })?;
         tar.zeros(data.stat.size.saturating_sub(at))?;
         tar.pad()

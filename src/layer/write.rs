@@ -215,9 +215,9 @@ impl<'a> Writer<'a> {
         match node.stat.kind {
             Kind::File => {
                 let data = entry.data.unwrap_or(node);
-                let mut from = data.dir.open_file(data.name, data.stat).map_err(sys("open", path))?;
+                let from = data.dir.open_file(data.name, data.stat).map_err(sys("open", path))?;
                 let mut file = here.create_file(name).map_err(sys("create", path))?;
-                copy_content(&mut from, data.stat, &mut file, path, &mut self.buffer, self.progress)?;
+                copy_content(&from, data.stat, &mut file, path, &mut self.buffer, self.progress)?;
             }
             Kind::Link => {
                 let target = node.dir.read_link(node.name).map_err(sys("read the link", path))?;

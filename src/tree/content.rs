@@ -17,32 +17,52 @@ pub const BLOCK: usize = 4096;
 /// Offsets are multiples of [`BLOCK`]; so are the lengths, but for the last one. `buffer` is a whole number of blocks.
 /// A file that ends before the size that was seen is an error.
 pub fn read_data(
-    file: &mut File,
+    file: &File,
     seen: &Stat,
     path: &[u8],
     buffer: &mut [u8],
-    mut each: impl FnMut(u64, &[u8]) -> Result<()>,
+    each: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
+    data(file, seen, path, &mut |mut at, end| {
+        while at < end {
+            let want = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(buffer.len());
+            let part = buffer.get_mut(..want).unwrap_or_default();
+            read(file, part, at, path)?;
+            each(at, part)?;
+            at = at.saturating_add(want as u64);
+        }
+        Ok(())
+    })
+}
+
+/// Fills `part` with what lies in a file from there on; one that ends before is an error.
+pub fn read(file: &File, part: &mut [u8], at: u64, path: &[u8]) -> Result<()> {
+    if fill_from(file, part, at).map_err(sys("read", path))? {
+        return Ok(());
+    }
+    Err(Error::failed(format_args!("{} became shorter while it was read", shown(path).display())))
+}
+
+/// Hands on where the data of a file lie that may be other than zero, as (start, end) in their order: multiples of [`BLOCK`], but
+/// for the file's end.
+pub fn data(
+    file: &File,
+    seen: &Stat,
+    path: &[u8],
+    each: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<()> {
+    if seen.allocated >= seen.size {
+        return each(0, seen.size);
+    }
     let mut at = 0;
-    let mut known = if seen.allocated < seen.size { 0 } else { seen.size };
     while at < seen.size {
-        if at >= known {
-            match next_data(file, at, seen.size).map_err(sys("look for holes in", path))? {
-                None => break,
-                Some((start, end)) => (at, known) = (start, end),
+        match next_data(file, at, seen.size).map_err(sys("look for holes in", path))? {
+            None => break,
+            Some((start, end)) => {
+                each(start, end)?;
+                at = end;
             }
         }
-        let want =
-            usize::try_from(known.min(seen.size).saturating_sub(at)).unwrap_or(usize::MAX).min(buffer.len());
-        let part = buffer.get_mut(..want).unwrap_or_default();
-        if !fill_from(file, part, at).map_err(sys("read", path))? {
-            return Err(Error::failed(format_args!(
-                "{} became shorter while it was read",
-                shown(path).display()
-            )));
-        }
-        each(at, part)?;
-        at = at.saturating_add(want as u64);
     }
     Ok(())
 }

@@ -236,11 +236,11 @@ impl Copy<'_> {
         let here = self.to.here();
         match stat.kind {
             Kind::File => {
-                let mut from = dir.open_file(name, stat).map_err(sys("open", path))?;
+                let from = dir.open_file(name, stat).map_err(sys("open", path))?;
                 let mut file = here.create_file(name).map_err(sys("create the copy of", path))?;
                 match self.content {
                     Content::Written | Content::Special => {
-                        copy_content(&mut from, stat, &mut file, path, &mut self.buffer, self.progress)?;
+                        copy_content(&from, stat, &mut file, path, &mut self.buffer, self.progress)?;
                     }
                     Content::Shared => {
                         extents::share(&from, &file).map_err(not_shared(path))?;
@@ -283,7 +283,7 @@ fn not_shared(path: &[u8]) -> impl FnOnce(Errno) -> Error + use<'_> {
 
 /// Copies data to where they were, and leaves holes where the source has them.
 pub(crate) fn copy_content(
-    from: &mut File,
+    from: &File,
     stat: &Stat,
     to: &mut File,
     path: &[u8],
@@ -293,7 +293,7 @@ pub(crate) fn copy_content(
     let sparse = stat.allocated < stat.size;
     let write = "write the copy of";
     let mut at = 0;
-    read_data(from, stat, path, buffer, |offset, bytes| {
+    read_data(from, stat, path, buffer, &mut |offset, bytes| {
         progress(bytes.len() as u64);
         let mut offset = offset;
         for block in bytes.chunks(if sparse { BLOCK } else { bytes.len().max(1) }) {

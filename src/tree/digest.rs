@@ -162,10 +162,10 @@ impl Stream<'_> {
         let Entry { dir, name, stat, path } = entry;
         self.bytes = self.bytes.saturating_add(stat.size);
         self.hash.update(stat.size.to_be_bytes());
-        let mut file = dir.open_file(name, stat).map_err(sys("open", path))?;
+        let file = dir.open_file(name, stat).map_err(sys("open", path))?;
         let (hash, progress) = (&mut self.hash, &mut self.progress);
         let mut shown = 0;
-        read_data(&mut file, stat, path, &mut self.buffer, |offset, bytes| {
+        read_data(&file, stat, path, &mut self.buffer, &mut |offset, bytes| {
             for (number, block) in (offset / BLOCK as u64..).zip(bytes.chunks(BLOCK)) {
                 if block.iter().any(|b| *b != 0) {
                     hash.update(number.to_be_bytes());

@@ -18,7 +18,7 @@ mod sync;
 mod walk;
 
 pub use chain::Chain;
-pub use content::{BLOCK, read_data};
+pub use content::{BLOCK, data, read};
 pub use copy::{Content, Copied, ONE_DISK, copy, copy_entry, copy_path};
 pub(crate) use copy::{Links, copy_content};
 pub use dedupe::{Shared, dedupe};
