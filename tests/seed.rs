@@ -15,7 +15,8 @@ use common::slivers::in_stores;
 
 #[test]
 fn ten_slivers_on_one_seed_at_once() {
-    let Some(node) = node(400) else { return };
+    // As much as is promised to them.
+    let Some(node) = node(3000) else { return };
     let names: Vec<String> = (0..10).map(|number| format!("s{number}")).collect();
     let tree = listing::of(&node.dir().join("tree"), true);
     for name in &names {
@@ -106,6 +107,54 @@ fn a_limit_is_kept_and_named() {
     node.ok(&["destroy", "a"]);
 }
 
+/// What was asked for is promised, as a quota is; what nobody asked for holds up no other.
+#[test]
+fn a_size_is_a_promise() {
+    let Some(node) = node(600) else { return };
+    let create = |name, more: &'static str| {
+        let args = ["create", name, "--base", "b", "--backend", "btrfs-seed"];
+        [&args[..], &more.split_whitespace().collect::<Vec<_>>()].concat()
+    };
+    let uci = node.dir().join("uci");
+    fs::write(&uci, "config sliverfs main\n option overcommit '4'\n").unwrap();
+    let overcommitted = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
+        run(command.arg("--config").arg(&uci).arg("--lxcpath").arg(&node.lxcpath).args(args))
+    };
+    node.ok(&create("usual", ""));
+    node.ok(&create("a", "--size 300M"));
+    for more in ["--size 300M", "--quota 300M"] {
+        let said = node.fails(1, &create("c", more));
+        assert!(
+            said.contains("300 MiB more cannot be promised") && said.contains("and 300 MiB are"),
+            "{said}"
+        );
+        assert!(said.contains("option overcommit") && !node.lxcpath.join("c").exists(), "{said}");
+    }
+    let said = node.fails(2, &create("c", "--size 300M --quota 256M"));
+    assert!(said.contains("two were given"), "{said}");
+    assert_eq!(in_stores(&node), ["a", "usual"]);
+    node.ok(&["create", "c", "--base", "b", "--backend", "overlay"]);
+    let said = node.fails(1, &["convert", "c", "--to", "btrfs-seed", "--size", "300M"]);
+    assert!(said.contains("cannot be promised"), "{said}");
+    // The size that it was made with, and which was none of the promises.
+    let said = node.fails(1, &["quota", "usual", "1G"]);
+    assert!(said.contains("1 GiB more cannot be promised"), "{said}");
+    assert!(overcommitted(&["quota", "usual", "1G"]).contains("limited to 1 GiB by seed"));
+    let said = node.fails(1, &create("d", "--size 256M"));
+    assert!(said.contains("and 1.3 GiB are"), "{said}");
+    overcommitted(&create("d", "--size 256M"));
+    // The end of a promise is no end of the size.
+    for name in ["usual", "d"] {
+        assert!(node.ok(&["quota", name, "none"]).contains("by seed"), "{name}");
+    }
+    node.ok(&["convert", "c", "--to", "btrfs-seed", "--size", "256M"]);
+    assert!(node.fails(1, &["quota", "d", "256M"]).contains("and 556 MiB are"));
+    node.ok(&["destroy", "a"]);
+    node.ok(&["quota", "d", "256M"]);
+    is_clean(&node, "at the end");
+}
+
 #[test]
 fn a_view_is_known_wherever_it_is_alive() {
     let Some(node) = node(400) else { return };
@@ -188,7 +237,7 @@ fn slivers_on_the_mounted_seed_are_named_as_in_the_way() {
 
 #[test]
 fn what_a_container_gets_on_its_way_in() {
-    let Some(node) = node(300) else { return };
+    let Some(node) = node(400) else { return };
     let tar = node.dir().join("data.tar");
     run(Command::new("tar").args(["-cf"]).arg(&tar).arg("-C").arg(node.dir().join("tree")).arg("var/deep"));
     node.ok(&["create", "a", "--base", "b", "--backend", "btrfs-seed", "--data", text(&tar)]);

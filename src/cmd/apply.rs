@@ -11,7 +11,6 @@ use crate::config::{BaseWanted, Config, Main, SliverWanted};
 use crate::error::{Class, Error, Result};
 use crate::kind::{Choice, Kind};
 use crate::out;
-use crate::quota;
 use crate::shell;
 
 /// Brings every section up that can be; what cannot is told by file, line and section, and the others still come up.
@@ -120,7 +119,7 @@ fn bring_up(
     // Another limit that cannot be had now is no reason not to mount.
     let mut limited = Ok(());
     if let Some((sliver, bytes)) = there.as_ref().and_then(|sliver| Some((sliver, request.quota.take()?))) {
-        let has = quota::limit(root, sliver).map(|limit| limit.bytes);
+        let has = sliver.quota.map(|limit| limit.bytes);
         if has != Some(bytes) && dry_run {
             out::line(&format!("sliverfs quota {name} {bytes}"))?;
         } else if has != Some(bytes) {

@@ -26,7 +26,7 @@ use crate::mount::plan::{Rewrite, Step};
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out;
-use crate::quota::{self, Limit, Means, image};
+use crate::quota::{self, Limit, Means, admission, image};
 use crate::size::Size;
 use crate::sys::statfs;
 use crate::tree;
@@ -61,6 +61,11 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             let sliver = Sliver::load(&root, name)?;
             let size = args.size.parse(Size::parse)?.map(|size| size.0);
             let means = args.means.parse(quota::parse_mode)?.flatten();
+            if let Some(bytes) = size {
+                let config = ctx.config()?;
+                config.check_main()?;
+                admission::admit(&root, config.main.policy, name, Limit::of_seed(bytes))?;
+            }
             convert(&root, &sliver, to, (size, means), args.dry_run, args.json)?
         }
         _ => {
@@ -147,8 +152,11 @@ fn convert(
         }
         return Ok(report);
     }
-    // The limit stays, by what its kind is kept to it.
-    let limit = sliver.quota.map(|limit| set_limit(root, name, to, (means, Some(limit)), limit.bytes));
+    // The limit stays, by what its kind is kept to it; a size takes its place.
+    let limit = match (size, sliver.quota) {
+        (Some(bytes), _) => Some(Ok(Limit::of_seed(bytes))),
+        (None, old) => old.map(|old| set_limit(root, name, to, (means, Some(old)), old.bytes)),
+    };
     let limit = limit.transpose().map_err(|err| {
         err.way_out(format_args!(
             "take the limit off: sliverfs quota {name} none; or name what keeps it: --means"

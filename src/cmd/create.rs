@@ -38,7 +38,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         None => Choice::parse(&ctx.config()?.main.backend)?,
     };
     let quota = args.quota.parse(Size::parse)?.map(|size| size.0);
-    if quota.is_some() {
+    if quota.or(size).is_some() {
         // What may be promised is what the operator meant, and no default in its place.
         ctx.config()?.check_main()?;
     }
@@ -69,7 +69,7 @@ pub struct Wanted<'a> {
     pub backend: Choice,
     /// An archive to unpack into it.
     pub data: Option<&'a Path>,
-    /// The limit of a store that is an image, in bytes.
+    /// The limit of a store that is an image, in bytes: a promise, as a quota is.
     pub size: Option<u64>,
     /// The bytes that it may add to its base.
     pub quota: Option<u64>,
@@ -105,9 +105,16 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
             let base = Base::load(root, wanted.base)?;
             statfs::refuse_read_only(&root.stores())?;
             let kind = choose(root, wanted.backend, &base, dry_run)?;
-            let limit = wanted.quota.map(|bytes| Limit::new(kind, wanted.means, bytes)).transpose()?;
+            let limit = match wanted.quota {
+                Some(bytes) => Some(Limit::new(kind, wanted.means, bytes)?),
+                None => wanted.size.map(Limit::of_seed),
+            };
             let of_seed = quota::by(limit, Means::Seed).map(|limit| limit.bytes);
             check_kind(kind, &base, wanted.size.or(of_seed))?;
+            if wanted.size.is_some_and(|size| of_seed != Some(size)) {
+                return Err(Error::usage("the size of a store on a seed is its limit: two were given")
+                    .way_out("leave the size out, or the quota"));
+            }
             if let Some(limit) = limit {
                 admission::admit(root, wanted.policy, name, limit)?;
             }
@@ -260,7 +267,7 @@ fn stage(
     let mut steps = ground.image(&MountInfo::of_self()?);
     let (begin, inner) = ground.begin(&stage, wanted.policy.overcommits());
     steps.extend(begin);
-    steps.extend(ground.make(&inner, wanted.size.or(limit.map(|limit| limit.bytes)), &target));
+    steps.extend(ground.make(&inner, quota::by(limit, Means::Seed).map(|limit| limit.bytes), &target));
     if let Some(data) = data {
         steps.extend(ground.mount(&format!(".new.{name}"), &target)?);
         steps.push(Step::Unpack(data.to_owned(), target.clone()));

@@ -113,8 +113,12 @@ pub(super) fn set(
     let mut new = bytes.map(|bytes| limit(root, name, sliver.backend, (means, old), bytes)).transpose()?;
     if sliver.backend.grows_image() {
         if new == old || new.is_none() {
-            // Its size stays a limit, but is no promise any more.
-            return Sliver { quota: new, ..sliver.clone() }.write(&root.store(name));
+            let _catalog = root.lock_catalog()?;
+            if let Some(limit) = new.filter(|_| new != sliver.quota) {
+                admission::admit(root, policy, name, limit)?;
+            }
+            // Without one its size stays a limit, but is no promise any more.
+            return Sliver { quota: new, ..sliver.clone() }.write(&store);
         }
         return Err(Error::unsupported(format_args!(
             "the store of `{name}` keeps the size that it was made with"

@@ -6,7 +6,8 @@
 //! - `image` ([`image`]): the store's layers lie in an ext4 in the file `quota.img`, whose size is the limit. It needs mkfs.ext4 and
 //!   a loop device, and holds against anybody: nothing in it reaches the disk outside of it. All of it is taken from the disk when
 //!   it is made, since a disk that is full later would be EIO in there; only where the operator overcommits it is laid out sparse.
-//! - `seed`: the store is a writable image as it is ([`crate::mount::seed`]), and its size is the limit.
+//! - `seed`: the store is a writable image as it is ([`crate::mount::seed`]), and its size is the limit. It is a promise where it was
+//!   asked for; the size of a store that nobody gave one promises no more than a store without a limit has.
 //! - `qgroup` ([`qgroup`]): of a snapshot, on a Btrfs with simple quotas, which nothing but a command of their own turns on. Root
 //!   without a user namespace lifts it by an ioctl, so it is taken by name only, or where the container has `lxc.idmap`.
 //! - `project` ([`project`]): the store lies in a project of its own, on a disk that is mounted with project quotas. Root without a user
@@ -121,6 +122,11 @@ const fn is_none(project: &u32) -> bool {
 }
 
 impl Limit {
+    /// The size of a store on a seed, which somebody asked for.
+    pub const fn of_seed(bytes: u64) -> Self {
+        Self { bytes, means: Means::Seed, project: 0 }
+    }
+
     /// A new limit for a store of this kind, by the means that is named, or by what holds there.
     pub fn new(kind: Kind, means: Option<Means>, bytes: u64) -> Result<Self> {
         let means = match means {
@@ -205,8 +211,7 @@ impl FromJson for Limit {
 
 /// The limit of a sliver, where it has one: the recorded one, or the size of a store that is an image by its backend.
 pub fn limit(root: &Root, sliver: &Sliver) -> Option<Limit> {
-    let seed = || Some(Limit { bytes: sliver.limit(root)?, means: Means::Seed, project: 0 });
-    sliver.quota.or_else(seed)
+    sliver.quota.or_else(|| sliver.limit(root).map(Limit::of_seed))
 }
 
 /// A limit, where it is one by this means.
