@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use common::node::{Node, run};
 use common::tar::{Header, Tar};
-use common::tree::{assert_same, full_tree, installed};
+use common::tree::{assert_same, full_tree, installed, sh_in};
 use common::{listing, require, strace};
 
 /// A node whose base has everything.
@@ -23,11 +23,18 @@ fn node(fstype: &str, mib: u64) -> Node {
     node
 }
 
+/// Makes a folder of the base anew: a union says that it is opaque, a whole tree what is gone from it.
+const ANEW: &str = "rm -r dev; mkdir dev; mknod dev/other c 5 7; mkfifo dev/pipe";
+
 /// Changes of every kind, with times that no clock gave.
 fn edit(view: &Path) {
+    edit_with(view, ANEW);
+}
+
+fn edit_with(view: &Path, anew: &str) {
     run(Command::new("sh").arg("-ec").arg(
         r#"cd "$1"
-        echo new > etc/new; rm etc/relative dangling; rm -r dev; mkdir dev; mknod dev/other c 5 7; mkfifo dev/pipe
+        eval "$2"; echo new > etc/new; rm etc/relative dangling
         rm -r usr/bin; echo file > usr/bin; rm etc/file; mkdir etc/file; echo in > etc/file/in; rm -r etc/file; mkdir etc/file
         echo in > etc/file/inside; mkdir -p var/empty/deep/new; chmod 4711 var/random; chown 70000:3000000 var/zeros
         ln etc/new hard; ln etc/new "odd names/hard too"; ln -s "$(printf '%0150d' 3)" long-link; mkdir -p "$(printf '%0120d' 9)/x"
@@ -36,7 +43,7 @@ fn edit(view: &Path) {
         setfattr -n user.x -v "$(printf 'a\nb=')" etc/new; setfattr -n trusted.t -v 0xff00 etc/file
         cp /bin/true cap; setcap cap_net_raw+ep cap; echo more >> var/random; rm -r var/empty/deep
         find . -depth -newermt 2025-01-01 -exec touch -h -d @1600000000.123456789 {} +; touch -d @-5.25 etc/new"#,
-    ).arg("sh").arg(view));
+    ).arg("sh").arg(view).arg(anew));
 }
 
 /// A tree's listing, but for the numbers of names.
@@ -76,17 +83,106 @@ fn umoci_and_skopeo_unpack_the_same_tree() {
     let dir = node.dir();
     let layer = dir.join("layer.tar.gz");
     let told = node.json(&["export", "a", "-o", layer.to_str().unwrap(), "--json"]);
-    run(Command::new("sh").arg("-ec").arg(
-        r#"cd "$1"
-        tar --format=posix --pax-option=delete=atime,delete=ctime --xattrs --xattrs-include='*' --numeric-owner -C tree -cf base.tar .
-        umoci init --layout l; umoci new --image l:t; umoci raw add-layer --image l:t base.tar; gunzip -c layer.tar.gz > layer.tar
-        umoci raw add-layer --image l:t layer.tar
+    sh_in(dir, "gunzip -c layer.tar.gz > layer.tar");
+    umoci(dir);
+    run(Command::new("sh")
+        .arg("-ec")
+        .arg(
+            r#"cd "$1"
         skopeo --insecure-policy copy -q oci:l:t oci:m:t; skopeo inspect --config oci:m:t > config
-        umoci unpack --image m:t bundle"#,
-    ).arg("sh").arg(dir));
+        rm -r bundle; umoci unpack --image m:t bundle"#,
+        )
+        .arg("sh")
+        .arg(dir));
     let config = fs::read_to_string(dir.join("config")).unwrap();
     assert!(config.contains(told["diff_id"].as_str().unwrap()), "{config} {told}");
     assert_same(&listed(&dir.join("bundle/rootfs")), &wanted, "umoci's tree");
+}
+
+/// What umoci makes of the tree and the layer in a folder.
+fn umoci(dir: &Path) {
+    sh_in(
+        dir,
+        "rm -rf l bundle; umoci init --layout l; umoci new --image l:t
+        tar --format=posix --pax-option=delete=atime,delete=ctime --xattrs --xattrs-include='*' --numeric-owner -C tree -cf base.tar .
+        for tar in base layer; do umoci raw add-layer --image l:t $tar.tar; done; umoci unpack --image l:t bundle",
+    );
+}
+
+/// The same changes, held by each kind of store, are the same bytes; and umoci makes of them what a plain copy shows, with as many names
+/// of each file.
+#[test]
+fn layers_of_every_kind_are_one() {
+    let tools = installed("umoci").and(installed("mkfs.btrfs")).and(installed("setcap"));
+    if !require("root", common::root()) || !require("umoci", tools) {
+        return;
+    }
+    let node = Node::new("btrfs", 300);
+    let dir = node.dir();
+    full_tree(&dir.join("tree"), true);
+    // A whole tree tells, too, of what has fewer names than in the base, which is nothing to a union.
+    sh_in(&dir.join("tree"), "rm zz usr/same-link; ln var/holes other-name; touch -d @1234567890 . usr");
+    node.ok(&["base", "add", "b", dir.join("tree").to_str().unwrap()]);
+    let (base, layer) = (node.lxcpath.join(".base/b/tree"), dir.join("layer.tar"));
+    let export = |args: &[&str]| {
+        let done = node.run(&[&["export"], args].concat());
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        done.stdout
+    };
+    for kind in ["copy", "reflink", "btrfs-snapshot", "overlay"] {
+        node.ok(&["create", kind, "--base", "b", "--backend", kind]);
+        node.ok(&["mount", kind]);
+        // What is touched and put back is no change.
+        let view = node.view(kind);
+        sh_in(&view, "chmod 600 var/random; chmod 644 var/random; chmod 700 var; chmod 755 var");
+        edit_with(&view, "");
+        let text = listing::of(&view, true);
+        node.ok(&["umount", kind]);
+        let told = export(&[kind]);
+        if kind == "copy" {
+            fs::write(&layer, &told).unwrap();
+            umoci(dir);
+            assert_same(&listing::of(&dir.join("bundle/rootfs"), true), &text, "umoci's tree");
+        }
+        assert!(told == fs::read(&layer).unwrap(), "the layer of {kind}: {}", difference(dir, &told));
+    }
+    // Stores of kinds that this kernel lacks.
+    for format in ["overlayfs", "mini_fo"] {
+        let (base, upper) = (base.to_str().unwrap(), node.store("overlay").join("upper"));
+        let out = node.lxcpath.join(format);
+        let [upper, out] = [&upper, &out].map(|path| path.to_str().unwrap());
+        node.ok(&[
+            "convert", "--format", "overlay", "--base", base, "--store", upper, "--to", format, "--out", out,
+        ]);
+        let told = export(&["--format", format, "--base", base, "--store", out]);
+        assert!(told == fs::read(&layer).unwrap(), "the layer of {format}: {}", difference(dir, &told));
+    }
+    // A folder that was made anew is told in two ways, which come to the same. fuse-overlayfs gives a link that it copies up to root.
+    let mut kinds = vec!["copy", "overlay"];
+    if require("fuse-overlayfs", installed("fuse-overlayfs")) {
+        node.ok(&["create", "fuse-overlayfs", "--base", "b", "--backend", "fuse-overlayfs"]);
+        kinds.push("fuse-overlayfs");
+    }
+    for kind in kinds {
+        node.ok(&["mount", kind]);
+        if kind == "fuse-overlayfs" {
+            edit(&node.view(kind));
+        } else {
+            sh_in(&node.view(kind), ANEW);
+        }
+        let text = listed(&node.view(kind));
+        node.ok(&["umount", kind]);
+        fs::write(&layer, export(&[kind])).unwrap();
+        umoci(dir);
+        assert_same(&listed(&dir.join("bundle/rootfs")), &text, kind);
+    }
+}
+
+/// In what tar sees a layer differ from the one that is there.
+fn difference(dir: &Path, other: &[u8]) -> String {
+    fs::write(dir.join("other.tar"), other).unwrap();
+    let script = "cd $1; for tar in layer other; do tar -tvf $tar.tar > $tar.list; done; diff layer.list other.list || true";
+    run(Command::new("sh").args(["-ec", script, "sh"]).arg(dir))
 }
 
 #[test]

@@ -62,14 +62,16 @@ impl Layer {
         Ok((digest, size, self.entries))
     }
 
-    /// A whole tree shows each of its folders, changed or not; and fuse-overlayfs's stores begin with files of the base.
+    /// What is as in the base is no change, though a store has it: folders on the way to others, and what was changed back. So all
+    /// kinds of stores give the same layer of the same changes. Of a file with more names another one may be new; but
+    /// fuse-overlayfs's stores begin with those of the base.
     fn changed(&mut self, entry: &Entry<'_>) -> Result<bool> {
         let Some((node, base)) = entry.node.zip(entry.base) else { return Ok(true) };
-        let alike = match self.format {
-            Format::Snapshot | Format::Tree => entry.change == Change::Meta,
-            Format::FuseOverlayfs => entry.change == Change::Put && node.stat.links == base.stat.links,
-            _ => false,
-        };
+        let (new, old) = (node.stat, base.stat);
+        let fuse = self.format == Format::FuseOverlayfs;
+        let alike = entry.change != Change::Opaque
+            && (new.mtime, new.mode, new.uid, new.gid) == (old.mtime, old.mode, old.uid, old.gid)
+            && (new.kind == Kind::Dir || new.links == old.links && (new.links == 1 || fuse));
         Ok(!alike || self.comparer.differences(entry)? != Aspects::NONE)
     }
 
