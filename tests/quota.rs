@@ -514,7 +514,7 @@ fn a_cut_leaves_no_qgroup() {
     };
     let ioctls = |args: &[&str]| {
         let mut points = strace::points(&node, args);
-        points.retain(|(call, _, _)| call == "ioctl");
+        points.retain(|point| point.call == "ioctl");
         points
     };
     let mut left = 0;

@@ -212,10 +212,7 @@ fn convert(
         }
         return Ok(report);
     }
-    {
-        let _catalog = root.lock_catalog()?;
-        exec::run(&publish).inspect_err(|_| replace::left_over(root, name, false))?;
-    }
+    replace::put(root, name, &publish)?;
     // What is noted of its last mount is none of the new store's.
     Mounted::forget(root, name)?;
     // The one between, where the sliver was converted twice without a mount.

@@ -146,15 +146,15 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
         match base {
             None => exec::run(&publish)?,
             Some(base) => {
-                let _catalog = root.lock_catalog()?;
-                Base::load(root, wanted.base)
-                    .and_then(|now| same_base(&base, &now))
+                let publish = |_catalog| {
+                    same_base(&base, &Base::load(root, wanted.base)?)?;
                     // Another one may have been promised the rest meanwhile.
-                    .and_then(|()| {
-                        promised.map_or(Ok(()), |limit| admission::admit(root, wanted.policy, name, limit))
-                    })
-                    .and_then(|()| exec::run(&publish))
-                    .inspect_err(|_| left_over(root, name))?;
+                    if let Some(limit) = promised {
+                        admission::admit(root, wanted.policy, name, limit)?;
+                    }
+                    exec::run(&publish)
+                };
+                root.lock_catalog().and_then(publish).inspect_err(|_| left_over(root, name))?;
             }
         }
     }

@@ -77,10 +77,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     if args.dry_run {
         return import.plan(source);
     }
-    {
-        let _catalog = root.lock_catalog()?;
-        exec::run(&import.publish()).inspect_err(|_| replace::left_over(root, name, false))?;
-    }
+    replace::put(root, name, &import.publish())?;
     Mounted::forget(root, name)?;
     // The old store is there now, and so may be one from before a conversion.
     sweep::told(sweep::drop_kept(root, name));

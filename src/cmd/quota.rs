@@ -206,11 +206,7 @@ fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()>
     sweep::new(root, name)?;
     private::run(root.path(), || copy(root, old, new, policy).map(|()| Vec::new()))
         .inspect_err(|_| left_over(root, name, false))?;
-    {
-        let _catalog = root.lock_catalog()?;
-        exec::run(&[Step::Exchange(stage, store, sweep::swapped_store(root, name))])
-            .inspect_err(|_| left_over(root, name, false))?;
-    }
+    replace::put(root, name, &[Step::Exchange(stage, store, sweep::swapped_store(root, name))])?;
     Mounted::forget(root, name)?;
     sweep::new(root, name)
 }

@@ -122,6 +122,11 @@ pub fn publish(root: &Root, name: &Name, keep: Keep) -> Vec<Step> {
     steps
 }
 
+/// Takes steps that put the new store in its place, with the catalog's lock; where that cannot be, the new store goes.
+pub fn put(root: &Root, name: &Name, steps: &[Step]) -> Result<()> {
+    root.lock_catalog().and_then(|_catalog| exec::run(steps)).inspect_err(|_| left_over(root, name, false))
+}
+
 /// Brings the store back that is kept, and gives up the one that took its place. A dry run prints the steps, unless it is `quiet`.
 pub fn bring_back(root: &Root, sliver: &Sliver, dry_run: bool, quiet: bool) -> Result<()> {
     let name = &sliver.name;

@@ -232,11 +232,7 @@ impl Work<'_> {
         let stats = self
             .apart(&|| self.make(watched).map_err(|err| replace::full(self.sliver, err)))
             .inspect_err(|_| replace::left_over(root, name, false))?;
-        {
-            let _catalog = root.lock_catalog()?;
-            exec::run(&replace::publish(root, name, keep))
-                .inspect_err(|_| replace::left_over(root, name, false))?;
-        }
+        replace::put(root, name, &replace::publish(root, name, keep))?;
         Mounted::forget(root, name)?;
         sweep::told(sweep::new(root, name));
         Ok(stats)

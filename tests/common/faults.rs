@@ -57,6 +57,7 @@ impl Trial<'_> {
         let what = format!("{:?} killed at {point:?}", self.args);
         (self.fresh)();
         strace::kill(self.node, point, self.args);
+        assert!(point.was_met(self.node), "{what}: {}", strace::traced(self.node));
         (self.settle)(&what);
         let now = (self.seen)();
         if now != ends.old {
@@ -72,6 +73,7 @@ impl Trial<'_> {
         let (code, said) = strace::no_space(self.node, point, self.args);
         let (failed, now) = (code != Some(0), (self.seen)());
         let trace = strace::traced(self.node);
+        assert!(point.was_met(self.node), "{what}: {trace}");
         let lost =
             |write: &str| trace.lines().any(|line| line.contains(write) && line.contains("(INJECTED)"));
         if failed {
@@ -81,7 +83,7 @@ impl Trial<'_> {
         }
         // All is in its place, and the disk could not be made to say that it stays there: told, and settled by the next command. Or
         // what came of it could not be printed.
-        let unsure = failed && (point.0.contains("sync") || lost(" write(1, ")) && now == ends.new;
+        let unsure = failed && (point.call.contains("sync") || lost(" write(1, ")) && now == ends.new;
         if unsure {
             (self.settle)(&what);
         } else {
