@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 
 use common::node::{Node, run, small_tree};
@@ -247,4 +248,64 @@ fn a_full_disk_leaves_the_old_state() {
     assert_same(&listed(&node, "s", false), &wanted, "the old view");
     node.ok(&["rebase", "s", "--onto", "c"]);
     check_view(&node, "s");
+}
+
+/// Each place where a package manager notes what is installed is named as such where both sides changed it, and nowhere else.
+#[test]
+fn package_databases_are_named() {
+    if !ready() {
+        return;
+    }
+    let managers = [
+        ("lib/apk/db/installed", "apk"),
+        ("opt/lib/opkg/status", "opkg"),
+        ("usr/lib/apk/db/installed", "apk"),
+        ("usr/lib/opkg/status", "opkg"),
+        ("var/lib/dpkg/status", "dpkg"),
+        ("var/lib/opkg/status", "opkg"),
+        ("var/opkg/status", "opkg"),
+    ];
+    let others = ["srv/dpkg/status", "usr/lib/opkg/status-old"];
+    let node = Node::new("ext4", 32);
+    let paths: Vec<&str> = managers.iter().map(|(path, _)| *path).chain(others).collect();
+    let write = |tree: &Path, text: &str| {
+        for path in &paths {
+            let file = tree.join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+    };
+    for (base, text) in [("b", "one"), ("c", "two")] {
+        let tree = node.dir().join(base);
+        write(&tree, text);
+        node.ok(&["base", "add", base, tree.to_str().unwrap()]);
+    }
+    for name in ["both", "none"] {
+        node.ok(&["create", name, "--base", "b", "--backend", "overlay"]);
+    }
+    node.ok(&["mount", "both"]);
+    write(&node.view("both"), "three");
+    node.ok(&["umount", "both"]);
+    let plan = node.ok(&["rebase", "both", "--onto", "c", "--plan"]);
+    for (path, manager) in managers {
+        let line = plan.lines().find(|line| line.starts_with(&format!("conflict {path}: "))).unwrap();
+        let words =
+            format!("it is the package database of {manager}: install the sliver's packages again after");
+        assert!(line.ends_with(&words), "{line}");
+    }
+    assert_eq!(plan.matches("package database").count(), managers.len(), "{plan}");
+    let done = node.json(&["rebase", "both", "--onto", "c", "--json"]);
+    let told: Vec<(&str, Option<&str>)> = done["conflicts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| (line["path"].as_str().unwrap(), line["database"].as_str()))
+        .collect();
+    let mut wanted: Vec<(&str, Option<&str>)> =
+        managers.map(|(path, manager)| (path, Some(manager))).to_vec();
+    wanted.extend(others.map(|path| (path, None)));
+    wanted.sort_unstable();
+    assert_eq!(told, wanted);
+    // What the new base alone changed is no conflict.
+    assert_eq!(node.json(&["rebase", "none", "--onto", "c", "--json"])["conflicts"], serde_json::json!([]));
 }
