@@ -373,6 +373,11 @@ fn layers_as_others_write_them() {
         assert!(shown.contains("etc/new ") && !shown.contains("etc/b.txt"), "{shown}");
         assert!(!shown.contains("lost+found"), "{shown}");
     }
+    let opaque: &[(&[u8], &[u8])] = &[(b"SCHILY.xattr.trusted.overlay.opaque", b"y")];
+    let tar = || Tar::default().pax(opaque).dir(b"./etc/dir").end();
+    assert!(!taken(tar(), &[]).contains("etc/dir/"));
+    let done = import(&node, tar(), &["--replace", "--format", "oci"]);
+    assert!(String::from_utf8_lossy(&done.stderr).contains("`./etc/dir` carries trusted.overlay.opaque"));
     let shown = taken(dump(Tar::default()).end(), &["--format", "oci"]);
     assert!(shown.contains("-> (overlay-whiteout)") && shown.contains("lost+found"), "{shown}");
 }
@@ -385,7 +390,8 @@ fn hostile_layers_are_refused_whole() {
     let node = small();
     let tar = |name: &[u8]| Tar::default().file(b"good", b"x").file(name, b"");
     let whiteout = Header::new(b"etc/dev", b'3', 0).device(0, 0);
-    let opaque: &[(&[u8], &[u8])] = &[(b"SCHILY.xattr.trusted.overlay.opaque", b"y")];
+    let opaque: &[(&[u8], &[u8])] = &[(b"SCHILY.xattr.trusted.overlay.opaque", b"x")];
+    let marked: &[(&[u8], &[u8])] = &[(b"SCHILY.xattr.trusted.overlay.opaque", b"y")];
     for (tar, words) in [
         (tar(b"../out"), "`../out` has a path that climbs with `..`"),
         (tar(b"/out"), "`/out` has a path that is absolute"),
@@ -399,7 +405,10 @@ fn hostile_layers_are_refused_whole() {
         (Tar::default().dir(b"etc/.wh.x"), "and is no empty file"),
         (Tar::default().link(b"etc/.wh.x", b"/etc/passwd"), "and is no empty file"),
         (Tar::default().add(whiteout, b""), "`etc/dev` is a whiteout (character device 0:0)"),
-        (Tar::default().pax(opaque).dir(b"etc"), "trusted.overlay.opaque"),
+        (Tar::default().pax(opaque).dir(b"etc"), "`etc` carries trusted.overlay.opaque, which a union"),
+        (Tar::default().pax(marked).file(b"etc", b""), "`etc` carries trusted.overlay.opaque, which a union"),
+        (tar(b".wh.x").pax(marked).dir(b"etc"), "beside others of OCI"),
+        (Tar::default().pax(marked).dir(b"etc").file(b".wh.x", b""), "in a dump of overlayfs"),
         (Tar::default().link(b"x", b"/tmp").file(b"x/f", b""), "leads through the link"),
         (Tar::default().hard(b"x", b"../../../etc/passwd"), "climbs with `..`"),
         (Tar::default().hard(b"x", b"nothing"), "is a hard link to what is not there"),

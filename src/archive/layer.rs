@@ -24,7 +24,7 @@ const NAME_MAX: usize = 255;
 pub struct Taken {
     /// Its entries.
     pub entries: u64,
-    /// It was a dump of an overlayfs store: links to `(overlay-whiteout)` were taken as whiteouts.
+    /// It was a dump of an overlayfs store: links to `(overlay-whiteout)` were taken as whiteouts, and its marks as such.
     pub dump: bool,
 }
 
@@ -35,7 +35,8 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
     let mut to = Unpack::new(root, Policy::Layer)?;
     let mut reader = Reader::new(from);
     let (mut kind, mut entries) = (dump, 0);
-    while let Some(member) = reader.member()? {
+    while let Some(mut member) = reader.member()? {
+        let marked = dump != Some(false) && take_mark(&mut member);
         entries += 1;
         let path = &member.path;
         let parts = components(path, path, "has a path that")?;
@@ -70,16 +71,17 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
             }
         }
         let gone = name.to_bytes().strip_prefix(WH).unwrap_or(name.to_bytes());
-        let dumped = dump != Some(false) && matches!(&member.what, What::Link(target) if target == TARGET);
+        let link = matches!(&member.what, What::Link(target) if marked || target == TARGET);
+        let dumped = dump != Some(false) && (marked || link);
         if dumped {
             if kind == Some(false) {
-                return Err(refuse(path, "is a whiteout of overlayfs, beside others of OCI")
+                return Err(refuse(path, "has a mark of overlayfs, beside others of OCI")
                     .way_out("say which they are: --format oci, or --format overlayfs"));
             }
             kind = Some(true);
         }
         let long = gone.len() + WH.len() > NAME_MAX;
-        if dumped || long && is_mark(name) {
+        if dumped && link || long && is_mark(name) {
             let gone = c_name(gone)?;
             // What the layer has by the name needs no whiteout: see `settle`.
             let there = |stat: Stat| stat.kind != Kind::Dir;
@@ -95,6 +97,10 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
             continue;
         }
         to.member(&member, &mut reader)?;
+        if marked {
+            let path = [path, &b"/"[..], OPAQUE.to_bytes()].concat();
+            to.member(&Member { path, what: What::File(0, None), meta: Meta::default() }, &mut reader)?;
+        }
     }
     to.leave()?;
     let dump = kind == Some(true);
@@ -107,6 +113,20 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
     }
     settle(root)?;
     Ok(Taken { entries, dump })
+}
+
+/// Takes overlayfs's mark from a folder that is opaque, or a link that is a whiteout, in the dump of a store; was there one? All other
+/// attributes of a union's are refused.
+fn take_mark(member: &mut Member) -> bool {
+    let mark = match &member.what {
+        What::Dir => c"trusted.overlay.opaque",
+        What::Link(_) => c"trusted.overlay.whiteout",
+        What::File(..) | What::HardLink(_) | What::Node(..) => return false,
+    };
+    let attrs = &mut member.meta.attrs;
+    let all = attrs.len();
+    attrs.retain(|(name, value)| name.as_c_str() != mark || value != b"y");
+    attrs.len() < all
 }
 
 /// A whiteout in a layer hides what lies below the layer, and never the layer's own: where both have a name, a folder is made opaque

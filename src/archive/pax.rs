@@ -20,7 +20,7 @@ pub struct Pax {
     pub gid: Option<u32>,
     /// The time.
     pub mtime: Option<Time>,
-    /// The attributes that a base keeps.
+    /// The attributes that a base keeps, and those that a union file system would obey.
     pub attrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// There is an ACL in words, whose names mean nothing here.
     pub acl_in_words: bool,
@@ -78,7 +78,7 @@ impl Pax {
             b"SCHILY.acl.access" | b"SCHILY.acl.default" => self.acl_in_words |= !trivial(value),
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.attribute(name, value)?;
+                    self.attribute(name, value);
                 } else if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.get_or_insert_default().take(name, value).ok_or_else(wrong)?;
                 }
@@ -87,18 +87,12 @@ impl Pax {
         Ok(())
     }
 
-    fn attribute(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-        if attr::forged(name) {
-            return Err(format!(
-                "carries {}, which a union file system would obey",
-                crate::out::escape(name)
-            ));
-        }
-        if attr::kept(name) {
+    fn attribute(&mut self, name: &[u8], value: &[u8]) {
+        // What a union would obey is refused by who takes the entry.
+        if attr::kept(name) || attr::forged(name) {
             self.attrs.retain(|(known, _)| known != name);
             self.attrs.push((name.to_vec(), value.to_vec()));
         }
-        Ok(())
     }
 }
 
@@ -249,7 +243,6 @@ mod tests {
         };
         assert!(!acl(b"user::rw-\ngroup::r--\nother::---\n"));
         assert!(acl(b"user::rw-,user:bob:rw-,group::r--,mask::rw-,other::---"));
-        assert!(Pax::default().take(b"SCHILY.xattr.trusted.overlay.opaque", b"y").is_err());
         let mut pax = Pax::default();
         pax.take(b"SCHILY.xattr.security.selinux", b"x").unwrap();
         assert!(pax.attrs.is_empty());

@@ -13,7 +13,7 @@ use super::stream::Stream;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::set_size;
 use crate::sys::xattr;
-use crate::tree::{Chain, Dir, Ids, Kind, Meta, SELF, Time, shown, sys};
+use crate::tree::{Chain, Dir, Ids, Kind, Meta, SELF, Time, attr, shown, sys};
 
 /// Where an archive may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,11 @@ impl<'a> Unpack<'a> {
     /// Makes an entry, and takes its data from the reader.
     pub(super) fn member(&mut self, member: &Member, reader: &mut Reader<'_>) -> Result<()> {
         let path = &member.path;
+        if let Some((name, _)) = member.meta.attrs.iter().find(|(name, _)| attr::forged(name.to_bytes())) {
+            let name = shown(name.to_bytes());
+            let why = format!("carries {}, which a union file system would obey", name.display());
+            return Err(refuse(path, why));
+        }
         let parts = components(path, path, "has a path that")?;
         let Some((name, parents)) = parts.split_last() else {
             return self.root_entry(member);
