@@ -98,12 +98,29 @@ pub fn merge(
                 let open = merge.levels.last().is_none_or(|level| level.open);
                 let there = if open { stat(new.here(), entry.name) } else { Ok(None) };
                 let there = there.map_err(sys("look in the new base at", entry.path))?;
-                let side = there.as_ref().map(|stat| Side::new(new.here(), entry.name, stat));
-                let Some(level) = merge.entry(&entry, side)? else { continue };
-                let open = "open in the new base";
-                if level.open && !entry.path.is_empty() {
-                    let child = new.here().child(entry.name).map_err(sys(open, entry.path))?;
-                    new.down(child).map_err(sys(open, entry.path))?;
+                let inside = match there {
+                    Some(stat) if stat.kind == Kind::Dir && !entry.path.is_empty() => {
+                        let child = new.here().child(entry.name);
+                        Some((child.map_err(sys("open in the new base", entry.path))?, stat.id))
+                    }
+                    _ => None,
+                };
+                let open = inside.as_ref().map(|(child, _)| child);
+                let side =
+                    there.as_ref().map(|stat| Side { open, ..Side::new(new.here(), entry.name, stat) });
+                // Each of them is compared with the other two.
+                let (olds, news) = match (entry.base, side) {
+                    (Some(old), Some(new)) => {
+                        (Some(listed(old, entry.path)?), Some(listed(new, entry.path)?))
+                    }
+                    _ => (None, None),
+                };
+                let base = entry.base.map(|base| Side { attrs: olds.as_deref(), ..base });
+                let side = side.map(|side| Side { attrs: news.as_deref(), ..side });
+                let Some(mut level) = merge.entry(&Entry { base, ..entry }, side)? else { continue };
+                level.bare = news.is_some_and(|names| names.is_empty());
+                if let Some((child, id)) = inside.filter(|_| level.open) {
+                    new.down_to(child, id);
                 }
                 merge.levels.push(level);
                 changes.enter()?;
@@ -116,12 +133,18 @@ pub fn merge(
                 let open = merge.levels.last().is_none_or(|level| level.open);
                 let there = if open { stat(new.here(), entry.name) } else { Ok(None) };
                 let there = there.map_err(sys("look in the new base at", entry.path))?;
-                let side = there.as_ref().map(|stat| Side::new(new.here(), entry.name, stat));
+                let attrs = level.bare.then_some(&[][..]);
+                let side =
+                    there.as_ref().map(|stat| Side { attrs, ..Side::new(new.here(), entry.name, stat) });
                 merge.leave(&entry, side, &level)?;
             }
         }
     }
     Ok(())
+}
+
+fn listed(side: Side<'_>, path: &[u8]) -> Result<Vec<CString>> {
+    side.attr_names().map_err(sys("list the attributes in the bases of", path))
 }
 
 /// A directory that was entered.
@@ -132,6 +155,8 @@ struct Level {
     made: bool,
     /// The new base has something else here.
     blocked: bool,
+    /// The new base's has no attributes.
+    bare: bool,
     /// What is below it is told, and not written: the new base's version stays.
     quiet: bool,
     /// What was found out of the directory itself: see [`Judge::sides`].
@@ -163,7 +188,7 @@ impl<'w> Merge<'_, 'w> {
             return Ok(None);
         }
         let quiet = self.levels.last().is_some_and(|level| level.quiet);
-        let level = Level { open: false, made: true, blocked: false, quiet, sides: None };
+        let level = Level { open: false, made: true, blocked: false, bare: false, quiet, sides: None };
         if entry.path.is_empty() {
             self.write(entry, new, entry.change)?;
             let sides = self.judge.sides(entry, new)?;
