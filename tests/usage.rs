@@ -200,6 +200,50 @@ fn as_quota_groups_count() {
     node.ok(&["umount", "a"]);
 }
 
+/// Simple quotas count what a subvolume wrote, and not what it shares with the base: by their own tool's numbers, and as a walk does.
+#[test]
+fn as_simple_quotas_count() {
+    if !root() {
+        return;
+    }
+    let node = Node::with_base("btrfs", 320);
+    let output = node.run(&["quota", "--enable"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !require("simple-quotas", if output.status.success() { Ok(()) } else { Err(said) }) {
+        return;
+    }
+    let create =
+        ["create", "a", "--base", "b", "--backend", "btrfs-snapshot", "--quota", "32M", "--means", "qgroup"];
+    node.ok(&create);
+    node.ok(&["mount", "a"]);
+    edit(&node.view("a"));
+    let tree = node.store("a").join("tree");
+    let script = "id=$(btrfs inspect-internal rootid \"$1\"); \
+        btrfs qgroup show --sync --raw \"$1\" | awk -v own=\"0/$id\" -v limited=\"1/$id\" '$1 == own || $1 == limited { print $2, $3 }'";
+    let told = || -> Vec<u64> {
+        shell(script, &tree).split_whitespace().map(|word| word.parse().unwrap()).collect()
+    };
+    let (numbers, row) = (told(), one(&node, &["a"]));
+    assert_eq!(numbers.len(), 4, "{numbers:?}");
+    assert_eq!((row["by"].as_str(), &row["means"]), (Some("qgroup"), &"qgroup".into()));
+    assert_eq!([number(&row["exclusive"]), number(&row["used"])], [numbers[1], numbers[2]], "{row}");
+    // Its own metadata counts here, too, and lies in blocks of 16 KiB.
+    let deep = one(&node, &["a", "--deep"]);
+    let (exclusive, files) = (number(&deep["exclusive"]), number(&deep["inodes"]));
+    close(number(&row["exclusive"]), exclusive, files, "group and walk");
+    close(exclusive, btrfs_du(&tree).1, files, "walk and du");
+    // What lies in a subvolume of the tenant's counts for his limit, and is seen by a walk alone.
+    shell(
+        "btrfs -q subvolume create \"$1/sub\"; head -c 3000000 /dev/urandom > \"$1/sub/f\"; sync -f \"$1\"",
+        &node.view("a"),
+    );
+    let (numbers, row) = (told(), one(&node, &["a"]));
+    assert_eq!((row["by"].as_str(), number(&row["used"])), (Some("walk"), numbers[2]), "{row}");
+    assert!(numbers[2] >= numbers[0] + 3_000_000, "{numbers:?}");
+    close(number(&row["exclusive"]), exclusive + 3_000_000, files, "with the subvolume");
+    node.ok(&["umount", "a"]);
+}
+
 /// Images: a squashfs that all slivers share, and a store that is an image with a limit.
 #[test]
 fn images() {

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod busy;
+pub mod escapes;
 pub mod faults;
 pub mod fuse;
 pub mod holder;
