@@ -37,7 +37,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
             let here = Views::here(root, &info)?;
             match here.of(root, name).find(|place| place.target == view) {
                 Some(place) if is_dead(root, name, place)? => steps.push(Step::Detach(view.clone())),
-                Some(place) => return writable(place.read_only, &view).map(|()| Vec::new()),
+                Some(place) => return exec::writable(place.read_only, &view).map(|()| Vec::new()),
                 None => {
                     return Err(Error::in_use(format_args!(
                         "something else is mounted on {}: {} ({})",
@@ -155,26 +155,18 @@ fn check(root: &Root, sliver: &Sliver, view: &Path) -> Result<()> {
     let disk = statfs::of(view)?;
     if let (Kind::Union(union), Some(read_only)) = (sliver.backend, disk.read_only) {
         if union.caps().magic == Some(disk.magic) {
-            return writable(read_only, view);
+            return exec::writable(read_only, view);
         }
     }
     // The kernel's table of mounts tells it before 2.6.36, of a union that answers for its base, and of a bound tree.
     let views = Views::here(root, &MountInfo::of_self()?)?;
     match views.of(root, &sliver.name).find(|place| place.target == view) {
-        Some(place) => writable(place.read_only, view),
+        Some(place) => exec::writable(place.read_only, view),
         None => Err(Error::failed(format_args!(
             "the kernel took the mount on {}, but does not list it",
             view.display()
         ))),
     }
-}
-
-fn writable(read_only: bool, view: &Path) -> Result<()> {
-    if !read_only {
-        return Ok(());
-    }
-    Err(Error::failed(format_args!("the view {} came up read-only: the driver cannot write to the store", view.display()))
-        .way_out("the kernel's log says why; mostly the store's disk is full, read-only or lacks a feature: `sliverfs probe --fresh`"))
 }
 
 fn refuse_full_mount_point(view: &Path) -> Result<()> {

@@ -20,7 +20,7 @@ use crate::layer;
 use crate::out::Progress;
 use crate::quota::{image as quota, project, qgroup, remove_store};
 use crate::sys::mountpoint::mount;
-use crate::sys::{btrfs, exchange, file, mountpoint, sync};
+use crate::sys::{btrfs, exchange, file, mountpoint, statfs, sync};
 use crate::tree::{self, SELF, Time};
 
 /// What takes a done step back.
@@ -65,6 +65,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         Step::Mount(call) => {
             mount_union(call)?;
             undo.push(Undo::Unmount(call.target.clone()));
+            writable(statfs::of(&call.target)?.read_only == Some(true), &call.target)?;
         }
         Step::Serve(call) => {
             fuse::serve(call)?;
@@ -191,6 +192,15 @@ pub fn mount_union(call: &MountCall) -> Result<()> {
     );
     nix::unistd::fchdir(&here).at("change back from", &call.from)?;
     done.map_err(|errno| refused(call, errno))
+}
+
+/// Refuses a view that is read-only: so overlay comes up where it cannot make its work folder, for the disk is full.
+pub fn writable(read_only: bool, view: &Path) -> Result<()> {
+    if !read_only {
+        return Ok(());
+    }
+    Err(Error::failed(format_args!("the view {} came up read-only: the driver cannot write to the store", view.display()))
+        .way_out("the kernel's log says why; mostly the store's disk is full, read-only or lacks a feature: `sliverfs probe --fresh`"))
 }
 
 /// A refused mount, with the errnos that lie translated (kernel: Documentation/filesystems/overlayfs.rst).
