@@ -1,4 +1,4 @@
-//! What /proc tells of processes.
+//! What /proc tells of processes, and of the boot.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,6 +7,12 @@ use std::path::Path;
 use crate::error::{Context, Result};
 use crate::out::escape;
 use crate::sys::file;
+
+/// The id of this boot.
+pub fn boot_id() -> Result<String> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    Ok(file::text(path).at("read", path)?.trim().to_owned())
+}
 
 /// The process numbers in /proc.
 pub fn processes() -> Result<Vec<u32>> {

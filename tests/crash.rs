@@ -60,6 +60,8 @@ impl Crash {
         let mut names: Vec<String> = list(self.node.lxcpath.clone())
             .chain(list(self.node.lxcpath.join(".store")))
             .map(|name| name.into_string().unwrap())
+            // What was promised stays noted as more than it is.
+            .filter(|name| name != ".promised")
             .collect();
         names.sort();
         names

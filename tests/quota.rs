@@ -11,6 +11,7 @@ use std::process::{Command, Output};
 
 use common::escapes::TRIES;
 use common::node::{Node, run};
+use common::slivers::in_stores;
 use common::{listing, require, strace};
 
 const MIB: u64 = 1 << 20;
@@ -223,8 +224,7 @@ fn limits_change_and_the_view_stays() {
         let said = node.fails(1, &["quota", "a", "2G"]);
         assert!(said.contains("cannot be promised"), "{said}");
         assert!(node.ok(&["quota", "a"]).contains("limited to 20 MiB"));
-        let left = || fs::read_dir(node.lxcpath.join(".store")).unwrap().count();
-        assert_eq!(left(), 1, "no half of a store is left");
+        assert_eq!(in_stores(&node), ["a"], "no half of a store is left");
         node.ok(&["mount", "a"]);
         assert_eq!(listing::of(&view, true), before, "{fstype}");
         node.fails(4, &["quota", "a", "16M"]);

@@ -26,6 +26,7 @@ use crate::mount::disk;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::private;
 use crate::out::joined;
+use crate::proc;
 use crate::sys::{btrfs, file, statfs};
 use crate::tree;
 
@@ -72,7 +73,7 @@ pub fn probe(root: &Root, fresh: bool) -> Result<Vec<Verdict>> {
     }
     let keep = Remembered {
         version: record::VERSION,
-        boot: boot_id()?,
+        boot: proc::boot_id()?,
         disk: disk_id(root)?,
         // A module that the trials loaded is no reason to try again.
         filesystems: fnv64a(kernel::filesystems()?.as_bytes()),
@@ -166,16 +167,11 @@ fn recall(root: &Root, filesystems: Option<u64>) -> Result<Vec<Verdict>> {
     let Ok(known) = record::read::<Remembered>(&root.run().join(FILE)) else {
         return Ok(Vec::new()); // Missing or unreadable: what is remembered can be found out again.
     };
-    if known.boot != boot_id()? || known.disk != disk_id(root)? {
+    if known.boot != proc::boot_id()? || known.disk != disk_id(root)? {
         return Ok(Vec::new());
     }
     let same = filesystems.is_none_or(|now| now == known.filesystems);
     Ok(known.verdicts.into_iter().filter(|verdict| verdict.works || same).collect())
-}
-
-fn boot_id() -> Result<String> {
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
-    Ok(file::text(path).at("read", path)?.trim().to_owned())
 }
 
 /// The file system's own id and its type, as one number.

@@ -17,7 +17,7 @@ use crate::json;
 use crate::layer::{Format, mend};
 use crate::name::Name;
 use crate::out::{self, escape};
-use crate::quota::{Limit, image, remove_store};
+use crate::quota::{Limit, admission, image, remove_store};
 use crate::tree::{self, Kind};
 
 /// Something that is not as it should be, as `check --json` prints it: see docs/json.md.
@@ -151,6 +151,11 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
 /// What interrupted commands left of bases, and of slivers that there may be no more.
 fn node(root: &Root, report: &mut Report) -> Result<()> {
     let repair = report.repair;
+    {
+        let _catalog = root.lock_catalog()?;
+        // A store may have been put there by hand.
+        admission::forget(&root.stores());
+    }
     staging::each_left(root, &mut |path| report.left_over(path))?;
     for name in sweep::names(root)? {
         let _lock = root.lock_sliver(&name)?;
@@ -197,7 +202,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
     if sliver.backend.grows_image() {
         return Ok(());
     }
-    check_limit(&sliver, &folder, report)?;
+    check_limit(root, &sliver, &folder, report)?;
     layers.with(ctx, &mut |format, base, store, _| {
         // In here an image is mounted.
         for path in stale_work(&image::content(&folder))? {
@@ -227,7 +232,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
 }
 
 /// A limit that was about to grow when that was cut is recorded, and its image has the size of before.
-fn check_limit(sliver: &Sliver, folder: &Path, report: &mut Report) -> Result<()> {
+fn check_limit(root: &Root, sliver: &Sliver, folder: &Path, report: &mut Report) -> Result<()> {
     let Some(limit) = sliver.quota.filter(|_| sliver.has_image()) else { return Ok(()) };
     let path = folder.join(image::FILE);
     let bytes = fs::metadata(&path).at("look at", &path)?.len();
@@ -235,6 +240,8 @@ fn check_limit(sliver: &Sliver, folder: &Path, report: &mut Report) -> Result<()
         return Ok(());
     }
     let as_it_is = Sliver { quota: Some(Limit { bytes, ..limit }), ..sliver.clone() };
+    let _catalog = root.lock_catalog()?;
+    admission::forget(&root.stores());
     let done = if report.repair { as_it_is.write(folder).map(|()| true) } else { Ok(false) };
     report.tell("limit", "not as large as the limit that is recorded", path.as_os_str().as_bytes(), done)
 }

@@ -64,7 +64,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             if let Some(bytes) = size {
                 let config = ctx.config()?;
                 config.check_main()?;
-                admission::admit(&root, config.main.policy, name, Limit::of_seed(bytes))?;
+                admission::admit(&root, config.main.policy, sliver.quota, Some(Limit::of_seed(bytes)), None)?;
             }
             convert(&root, &sliver, to, (size, means), args.dry_run, args.json)?
         }

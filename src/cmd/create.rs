@@ -115,9 +115,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
                 return Err(Error::usage("the size of a store on a seed is its limit: two were given")
                     .way_out("leave the size out, or the quota"));
             }
-            if let Some(limit) = limit {
-                admission::admit(root, wanted.policy, name, limit)?;
-            }
+            admission::admit(root, wanted.policy, None, limit, None)?;
             let data = wanted.data.map(real_file).transpose()?;
             if quota::by(limit, Means::Project).is_some() {
                 project::warn();
@@ -146,12 +144,10 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
         match base {
             None => exec::run(&publish)?,
             Some(base) => {
-                let publish = |_catalog| {
+                let publish = |catalog| {
                     same_base(&base, &Base::load(root, wanted.base)?)?;
                     // Another one may have been promised the rest meanwhile.
-                    if let Some(limit) = promised {
-                        admission::admit(root, wanted.policy, name, limit)?;
-                    }
+                    admission::admit(root, wanted.policy, None, promised, Some(&catalog))?;
                     exec::run(&publish)
                 };
                 root.lock_catalog().and_then(publish).inspect_err(|_| left_over(root, name))?;

@@ -113,24 +113,15 @@ pub(super) fn set(
     let mut new = bytes.map(|bytes| limit(root, name, sliver.backend, (means, old), bytes)).transpose()?;
     if sliver.backend.grows_image() {
         if new == old || new.is_none() {
-            let _catalog = root.lock_catalog()?;
-            if let Some(limit) = new.filter(|_| new != sliver.quota) {
-                admission::admit(root, policy, name, limit)?;
-            }
             // Without one its size stays a limit, but is no promise any more.
-            return Sliver { quota: new, ..sliver.clone() }.write(&store);
+            return promise(root, policy, &sliver, &Sliver { quota: new, ..sliver.clone() });
         }
         return Err(Error::unsupported(format_args!(
             "the store of `{name}` keeps the size that it was made with"
         ))
         .way_out(format_args!("export it, or convert it: sliverfs convert {name} --to overlay")));
     }
-    // Less than before is no promise.
-    if let Some(limit) = new.filter(|new| old.is_none_or(|old| !old.means.is_hard() || old.bytes < new.bytes))
-    {
-        let _catalog = root.lock_catalog()?;
-        admission::admit(root, policy, name, limit)?;
-    }
+    admission::admit(root, policy, sliver.quota, new, None)?;
     let in_project = quota::by(old, Means::Project);
     if let (Some(old), Some(new)) = (in_project, &mut new) {
         new.project = if new.means == Means::Project { old.project } else { 0 };
@@ -141,7 +132,7 @@ pub(super) fn set(
         disk.refuse_more(&sliver, new)?;
         // The record wants room, too, which a full store has not.
         disk.limit(new.project, old.bytes.max(new.bytes), true)?;
-        let written = new_sliver.write(&store);
+        let written = promise(root, policy, &sliver, &new_sliver);
         let bytes = if written.is_ok() { new.bytes } else { old.bytes };
         return written.and(disk.limit(new.project, bytes, false));
     }
@@ -156,8 +147,8 @@ pub(super) fn set(
         if used > limit.bytes {
             return Err(does_not_fit(&sliver, limit, used));
         }
-        let done = new_sliver.write(&store).and_then(|()| qgroup::set(&tree, limit.bytes));
-        return done.inspect_err(|_| sweep::told(sliver.write(&store)));
+        let done = promise(root, policy, &sliver, &new_sliver).and_then(|()| qgroup::set(&tree, limit.bytes));
+        return done.inspect_err(|_| sweep::told(promise(root, policy, &new_sliver, &sliver)));
     }
     if in_qgroup {
         qgroup::clear(&tree)?;
@@ -171,9 +162,16 @@ pub(super) fn set(
                 done => done,
             }
         }
-        (None, None) => new_sliver.write(&store),
+        (None, None) => promise(root, policy, &sliver, &new_sliver),
         _ => remake(root, &sliver, &new_sliver, policy),
     }
+}
+
+/// Records the new limit, where it is one that may be promised.
+fn promise(root: &Root, policy: Policy, old: &Sliver, new: &Sliver) -> Result<()> {
+    let catalog = root.lock_catalog()?;
+    admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;
+    new.write(&root.store(&new.name))
 }
 
 /// Lets the image grow, whether it is mounted or not. What was cut before the end goes on from there with the next call.
@@ -181,7 +179,7 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: Limit, policy: Policy) -
     let store = root.store(&new.name);
     let work = || image::grow(&store, limit.bytes, policy.overcommits());
     // First the promise, and then the room.
-    let grown = new.write(&store).and_then(|()| match image::is_mounted(&store) {
+    let grown = promise(root, policy, old, new).and_then(|()| match image::is_mounted(&store) {
         true => work(),
         false => private::run(&store, || {
             exec::run(&image::mount_steps(&store, Format::of(new.backend)))?;
@@ -206,7 +204,11 @@ fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()>
     sweep::new(root, name)?;
     private::run(root.path(), || copy(root, old, new, policy).map(|()| Vec::new()))
         .inspect_err(|_| left_over(root, name, false))?;
-    replace::put(root, name, &[Step::Exchange(stage, store, sweep::swapped_store(root, name))])?;
+    let publish = |catalog| {
+        admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;
+        exec::run(&[Step::Exchange(stage, store, sweep::swapped_store(root, name))])
+    };
+    root.lock_catalog().and_then(publish).inspect_err(|_| left_over(root, name, false))?;
     Mounted::forget(root, name)?;
     sweep::new(root, name)
 }

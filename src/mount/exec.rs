@@ -18,7 +18,7 @@ use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::layer;
 use crate::out::Progress;
-use crate::quota::{image as quota, project, qgroup, remove_store};
+use crate::quota::{admission, image as quota, project, qgroup, remove_store};
 use crate::sys::mountpoint::mount;
 use crate::sys::{btrfs, exchange, file, mountpoint, statfs, sync};
 use crate::tree::{self, SELF, Time};
@@ -131,9 +131,11 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             rewrite(work)?;
         }
         Step::Exchange(one, other, by) => {
+            let stores = other.parent().unwrap_or(other);
+            admission::forget(stores);
             exchange(one, other, by)?;
             undo.push(Undo::Exchange(one.clone(), other.clone(), by.clone()));
-            other.parent().map_or(Ok(()), sync::dir)?;
+            sync::dir(stores)?;
         }
         Step::Rename(from, to) => {
             fs::rename(from, to).at("rename to", to)?;

@@ -34,10 +34,11 @@ fn recorded(node: &Node, name: &str, field: &str) -> String {
     node.json(&["show", name, "--json"])[field].as_str().unwrap().to_owned()
 }
 
-/// All that lies in the folder of the stores, hidden or not, sorted.
+/// All that lies in the folder of the stores, hidden or not, sorted; but for the note of what is promised.
 pub fn in_stores(node: &Node) -> Vec<String> {
     let entries = fs::read_dir(node.lxcpath.join(".store")).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name != ".promised");
     names.sort();
     names
 }
