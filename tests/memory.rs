@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use common::node::run;
 use common::require;
-use common::tree::{Temp, installed};
+use common::tree::{Temp, installed, sh_in};
 
 /// What is promised, in KiB: for as many entries as there may be, and no more than 10^4 of them in one folder.
 const PEAK: u64 = 8 << 10;
@@ -37,9 +37,14 @@ fn ready() -> bool {
 /// The program's own peak in KiB, and that of its children, as wait4(2) tells. It is the debug binary, of which the parts that ran
 /// count, too. GNU time starts it: what a test's own process takes counts for its child until that executes something.
 fn peak(args: &[&str], at: &Path) -> u64 {
+    measured(args, at).0
+}
+
+/// As [`peak`], and the processor's time in hundredths of a second.
+fn measured(args: &[&str], at: &Path) -> (u64, u64) {
     let told = at.join("told");
     let status = Command::new("time")
-        .args(["-f", "%M", "-o"])
+        .args(["-f", "%M %U %S", "-o"])
         .arg(&told)
         .arg(env!("CARGO_BIN_EXE_sliverfs"))
         .args(["--config", "/dev/null"])
@@ -49,7 +54,11 @@ fn peak(args: &[&str], at: &Path) -> u64 {
         .status()
         .unwrap();
     assert!(status.success(), "{args:?}: {status}");
-    fs::read_to_string(told).unwrap().lines().last().unwrap().parse().unwrap()
+    let told = fs::read_to_string(told).unwrap();
+    let mut words =
+        told.lines().last().unwrap().split(' ').map(|word| word.replace('.', "").parse::<u64>().unwrap());
+    let mut next = || words.next().unwrap();
+    (next(), next() + next())
 }
 
 /// Files in folders of [`WIDE`] names, below `tree`: a quarter of the names are second ones of others.
@@ -207,4 +216,88 @@ fn a_wide_folder_lies_in_a_file() {
         told.lines().filter_map(|line| line.split(' ').rfind(|word| word.contains("/a-"))).collect();
     assert_eq!(told.len(), wide);
     assert!(told.is_sorted());
+}
+
+/// A file with as many names in one folder, and another folder with as many files of two names each.
+fn farm(tree: &Path, names: usize) {
+    let (one, pairs) = (tree.join("one"), tree.join("pairs"));
+    for folder in [&one, &pairs] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    fs::write(one.join("name-0"), "one").unwrap();
+    for name in 1..names {
+        fs::hard_link(one.join("name-0"), one.join(format!("name-{name}"))).unwrap();
+    }
+    for name in 0..names {
+        // The second name follows at once, or after all others.
+        let (first, second) =
+            (format!("a-{name}"), format!("{}-{name}-too", if name % 2 == 0 { 'a' } else { 'z' }));
+        fs::write(pairs.join(&first), "pair").unwrap();
+        fs::hard_link(pairs.join(&first), pairs.join(&second)).unwrap();
+    }
+    sh_in(tree, "find . -exec touch -h -d @1500000000 {} +");
+}
+
+/// What each command takes of memory and time on stores, and bases, that are such farms.
+fn on_a_farm(names: usize) -> Vec<(&'static str, (u64, u64))> {
+    let temp = place(0);
+    farm(&temp.join("store/farm"), names);
+    for place in ["base", "newer", "same"] {
+        fs::create_dir_all(temp.join(place)).unwrap();
+        run(Command::new("cp").arg("-a").arg(temp.join("store/farm")).arg(temp.join(place)));
+    }
+    sh_in(&temp.join("newer/farm"), "rm one/name-1 one/name-2; ln one/name-0 one/new; touch pairs/a-0");
+    sh_in(
+        &temp.join("store/farm"),
+        "echo more >> one/name-0; ln one/name-0 other; rm one/name-1; touch pairs/a-1",
+    );
+    let on = |args: &[&str]| measured(args, &temp.0);
+    let with = |command: &str, store: &str, more: &[&str]| {
+        on(&[&[command, "--format", "overlay", "--base", "base", "--store", store], more].concat())
+    };
+    let of = |args: &[&str]| on(&[&["--lxcpath", temp.join("lxc").to_str().unwrap()], args].concat());
+    of(&["init"]);
+    of(&["base", "add", "b", "base"]);
+    of(&["base", "add", "c", "newer"]);
+    of(&["create", "s", "--base", "b", "--backend", "overlay"]);
+    let tree = ["--format", "tree", "--base", "base", "--store", "tree"];
+    let figures = vec![
+        ("diff", with("diff", "store", &[])),
+        ("export", with("export", "store", &["-o", "layer.tar"])),
+        ("convert to aufs", with("convert", "store", &["--to", "aufs", "--out", "aufs"])),
+        ("convert to a tree", with("convert", "store", &["--to", "tree", "--out", "tree"])),
+        ("diff of a tree", on(&[&["diff"], &tree[..]].concat())),
+        ("export of a tree", on(&[&["export"], &tree[..], &["-o", "tree.tar"]].concat())),
+        ("compact", with("compact", "same", &[])),
+        ("import", of(&["import", "s", "layer.tar"])),
+        ("rebase --plan", of(&["rebase", "s", "--onto", "c", "--plan"])),
+        ("rebase", of(&["rebase", "s", "--onto", "c"])),
+        ("convert to a copy", of(&["convert", "s", "--to", "copy"])),
+        ("restore", with("restore", "store", &["farm"])),
+    ];
+    // The names are one file's all the way.
+    let links = |path: &str| fs::metadata(temp.join(path)).unwrap().nlink();
+    assert_eq!(links("tree/farm/other"), names as u64);
+    assert_eq!(links("lxc/.store/s/tree/farm/other"), names as u64);
+    assert_eq!(links("lxc/.store/s/tree/farm/pairs/a-1"), 2);
+    figures
+}
+
+/// One file of very many names, and very many of two names in one folder: memory does not grow with them, and time no faster than they.
+#[test]
+fn a_farm_of_hard_links() {
+    if !ready() {
+        return;
+    }
+    let most = number("SLIVERFS_MEMORY_LINKS", 10_000);
+    let [small, large] = [most / 4, most].map(on_a_farm);
+    for ((name, (_, before)), (_, (kib, time))) in small.into_iter().zip(large) {
+        println!("{name:<24} {kib:>8} KiB {before:>6} {time:>6} hundredths of a second");
+        assert!(kib <= PEAK, "{name} takes {kib} KiB for {most} names of a file");
+        // Four times the names; were each compared with each, it would be sixteen times.
+        assert!(
+            time <= before * 8 + 30,
+            "{name} takes {before}/100 s for a quarter of the names, {time}/100 s for {most}"
+        );
+    }
 }
