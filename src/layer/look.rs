@@ -5,8 +5,9 @@ use nix::errno::Errno;
 use super::decode::{self, Marks, TARGET};
 use super::format::FUSE;
 use super::walk::{Below, Far, Found, Origin, Seen, stat};
-use super::{Change, Changes, Doubt, Format, Show, Side};
-use crate::tree::{Chain, Dir, Kind, SELF, Stat, attr, c_name};
+use super::{Aspects, Change, Changes, Doubt, Format, Show, Side, Step};
+use crate::error::Result;
+use crate::tree::{Chain, Dir, Ids, Kind, SELF, Stat, attr, c_name, sys};
 
 impl Seen {
     fn new(found: Found, change: Change, node: Option<Stat>, base: Option<Stat>) -> Self {
@@ -268,12 +269,52 @@ impl Changes {
         if node.kind == Kind::Dir {
             return Ok(false);
         }
+        let (linked, kept) = (node.links > 1, (node.id.1, node.ctime) == (old.id.1, old.ctime));
+        let id = node.id;
         let node = Side::new(self.store.here(), &seen.name, node);
         let base = Side::new(base, &seen.name, old);
-        let differs = self.comparer.sides(node, node, base)?;
+        let mut differs = self.comparer.sides(node, node, base)?;
+        if linked && !kept && differs.is_empty() && self.regrouped(id)? {
+            differs = Aspects::LINKS;
+        }
         seen.differs = Some(differs);
         Ok(differs.is_empty())
     }
+
+    /// Is one of the names of a file not one of the base's file, though each has as many? All of them are looked at, once, and only
+    /// where a file of several names seems untouched.
+    fn regrouped(&mut self, id: (u64, u64)) -> nix::Result<bool> {
+        let mut found = match self.regrouped.take() {
+            Some(found) => found,
+            None => groups(&self.top, &self.root).map_err(|err| err.errno().unwrap_or(Errno::EIO))?,
+        };
+        let is = found.has(id);
+        self.regrouped = Some(found);
+        is
+    }
+}
+
+/// The files of a whole tree whose names are not those of one file of the base.
+fn groups(tree: &Dir, root: &Dir) -> Result<Ids> {
+    let failed = || sys("look for the names of files in", b".");
+    let ids = || Ids::beside(tree).map_err(failed());
+    let (mut first, mut found) = (ids()?, ids()?);
+    let top = tree.again().map_err(failed())?;
+    let mut names = Changes::new(Format::Tree, top, root, Show::View)?.without_leaves();
+    while let Some(step) = names.step()? {
+        let Step::Entry(entry) = step else { continue };
+        if let Some(node) = entry.node.filter(|node| node.stat.kind != Kind::Dir && node.stat.links > 1) {
+            let same = entry.base.filter(|base| base.stat.links == node.stat.links);
+            // No inode has the number 0.
+            let inode = same.map_or(0, |base| base.stat.id.1);
+            let known = first.note(node.stat.id, inode).map_err(failed())?;
+            if inode == 0 || known.is_some_and(|known| known != inode) {
+                found.note(node.stat.id, 0).map_err(failed())?;
+            }
+        }
+        names.enter()?;
+    }
+    Ok(found)
 }
 
 /// What the base has by a path from its root; none where it has nothing, or a link is in the way.

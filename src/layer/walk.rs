@@ -8,7 +8,7 @@ use super::decode::{self, Names};
 use super::look::resolve;
 use super::{Aspects, Change, Comparer, Doubt, Entry, Format, Side};
 use crate::error::{Error, Result};
-use crate::tree::{self, Chain, Dir, Kind, Shelf, Stat, shown, sys};
+use crate::tree::{self, Chain, Dir, Ids, Kind, Shelf, Stat, shown, sys};
 
 /// How many moved directories may lie in one another: each of them holds a handful of open directories.
 const MOVES: usize = 16;
@@ -160,6 +160,9 @@ pub struct Changes {
     pub(super) device: u64,
     /// The base's root, for moved directories.
     pub(super) root: Dir,
+    /// Of a whole tree: its root, and the files whose names are other ones than in the base, where that had to be found out.
+    pub(super) top: Dir,
+    pub(super) regrouped: Option<Ids>,
     /// The way down the base; a new one for each moved directory.
     pub(super) base: Vec<Chain>,
     pub(super) levels: Vec<Level>,
@@ -178,6 +181,7 @@ impl Changes {
     /// Begins at the roots of a store and of its base: of the upper directory, or of the whole tree.
     pub fn new(format: Format, store: Dir, base: &Dir, show: Show) -> Result<Self> {
         let failed = || sys("look at", b".");
+        let top = store.again().map_err(failed())?;
         let store = Chain::new(store).map_err(failed())?;
         let again = || base.again();
         Ok(Self {
@@ -186,6 +190,8 @@ impl Changes {
             show,
             comparer: Comparer::new(format),
             device: store.id().0,
+            top,
+            regrouped: None,
             store,
             root: again().map_err(failed())?,
             base: vec![again().and_then(Chain::new).map_err(failed())?],

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -65,6 +66,19 @@ pub fn base(tree: &Path) {
     ).arg("sh").arg(tree));
 }
 
+/// `cap_net_raw+ep`, as the kernel keeps it (linux/capability.h, revision 2).
+const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// An ACL that names one user (linux/posix_acl_xattr.h).
+fn acl(user: u32) -> Vec<u8> {
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in [(1_u16, 6_u16, !0), (2, 5, user), (4, 4, !0), (0x10, 5, !0), (0x20, 4, !0)] {
+        bytes.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
 /// Makes one edit; the error is the kernel's. What it writes gets a time of its own, which the two trees then share.
 fn edit(tree: &Path, what: u64, path: &Path, other: &Path, number: u32) -> std::io::Result<()> {
     let full = tree.join(path);
@@ -105,6 +119,13 @@ fn edit(tree: &Path, what: u64, path: &Path, other: &Path, number: u32) -> std::
         14 if stat.is_ok() => xattr::set(&full, c"trusted.t", format!("{number}").as_bytes())?,
         15 => xattr::remove(&full, c"trusted.t")?,
         16 if stat.is_ok_and(|stat| stat.kind != Kind::Dir) => dir.set_mtime(&name, time)?,
+        17 if file => xattr::set(&full, c"security.capability", CAPABILITY)?,
+        18 if !link => xattr::set(&full, c"system.posix_acl_access", &acl(number))?,
+        19 if stat.is_ok() => xattr::set(&full, c"system.posix_acl_default", &acl(number))?,
+        20 if file => {
+            OpenOptions::new().write(true).open(&full)?.set_len(u64::from(number) << 16)?;
+            dir.set_mtime(&name, time)?;
+        }
         _ => return Err(refused()),
     }
     Ok(())
@@ -148,23 +169,48 @@ pub type Edits = Vec<(u64, PathBuf, PathBuf, u32)>;
 
 /// The edits of a seed, in a view of `lower` over the new store, and in `plain`.
 pub fn edits(temp: &Path, lower: &Path, plain: &Path, store: &Path, seed: u64) -> Edits {
+    edits_of(temp, lower, plain, store, seed, 17)
+}
+
+/// As [`edits`], of so many kinds.
+pub fn edits_of(temp: &Path, lower: &Path, plain: &Path, store: &Path, seed: u64, kinds: u64) -> Edits {
     let mut random = Random(seed);
     random.below(1);
     let mut done = Vec::new();
+    let linked = linked(plain);
     {
         let view = Overlay::mount(temp, lower, store, PLAIN);
         for number in 0..EDITS {
-            let what = random.below(17);
+            let what = random.below(kinds);
             let (path, other) = (random.path(plain), random.path(plain));
             // The view is asked first: it refuses to move the base's folders.
             if edit(&view.0, what, &path, &other, number).is_ok() {
                 done.push((what, path.clone(), other.clone(), number));
+                if path != other {
+                    part(plain, &path, &linked);
+                }
                 edit(plain, what, &path, &other, number)
                     .unwrap_or_else(|err| panic!("seed {seed}: {done:?}: {err}"));
             }
         }
     }
     done
+}
+
+/// The inodes of several names.
+fn linked(tree: &Path) -> Vec<u64> {
+    let found =
+        run(Command::new("find").arg(tree).args(["!", "-type", "d", "-links", "+1", "-printf", "%i\n"]));
+    found.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// What overlay copies up of the base is no name of the others any more.
+fn part(tree: &Path, path: &Path, linked: &[u64]) {
+    let (full, copy) = (tree.join(path), tree.join(".part"));
+    if fs::symlink_metadata(&full).is_ok_and(|meta| linked.contains(&meta.ino())) {
+        run(Command::new("cp").args(["-a", "--no-preserve=links"]).arg(&full).arg(&copy));
+        fs::rename(&copy, &full).unwrap();
+    }
 }
 
 /// Mounts that end with the thread.
