@@ -67,6 +67,15 @@ impl Host {
             node.lxcpath = node.dir().join("disk").join(lxcpath);
             std::fs::create_dir_all(&node.lxcpath).unwrap();
         }
+        Self::with(node)
+    }
+
+    /// The same on a disk of this type.
+    pub fn on(fstype: &str) -> Self {
+        Self::with(Node::new(fstype, 1024))
+    }
+
+    fn with(node: Node) -> Self {
         node.ok(&["base", "add", "debian", base_tar().to_str().unwrap()]);
         Self { node, names: RefCell::default() }
     }
