@@ -383,6 +383,34 @@ fn verify_finds_every_change() {
     assert!(node.fails(5, &["base", "verify", "i"]).contains("lost its content"));
 }
 
+/// The kernel mounts an erofs without its end, and squashfs says no more than EINVAL.
+#[test]
+fn an_image_that_was_cut_later_is_not_mounted() {
+    if !tools(&["mksquashfs", "mkfs.erofs"]) {
+        return;
+    }
+    let Some(node) = node(64) else { return };
+    let temp = Temp::new();
+    shell("mkdir t; echo x >t/a; head -c 300000 /dev/urandom >t/b", &temp.0);
+    for form in ["squashfs", "erofs"] {
+        node.ok(&["base", "add", form, text(&temp.join("t")), "--pack", form]);
+        node.ok(&["create", form, "--base", form]);
+        let image = bases(&node).join(form).join(format!("image.{form}"));
+        let whole = fs::read(&image).unwrap();
+        fs::OpenOptions::new().write(true).open(&image).unwrap().set_len(200_000).unwrap();
+        for command in ["mount", "diff"] {
+            let said = node.fails(5, &[command, form]);
+            assert!(
+                said.contains("is cut off: it has 200000 of") && said.contains("bring it here again"),
+                "{said}"
+            );
+        }
+        assert!(node.fails(5, &["base", "verify", form]).contains("SHA-256"));
+        fs::write(&image, whole).unwrap();
+        node.ok(&["mount", form]);
+    }
+}
+
 #[test]
 fn a_base_in_use_stays() {
     if !tools(&["mksquashfs"]) {

@@ -146,6 +146,7 @@ fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Result<Vec<u
         }
         // While a seed is mounted, no sliver on it can be.
         let _lock = if base.form == Form::Btrfs { Some(seed::lock(&file)?) } else { None };
+        image::whole(&file)?;
         image::mount_read_only(fstype, &file, &folder)?;
         let done = tree::open(&folder).and_then(work);
         exec::unmount(&folder)?;

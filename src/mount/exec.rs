@@ -73,6 +73,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         }
         Step::MountImage { fstype, image, target } => {
             let _lock = if *fstype == seed::FSTYPE { Some(seed::lock(image)?) } else { None };
+            image::whole(image)?;
             image::mount_read_only(fstype, image, target)?;
             undo.push(Undo::Unmount(target.clone()));
         }

@@ -14,8 +14,8 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::mount::MsFlags;
 
 use super::exec;
+use super::image::whole;
 use crate::error::{Class, Context, Error, Result, meaning};
-use crate::image::Superblock;
 use crate::size::Size;
 use crate::sys::loopdev::{self, Loop};
 use crate::sys::mountpoint::mount as mount_at;
@@ -88,11 +88,6 @@ pub fn grow(seed: &Path, store: &Path, size: u64, target: &Path) -> Result<()> {
     grown.map_err(|err| torn(err, store))?;
     unmounted?;
     file.sync_all().at("write to the disk", store)
-}
-
-/// A seed that was added is whole, or somebody was at it.
-fn whole(seed: &Path) -> Result<Superblock> {
-    Superblock::read(seed).map_err(|err| Error::new(Class::Damaged, err.to_string()))
 }
 
 fn add(above: &Loop, target: &Path) -> Result<()> {

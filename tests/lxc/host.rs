@@ -57,16 +57,14 @@ pub struct Host {
 impl Host {
     /// A node whose disk holds the base and some changes.
     pub fn new() -> Self {
-        Self::at("lxc")
+        Self::on("ext4")
     }
 
     /// The same with LXCPATH at this path on the disk.
     pub fn at(lxcpath: &str) -> Self {
         let mut node = Node::new("ext4", 1024);
-        if lxcpath != "lxc" {
-            node.lxcpath = node.dir().join("disk").join(lxcpath);
-            std::fs::create_dir_all(&node.lxcpath).unwrap();
-        }
+        node.lxcpath = node.dir().join("disk").join(lxcpath);
+        std::fs::create_dir_all(&node.lxcpath).unwrap();
         Self::with(node)
     }
 
