@@ -238,7 +238,8 @@ impl Wanted<'_> {
         for name in folders.iter().rev() {
             base.up().and_then(|_| to.up()).map_err(failed())?;
             let stat = base.here().stat_at(name).map_err(failed())?;
-            Meta::read(base.here(), name, &stat, self.path)?.apply(to.here(), name, Kind::Dir, self.path)?;
+            let meta = Meta::read(base.here(), name, &stat, None, self.path)?;
+            meta.apply(to.here(), name, Kind::Dir, self.path)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Which extended attributes belong to a base, and how they are read and written.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
@@ -30,7 +30,15 @@ pub fn forged(name: &[u8]) -> bool {
 
 /// The names of all attributes of an entry. None where the disk has no attributes.
 pub fn names(dir: &Dir, name: &CStr) -> nix::Result<Vec<CString>> {
-    let listed = if name == SELF { xattr::list_of(dir.as_fd()) } else { xattr::list(&dir.proc_path(name)) };
+    names_of(dir, name, None)
+}
+
+/// The same of an entry that may be open already: then nothing is looked up.
+pub fn names_of(dir: &Dir, name: &CStr, open: Option<BorrowedFd<'_>>) -> nix::Result<Vec<CString>> {
+    let listed = match open.or_else(|| (name == SELF).then(|| dir.as_fd())) {
+        Some(open) => xattr::list_of(open),
+        None => xattr::list(&dir.proc_path(name)),
+    };
     match listed {
         Err(Errno::EOPNOTSUPP) => Ok(Vec::new()),
         listed => listed,

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -50,7 +51,7 @@ pub fn copy(
     content: Content,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Copied> {
-    let root = Meta::read(&from, SELF, &from.stat().map_err(sys("look at", path))?, path)?;
+    let root = Meta::read(&from, SELF, &from.stat().map_err(sys("look at", path))?, None, path)?;
     let mut walk = Walk::new(from, path)?;
     let mut copy = Copy {
         to: Chain::new(to.again().map_err(sys("open the copy of", path))?)
@@ -77,7 +78,7 @@ pub fn copy(
                 .way_out("take another backend, or a base without such names"));
             }
             Step::Entry(entry) if entry.stat.kind == Kind::Dir => {
-                directories.push(Meta::read(entry.dir, entry.name, &entry.stat, entry.path)?);
+                directories.push(Meta::read(entry.dir, entry.name, &entry.stat, None, entry.path)?);
                 copy.directory(&entry)?;
                 // What is a subvolume in the source is a plain folder of the copy.
                 walk.enter_subvolume()?;
@@ -232,11 +233,14 @@ impl Copy<'_> {
         if self.linked.again(stat, self.to.here(), name, below).map_err(sys("link the copy of", path))? {
             return Ok(());
         }
-        let meta = Meta::read(dir, name, stat, path)?;
+        let from = match stat.kind {
+            Kind::File => Some(dir.open_file(name, stat).map_err(sys("open", path))?),
+            _ => None,
+        };
+        let meta = Meta::read(dir, name, stat, from.as_ref().map(AsFd::as_fd), path)?;
         let here = self.to.here();
-        match stat.kind {
-            Kind::File => {
-                let from = dir.open_file(name, stat).map_err(sys("open", path))?;
+        match (stat.kind, from) {
+            (_, Some(from)) => {
                 let mut file = here.create_file(name).map_err(sys("create the copy of", path))?;
                 match self.content {
                     Content::Written | Content::Special => {
@@ -248,16 +252,16 @@ impl Copy<'_> {
                     }
                 }
             }
-            Kind::Link => {
+            (Kind::Link, _) => {
                 let target = dir.read_link(name).map_err(sys("read the link", path))?;
                 here.make_link(name, &target).map_err(sys("copy the link", path))?;
             }
-            Kind::Socket => {
+            (Kind::Socket, _) => {
                 crate::warn!("{} is a socket: left out", shown(path).display());
                 self.copied.sockets += 1;
                 return Ok(());
             }
-            kind => here.make_node(name, kind, stat.device).map_err(sys("make the copy of", path))?,
+            (kind, _) => here.make_node(name, kind, stat.device).map_err(sys("make the copy of", path))?,
         }
         meta.apply(here, name, stat.kind, path)
     }

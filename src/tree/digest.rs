@@ -119,7 +119,7 @@ impl Stream<'_> {
             }
         }
         self.disk = self.disk.saturating_add(stat.allocated);
-        let meta = Meta::read(dir, entry.name, stat, path)?;
+        let meta = Meta::read(dir, entry.name, stat, None, path)?;
         self.hash.update([letter(stat.kind)]);
         self.text(name);
         self.meta(&meta, stat.kind);

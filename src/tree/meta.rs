@@ -1,6 +1,7 @@
 //! What an entry carries besides its content, read from one tree and given to another.
 
 use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 
 use super::attr::{self, Attr};
 use super::{Dir, Kind, Stat, Time, shown, sys};
@@ -22,14 +23,20 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Reads the rest of what `stat` began.
+    /// Reads the rest of what `stat` began, of an entry that may be open already.
     ///
     /// Refuses what only a union file system may put into a tree: as a base it would hide or forge entries of the view.
-    pub fn read(dir: &Dir, name: &CStr, stat: &Stat, path: &[u8]) -> Result<Self> {
+    pub fn read(
+        dir: &Dir,
+        name: &CStr,
+        stat: &Stat,
+        open: Option<BorrowedFd<'_>>,
+        path: &[u8],
+    ) -> Result<Self> {
         if stat.kind == Kind::Char && stat.device == (0, 0) {
             return Err(union_mark(path, "a whiteout (character device 0:0)"));
         }
-        let names = attr::names(dir, name).map_err(sys("list the attributes of", path))?;
+        let names = attr::names_of(dir, name, open).map_err(sys("list the attributes of", path))?;
         if let Some(mark) = names.iter().find(|attr| attr::forged(attr.to_bytes())) {
             return Err(union_mark(
                 path,
