@@ -114,7 +114,8 @@ TEXT = """## How it is measured
 - Squashfs is packed as `base add --pack squashfs` does (zstd, blocks of 128 KiB), erofs as `--pack erofs` does,
   which takes zstd where erofs-utils has it (1.8), else lz4hc.
 - The slivers of all ways on a disk are made in turn, once in this order and once in the other, with the disk at rest before each;
-  times are of whole processes, medians of %(slivers)d (snapshots: %(snapshots)d; full copies: %(copies)d, 2 on zfs-fuse); a ratio is of medians of one run.
+  times are of whole processes, medians of %(slivers)d (snapshots: %(snapshots)d; full copies: %(pairs)d on ext4, each removed before the next, 2 on
+  zfs-fuse); a ratio is the median of those of two that were made one after the other.
 - "The same fsyncs" is a replay: the folders, files, renames and fsyncs that strace saw `sliverfs create` make, with `btrfs subvolume
   snapshot` where it makes its snapshot.
 - Reading is `find -type f -exec cat` over the whole view: with no page cached, again, then the other slivers. Page cache is what the first

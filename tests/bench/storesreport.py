@@ -89,9 +89,16 @@ TEXT = """## How it is measured
 - Before each `compact` and `rebase` the sliver gets the whole store again, by `cp -a`, and the disk is synced. Before each rsync of
   two views the new view is made anew, empty, and both are walked through; with no cache, the caches are dropped after all that.
 - `tar` and `export` write into one file in memory (tmpfs): to /dev/null, GNU tar reads no contents. tar is called with `--xattrs
-  --xattrs-include=* --acls --numeric-owner`, so both keep the same of each entry; export sums up a SHA-256 besides.
+  --xattrs-include=* --acls --numeric-owner`, so both keep the same of each entry.
 - All runs in a namespace of processes of its own, so what looks for views in other mount namespaces has few to look at.
 - Peak memory is VmHWM of /proc when a process is about to end: the most that any process of the command took. rsync's own, which sync
   starts, is not counted. The store lies in memory (tmpfs), 10,000 entries in each folder: files, links, whiteouts, 2 % with
   two names, 2 % with contents. `rebase` meets conflicts in a thousandth of it.
+
+## What may be concluded
+- With nothing cached, `compact` waits for the disk, for which rsync waits as long as it works. Counted on 2026-11-27: compact has 430 reads
+  issued (230 of a block of one of the base's folders, 113 of inodes, 85 of contents), rsync 2,550, which take 0.17 ms each: a
+  hundredth of rsync's time has room for 50. The folders' blocks that a name is looked up in lie in 59 stretches of 128 KiB, the inodes in 38:
+  who knew all of them before would still need twice that time. Reading ahead by several processes cannot help here: 220 reads of
+  4 KiB take this disk 36 ms one after the other, 18 ms two at a time, and 16 ms sixteen at a time.
 """

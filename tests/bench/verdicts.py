@@ -13,9 +13,9 @@ def judge(figures, rows, ipk):
     ratio(figures, rows, "btrfs", ways.SNAPSHOT, ways.SNAPSHOT_SYNCED, 1.3)
     for disk in "btrfs", "xfs":
         ratio(figures, rows, disk, "reflink", "`cp -a --reflink=always`, `sync -f`", 1.0)
-    ratio(figures, rows, "ext4", "copy", "`cp -a`, `sync -f`", 1.0)
+    ratio(figures, rows, "ext4", ways.COPY, ways.COPY_BY_HAND, 1.0)
     # No limit: the kernel hands no sync on to FUSE, so the one by hand ends before anything is on the disk.
-    ratio(figures, rows, "zfs-fuse", "copy", "`cp -a`", None)
+    ratio(figures, rows, "zfs-fuse", ways.COPY, "`cp -a`", None)
     what = "ipk for mips_24kc, against what was promised for all of the roadmap"
     limit = IPK_LIMIT
     if ipk:
@@ -64,9 +64,11 @@ def ratio(figures, rows, disk, ours, theirs, limit):
         figures.add(what, "not measured")
         return
     mine, others = one.median(one.creates), other.median(other.creates)
+    # Two that ran one after the other found the same disk; a median of each may be of another hour.
+    share = one.median([mine / others for mine, others in zip(one.creates, other.creates)])
     figures.add(
-        "%s, medians of %d" % (what, min(len(one.creates), len(other.creates))),
-        "%.1f ms, %.1f ms: ratio %.2f" % (mine, others, mine / others),
+        "%s, medians of %d pairs" % (what, min(len(one.creates), len(other.creates))),
+        "%.1f ms, %.1f ms: ratio %.2f" % (mine, others, share),
         "ratio at most %.2f" % limit if limit else None,
-        not limit or mine / others <= limit,
+        not limit or share <= limit,
     )

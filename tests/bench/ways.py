@@ -1,6 +1,7 @@
 """The ways to a sliver: the program's, and what a user would type on the same disk."""
 
 import os
+import shutil
 
 from node import command
 from process import Failed, milliseconds
@@ -28,6 +29,9 @@ class Ours:
 
     def unmount(self, name):
         self.node.ok("umount", self.full(name))
+
+    def remove(self, name):
+        self.node.ok("destroy", self.full(name))
 
 
 class Hand:
@@ -68,6 +72,9 @@ class Hand:
         if self.mounts:
             command(["umount", self.view(name)])
 
+    def remove(self, name):
+        shutil.rmtree(self.at(name))
+
 
 def timed(argv):
     """Milliseconds of a command that must succeed; what it says is passed on only where it does not."""
@@ -93,6 +100,8 @@ LXC_COPY = 'rmdir "$at"; exec lxc-copy -P "$root" -n original -N "$name" -s -B o
 # The two that are held against each other more often.
 SNAPSHOT, SNAPSHOT_BY_HAND = "btrfs-snapshot", "`btrfs subvolume snapshot`"
 SNAPSHOT_SYNCED = SNAPSHOT_BY_HAND + ", same fsyncs"
+# As these are, where a disk can hold more of them.
+COPY, COPY_BY_HAND = "copy", "`cp -a`, `sync -f`"
 
 
 def on(disk, node):
@@ -107,8 +116,8 @@ def on(disk, node):
             Ours(node, "overlay on erofs", "erofs", "overlay"),
             Ours(node, "btrfs-seed", "btrfs", "btrfs-seed"),
             Ours(node, "fuse-overlayfs", "plain", "fuse-overlayfs"),
-            Ours(node, "copy", "plain", "copy", slow=True),
-            Hand(node, "`cp -a`, `sync -f`", 'cp -a "$base" "$at/view"; sync -f "$at"', slow=True),
+            Ours(node, COPY, "plain", "copy", slow=True),
+            Hand(node, COPY_BY_HAND, 'cp -a "$base" "$at/view"; sync -f "$at"', slow=True),
         ]
     reflink = [
         Ours(node, "reflink", "plain", "reflink"),
@@ -123,6 +132,6 @@ def on(disk, node):
     if kind == "xfs":
         return reflink
     return [
-        Ours(node, "copy", "plain", "copy", slow=True),
+        Ours(node, COPY, "plain", "copy", slow=True),
         Hand(node, "`cp -a`", 'cp -a "$base" "$at/view"', slow=True),
     ]
