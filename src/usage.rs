@@ -47,7 +47,9 @@ pub fn taken(root: &Root, sliver: &Sliver, groups: Option<&mut Groups>) -> Resul
             return Ok(Taken { exclusive, shared, through: simple, inodes: None, used, by: "qgroup" });
         }
     }
-    if let Some(limit) = sliver.quota.filter(|limit| limit.means == Means::Project && fast) {
+    if let Some(limit) =
+        sliver.quota.filter(|limit| limit.means == Means::Project && fast && sliver.backend.reads_base())
+    {
         let counted = project::disk_of(&store, limit).and_then(|disk| disk.counted(limit.project));
         if let Ok(Amount { bytes, inodes }) = counted {
             let inodes = Some(inodes);

@@ -363,7 +363,8 @@ fn a_disk_without_project_quotas_is_refused_with_the_way_out() {
     }
     let node = Node::with_base("ext4", 64);
     let copy = ["create", "a", "--base", "b", "--backend", "copy", "--quota", "16M", "--means", "project"];
-    assert!(node.fails(2, &copy).contains("project keeps no store of copy"));
+    assert!(node.fails(3, &copy).contains("tune2fs -O project -Q prjquota"));
+    assert!(!node.store("a").exists());
 }
 
 #[test]

@@ -10,9 +10,10 @@ use crate::catalog::base::{Base, Form};
 use crate::catalog::mounted::source;
 use crate::error::{Context, Result};
 use crate::kind::{Kind, Union};
+use crate::layer::{Format, Target};
 use crate::mount::fuse;
 use crate::mount::mountinfo::MountInfo;
-use crate::mount::plan::{MountCall, Step};
+use crate::mount::plan::{MountCall, Rewrite, Step};
 use crate::mount::seed;
 use crate::quota::{Limit, Means, by, image};
 use crate::sys::btrfs;
@@ -118,6 +119,32 @@ impl Ground<'_> {
                 ]
             }
         }
+    }
+
+    /// The steps that fill the folder of a new store with what another of the kind has, whose layer is `old`.
+    pub fn again(&self, old: &Path, store: &Path) -> Vec<Step> {
+        let (from, to, format) = (old.to_owned(), store.join(layer(self.kind)), Format::of(self.kind));
+        let content = match self.kind {
+            // What a snapshot of a limited one shares with it would be counted for neither.
+            Kind::BtrfsSnapshot if by(self.limit, Means::Qgroup).is_none() => {
+                return vec![Step::Snapshot(from, to)];
+            }
+            Kind::Reflink => Content::Shared,
+            Kind::Copy => Content::Written,
+            _ => {
+                let mut steps = self.make(store, None, &to);
+                steps.push(Step::Rewrite(Box::new(Rewrite {
+                    from: format,
+                    store: from,
+                    base: self.tree(),
+                    to: format,
+                    new: to,
+                    tree: if format.whole() { Target::Copy } else { Target::Store },
+                })));
+                return steps;
+            }
+        };
+        vec![Step::CopyTree { from, to, content }]
     }
 
     /// The steps that mount the view of the store folder `.store/STORE`.

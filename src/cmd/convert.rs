@@ -171,7 +171,7 @@ fn convert(
     let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
     let publish = replace::publish(root, name, keep);
     if dry_run && !quiet {
-        let plan = Plan::new(root, sliver, &base, to, (size, quota::renew(root, limit, true)?))?;
+        let plan = Plan::new(root, sliver, &base, to, (size, quota::renew(root, limit, (to, &base), true)?))?;
         for steps in [&plan.look, &plan.make, &replace::last_steps(root, &plan.record)?, &publish] {
             print_plan(steps)?;
         }
@@ -185,7 +185,8 @@ fn convert(
     }
     let looked = private::beside(root.path(), || {
         // Planned in there, too: nobody can let go of a base's image that this namespace has.
-        let plan = Plan::new(root, sliver, &base, to, (size, quota::renew(root, limit, dry_run)?))?;
+        let plan =
+            Plan::new(root, sliver, &base, to, (size, quota::renew(root, limit, (to, &base), dry_run)?))?;
         exec::run(&plan.look)?;
         let looked = plan.survey()?;
         if !dry_run {

@@ -121,18 +121,20 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
                 project::warn();
             }
             promised = limit;
-            let stage = || {
-                let limit = quota::renew(root, limit, dry_run)?;
-                stage(root, wanted, (&base, kind, limit), data.as_deref(), &make)
-            };
+            let stage = |limit| stage(root, wanted, (&base, kind, limit), data.as_deref(), &make);
+            let renew = || quota::renew(root, limit, (kind, &base), dry_run);
             if dry_run {
-                planned = stage()?;
+                planned = stage(renew()?)?;
             } else {
                 sweep::all(root, name)?;
                 view::free_seed(root, kind, &base.name)?;
                 // Planned in there, too: nobody can let go of a base's image that this namespace has.
-                private::run(root.path(), || exec::run(&stage()?).map(|()| Vec::new()))
-                    .inspect_err(|_| left_over(root, name))?;
+                private::run(root.path(), || {
+                    let limit = renew()?;
+                    exec::run(&stage(limit)?)?;
+                    quota::settle(root, name, limit).map(|()| Vec::new())
+                })
+                .inspect_err(|_| left_over(root, name))?;
             }
             // The store first: a container without one would not start, one without a configuration is completed.
             let mut publish = vec![Step::Rename(sweep::new_store(root, name), root.store(name))];

@@ -68,7 +68,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
             import.refuse_changes()?;
         }
         if !args.dry_run {
-            import.ground.limit = quota::renew(root, sliver.quota, false)?;
+            import.ground.limit = quota::renew(root, sliver.quota, (sliver.backend, &base), false)?;
             import.stage(source, dump).map_err(|err| replace::full(&sliver, err))?;
         }
         Ok(Vec::new())

@@ -11,15 +11,15 @@ use crate::cmd::replace::{self, left_over};
 use crate::cmd::{Ctx, offline};
 use crate::error::{Class, Error, Result};
 use crate::kind::Kind;
-use crate::layer::{Format, Target};
+use crate::layer::Format;
 use crate::lxc::CONFIG;
 use crate::mount::mountinfo::MountInfo;
-use crate::mount::plan::{Rewrite, Step};
+use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, OVERLAY, does_not_fit, image, project, qgroup};
+use crate::quota::{self, Limit, Means, does_not_fit, image, project, qgroup};
 use crate::size::Size;
 use crate::sys::{file, statfs};
 use crate::tree;
@@ -84,7 +84,9 @@ pub(super) fn limit(
     let means = means.or(kept).or_else(|| {
         match kind {
             Kind::BtrfsSnapshot => Some(Means::Qgroup),
-            OVERLAY if project::Disk::of(&root.stores()).is_ok() => Some(Means::Project),
+            kind if Means::Project.keeps(kind) && project::Disk::of(&root.stores()).is_ok() => {
+                Some(Means::Project)
+            }
             _ => None,
         }
         .filter(|_| mapped)
@@ -124,17 +126,19 @@ pub(super) fn set(
     admission::admit(root, policy, sliver.quota, new, None)?;
     let in_project = quota::by(old, Means::Project);
     if let (Some(old), Some(new)) = (in_project, &mut new) {
-        new.project = if new.means == Means::Project { old.project } else { 0 };
+        if new.means == Means::Project {
+            *new = Limit { bytes: new.bytes, ..old };
+        }
     }
     let new_sliver = Sliver { quota: new, ..sliver.clone() };
     if let (Some(old), Some(new)) = (in_project, quota::by(new, Means::Project)) {
         let disk = project::disk_of(&store, new)?;
-        disk.refuse_more(&sliver, new)?;
+        disk.refuse_more(name, new, false)?;
         // The record wants room, too, which a full store has not.
-        disk.limit(new.project, old.bytes.max(new.bytes), true)?;
+        disk.limit(Limit { bytes: old.bytes.max(new.bytes), ..old }, true)?;
         let written = promise(root, policy, &sliver, &new_sliver);
-        let bytes = if written.is_ok() { new.bytes } else { old.bytes };
-        return written.and(disk.limit(new.project, bytes, false));
+        let limit = if written.is_ok() { new } else { old };
+        return written.and(disk.limit(limit, false));
     }
     if in_project.is_some() || quota::by(new, Means::Project).is_some() {
         return remake(root, &sliver, &new_sliver, policy);
@@ -145,7 +149,7 @@ pub(super) fn set(
         qgroup::need(&store)?;
         let used = if in_qgroup { qgroup::used(&tree)? } else { 0 };
         if used > limit.bytes {
-            return Err(does_not_fit(&sliver, limit, used));
+            return Err(does_not_fit(name, limit, used));
         }
         let done = promise(root, policy, &sliver, &new_sliver).and_then(|()| qgroup::set(&tree, limit.bytes));
         return done.inspect_err(|_| sweep::told(promise(root, policy, &new_sliver, &sliver)));
@@ -218,7 +222,7 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     let (store, stage) = (root.store(&old.name), sweep::new_store(root, &old.name));
     let (base, format) = (Base::load(root, &old.base)?, Format::of(old.backend));
     view::check_base(old, &base)?;
-    let new = &Sliver { quota: quota::renew(root, new.quota, false)?, ..new.clone() };
+    let new = &Sliver { quota: quota::renew(root, new.quota, (old.backend, &base), false)?, ..new.clone() };
     let ground =
         Ground { root, base: &base, kind: old.backend, features: Features::default(), limit: new.quota };
     exec::run(&ground.image(&MountInfo::of_self()?))?;
@@ -229,25 +233,18 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     if let Some(limit) = quota::by(new.quota, Means::Image) {
         let space = tree::space(&from.join(folder))?;
         if space > limit.bytes {
-            return Err(does_not_fit(new, limit, space));
+            return Err(does_not_fit(&new.name, limit, space));
         }
     }
     let (steps, into) = ground.begin(&stage, policy.overcommits());
     exec::run(&steps)?;
     let from = from.join(folder);
-    let mut steps = ground.make(&into, None, &into);
-    steps.push(Step::Rewrite(Box::new(Rewrite {
-        from: format,
-        store: from.clone(),
-        base: ground.tree(),
-        to: format,
-        new: into.join(folder),
-        tree: Target::Store,
-    })));
-    exec::run(&steps).and_then(|()| replace::finish(root, new)).map_err(|err| match new.quota {
+    exec::run(&ground.again(&from, &into)).and_then(|()| replace::finish(root, new)).map_err(|err| match new
+        .quota
+    {
         // The disk has given the room for the image already; the error says what it ran out at.
         Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => {
-            err.way_out(does_not_fit(new, limit, tree::space(&from).unwrap_or(limit.bytes)).to_string())
+            err.way_out(does_not_fit(&new.name, limit, tree::space(&from).unwrap_or(limit.bytes)).to_string())
         }
         _ => err,
     })

@@ -134,7 +134,7 @@ fn make(
 ) -> Result<()> {
     let (name, format) = (&sliver.name, Format::of(sliver.backend));
     let (stored, stage) = (root.store(name), sweep::new_store(root, name));
-    let limit = if how.plan { None } else { quota::renew(root, sliver.quota, false)? };
+    let limit = if how.plan { None } else { quota::renew(root, sliver.quota, (sliver.backend, new), false)? };
     let ground = |base| Ground { root, base, kind: sliver.backend, features: Features::default(), limit };
     let (before, after) = (ground(old), ground(new));
     exec::run(&before.image(&MountInfo::of_self()?))?;

@@ -14,7 +14,7 @@ use crate::mount::exec;
 use crate::mount::plan::Step;
 use crate::name::Name;
 use crate::out;
-use crate::quota::{self, Means, image, project};
+use crate::quota::{self, image};
 use crate::size::Size;
 
 /// What is kept when a new store takes a sliver's place.
@@ -86,10 +86,7 @@ pub fn last_steps(root: &Root, record: &Sliver) -> Result<Vec<Step>> {
 /// Ends a new store. One that root filled with more than its project may have is refused.
 pub fn finish(root: &Root, record: &Sliver) -> Result<()> {
     exec::run(&last_steps(root, record)?)?;
-    match quota::by(record.quota, Means::Project) {
-        Some(limit) => project::Disk::of(&root.stores())?.refuse_more(record, limit),
-        None => Ok(()),
-    }
+    quota::settle(root, &record.name, record.quota)
 }
 
 /// Says of work on a limited sliver that ran out of room whose room it was.

@@ -39,6 +39,9 @@ struct Sheet {
     /// What keeps it to that.
     #[serde(skip_serializing_if = "Option::is_none")]
     means: Option<Means>,
+    /// Bytes of its base that are counted beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_base: Option<u64>,
     /// What it uses of that.
     #[serde(skip_serializing_if = "Option::is_none")]
     used: Option<u64>,
@@ -83,6 +86,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         actual: Actual::of(&root, name, &views, &Sockets::read()?),
         limit: limit.map(|limit| limit.bytes),
         means: limit.map(|limit| limit.means),
+        limit_base: limit.map(|limit| limit.base).filter(|base| *base != 0),
         // A sheet is shown though nothing counts any more: the next mount says so.
         used: limit.and_then(|_| quota::used(&root, &sliver).ok()),
         backend: sliver.backend,
@@ -117,7 +121,8 @@ fn print(sheet: &Sheet) -> Result<()> {
         table.row(&[label, value]);
     }
     if let (Some(bytes), Some(means), Some(used)) = (sheet.limit, sheet.means, sheet.used) {
-        table.row(&["limit", &Limit { bytes, means, project: 0 }.words(used)]);
+        let limit = Limit { base: sheet.limit_base.unwrap_or(0), ..Limit::plain(bytes, means) };
+        table.row(&["limit", &limit.words(used)]);
     }
     if let Some(Daemon { pid, memory }) = sheet.daemon {
         let memory = memory.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string());

@@ -21,16 +21,16 @@ use crate::cmd::{Ctx, offline};
 use crate::error::{Context, Error, Result};
 use crate::json::Json;
 use crate::kind::Kind;
-use crate::layer::{Aspects, Compact, Format, Scratch, Target};
+use crate::layer::{Aspects, Compact, Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
-use crate::mount::plan::{Rewrite, Step};
+use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::out;
-use crate::quota::{self, Means, image};
+use crate::quota::{self, image};
 use crate::size::Size;
 use crate::sys::rsync::{Rsync, Stats};
 use crate::sys::{file, statfs};
-use crate::tree::{self, Content};
+use crate::tree;
 use crate::view;
 
 /// What `sync --json` prints: see docs/json.md.
@@ -244,7 +244,7 @@ impl Work<'_> {
         let (stored, stage) = (root.store(name), sweep::new_store(root, name));
         let view = stage.join(".view");
         let format = Format::of(kind);
-        let limit = quota::renew(root, self.sliver.quota, false)?;
+        let limit = quota::renew(root, self.sliver.quota, (kind, self.base), false)?;
         let ground = &Ground { limit, ..self.ground()? };
         let mut steps = ground.image(&MountInfo::of_self()?);
         if self.sliver.has_image() {
@@ -252,28 +252,8 @@ impl Work<'_> {
         }
         let (begin, inner) = ground.begin(&stage, image::is_sparse(&stored));
         steps.extend(begin);
-        let (old, new) = (image::content(&stored).join(layer(kind)), inner.join(layer(kind)));
-        match kind {
-            // What a snapshot of a limited one shares with it would be counted for neither.
-            Kind::BtrfsSnapshot if limit.is_none_or(|limit| limit.means != Means::Qgroup) => {
-                steps.push(Step::Snapshot(old, new.clone()))
-            }
-            Kind::Reflink | Kind::Copy => {
-                let content = if kind == Kind::Reflink { Content::Shared } else { Content::Written };
-                steps.push(Step::CopyTree { from: old, to: new.clone(), content });
-            }
-            _ => {
-                steps.extend(ground.make(&inner, None, &new));
-                steps.push(Step::Rewrite(Box::new(Rewrite {
-                    from: format,
-                    store: old,
-                    base: ground.tree(),
-                    to: format,
-                    new: new.clone(),
-                    tree: if format.whole() { Target::Copy } else { Target::Store },
-                })));
-            }
-        }
+        let new = inner.join(layer(kind));
+        steps.extend(ground.again(&image::content(&stored).join(layer(kind)), &inner));
         steps.push(Step::CreateDir(view.clone()));
         exec::run(&steps)?;
         exec::run(&ground.mount(&format!(".new.{name}"), &view)?)?;

@@ -116,7 +116,7 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             crate::sys::project::join(&tree::open(dir)?, *id).at("put into a project", dir)?;
         }
         Step::LimitProject(store, limit, more) => {
-            project::disk_of(store, *limit)?.limit(limit.project, limit.bytes, *more)?;
+            project::disk_of(store, *limit)?.limit(*limit, *more)?;
         }
         Step::Settle(dir, format) => layer::settle(dir, *format)?,
         Step::Forget(device) => seed::forget(device),

@@ -11,7 +11,8 @@
 //! - `qgroup` ([`qgroup`]): of a snapshot, on a Btrfs with simple quotas, which nothing but a command of their own turns on. Root
 //!   without a user namespace lifts it by an ioctl, so it is taken by name only, or where the container has `lxc.idmap`.
 //! - `project` ([`project`]): the store lies in a project of its own, on a disk that is mounted with project quotas. Root without a user
-//!   namespace leaves it by an ioctl, as he does a qgroup, and so it is taken as that is.
+//!   namespace leaves it by an ioctl, as he does a qgroup, and so it is taken as that is. Of a store that is a whole tree the kernel counts
+//!   what came from the base, shared or not: it is stopped at base and limit together.
 //! - `soft`: no more than a number beside what is measured; it is never called a quota.
 //!
 //! An image lies mounted on the folder `quota` of its store while anybody works on it: before the view, and gone after it. Nothing
@@ -29,12 +30,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::catalog::base::{Base, Form};
 use crate::catalog::{Root, Sliver};
 use crate::config::AUTO;
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::kind::{Kind, Union};
 use crate::mount::seed;
+use crate::name::Name;
 use crate::out::escape;
 use crate::size::Size;
 use crate::tree;
@@ -87,7 +90,7 @@ impl Means {
             Self::Image => kind.reads_base(),
             Self::Seed => kind.grows_image(),
             Self::Qgroup => kind == Kind::BtrfsSnapshot,
-            Self::Project => kind == OVERLAY,
+            Self::Project => kind == OVERLAY || is_copy(kind),
             Self::Soft => true,
         }
     }
@@ -114,17 +117,22 @@ pub struct Limit {
     /// The project of its store; 0 where that has none.
     #[serde(skip_serializing_if = "is_none")]
     pub project: u32,
+    /// Bytes of the base that are counted in the project, too.
+    #[serde(skip_serializing_if = "is_none")]
+    pub base: u64,
+    /// Inodes of the base that are.
+    #[serde(skip_serializing_if = "is_none")]
+    pub inodes: u64,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it so
-const fn is_none(project: &u32) -> bool {
-    *project == 0
+fn is_none<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 impl Limit {
     /// The size of a store on a seed, which somebody asked for.
     pub const fn of_seed(bytes: u64) -> Self {
-        Self { bytes, means: Means::Seed, project: 0 }
+        Self::plain(bytes, Means::Seed)
     }
 
     /// A new limit for a store of this kind, by the means that is named, or by what holds there.
@@ -150,7 +158,9 @@ impl Limit {
                 return Err(Error::unsupported(format_args!(
                     "nothing keeps a store of {kind} to a limit here"
                 ))
-                .way_out("take overlay, or quota_mode soft (--means soft), which only measures"));
+                .way_out(
+                    "take overlay; or name what only a container with lxc.idmap is held by: --means project; or soft, which only measures",
+                ));
             }
         };
         if matches!(means, Means::Image | Means::Project) && bytes < image::LEAST {
@@ -161,14 +171,23 @@ impl Limit {
                 ),
             ));
         }
-        Ok(Self { bytes, means, project: 0 })
+        Ok(Self::plain(bytes, means))
+    }
+
+    /// A limit without what is found out when its store is made.
+    pub const fn plain(bytes: u64, means: Means) -> Self {
+        Self { bytes, means, project: 0, base: 0, inodes: 0 }
     }
 
     /// The limit and what of it is used, as a person reads it.
     pub fn words(self, used: u64) -> String {
         let (bytes, used, means) = (Size(self.bytes), Size(used), self.means.name());
+        let base = match self.base {
+            0 => String::new(),
+            base => format!(" beside its base's {}", Size(base)),
+        };
         match self.means.is_hard() {
-            true => format!("limited to {bytes} by {means}, {used} used"),
+            true => format!("limited to {bytes}{base} by {means}, {used} used"),
             false => format!("{used} used of {bytes} that it should take ({means}: measured only)"),
         }
     }
@@ -202,7 +221,9 @@ impl FromJson for Limit {
         let (means, project) = (Means::parse(json.text("means")?)?, json.number("project").unwrap_or(0));
         match u32::try_from(project) {
             Ok(project) if (project != 0) == (means == Means::Project) => {
-                Ok(Self { bytes: json.number("bytes")?, means, project })
+                let counted = |key| json.number(key).unwrap_or(0);
+                let (base, inodes) = (counted("base"), counted("inodes"));
+                Ok(Self { bytes: json.number("bytes")?, means, project, base, inodes })
             }
             _ => Err(Error::damaged("the limit has a project without a number, or a number without one")),
         }
@@ -219,22 +240,51 @@ pub fn by(limit: Option<Limit>, means: Means) -> Option<Limit> {
     limit.filter(|limit| limit.means == means)
 }
 
-/// The limit for a store that is made anew: the store of a project gets one that nobody has. A dry run takes none.
-pub fn renew(root: &Root, limit: Option<Limit>, dry_run: bool) -> Result<Option<Limit>> {
+/// The limit for a store of this kind that is made anew of the base: the store of a project gets one that nobody has. A dry run takes
+/// none.
+pub fn renew(
+    root: &Root,
+    limit: Option<Limit>,
+    (kind, base): (Kind, &Base),
+    dry_run: bool,
+) -> Result<Option<Limit>> {
     let Some(mut limit) = limit else { return Ok(None) };
+    (limit.project, limit.base, limit.inodes) = (0, 0, 0);
     match limit.means {
         Means::Qgroup => qgroup::need(&root.stores())?,
-        Means::Project => limit.project = project::claim(root, limit.bytes, dry_run)?,
+        Means::Project => {
+            if is_copy(kind) {
+                limit.inodes = base.entries.saturating_add(1);
+                limit.base = match base.form {
+                    Form::Directory => base.disk,
+                    // What an image holds ends in the middle of blocks, and its folders take some.
+                    _ => base.bytes.saturating_add(limit.inodes.saturating_mul(BLOCK)),
+                };
+            }
+            limit.project = project::claim(root, limit, dry_run)?;
+        }
         Means::Image | Means::Seed | Means::Soft => {}
     }
     Ok(Some(limit))
 }
 
+/// A block of most disks.
+const BLOCK: u64 = 4096;
+
+/// Is a store of this kind a copy of the base, of which a project counts all?
+const fn is_copy(kind: Kind) -> bool {
+    matches!(kind, Kind::Reflink | Kind::Copy)
+}
+
+/// Limits a new store that is filled. Refuses one that root filled with more than its project may have.
+pub fn settle(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
+    by(limit, Means::Project).map_or(Ok(()), |limit| project::Disk::of(&root.stores())?.settle(name, limit))
+}
+
 /// What a sliver has is more than a limit.
-pub fn does_not_fit(sliver: &Sliver, limit: Limit, space: u64) -> Error {
+pub fn does_not_fit(name: &Name, limit: Limit, space: u64) -> Error {
     Error::failed(format_args!(
-        "`{}` uses {}, which does not fit into {}",
-        sliver.name,
+        "`{name}` uses {}, which does not fit into {}",
         Size(space),
         Size(limit.bytes)
     ))
@@ -256,7 +306,7 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
     let store = root.store(&sliver.name);
     match limit(root, sliver).map(|limit| limit.means) {
         Some(Means::Project) => {
-            sliver.quota.map_or(Ok(0), |limit| project::disk_of(&store, limit)?.used(limit.project))
+            sliver.quota.map_or(Ok(0), |limit| project::disk_of(&store, limit)?.used(limit))
         }
         Some(Means::Image) => image::used(&store),
         Some(Means::Seed) => {

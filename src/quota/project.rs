@@ -16,6 +16,7 @@ use nix::sys::stat::{major, minor};
 
 use crate::catalog::{Root, Sliver};
 use crate::error::{Context, Error, Result};
+use crate::name::Name;
 use crate::quota::Limit;
 use crate::size::Size;
 use crate::sys::project::{self, Amount};
@@ -82,20 +83,21 @@ impl Disk {
         }
     }
 
-    /// What the kernel is told, so that blocks and inodes together are no more than the limit.
-    fn most(&self, bytes: u64) -> Amount {
-        let inodes = bytes / PER_INODE;
-        Amount { bytes: bytes.saturating_sub(inodes.saturating_mul(self.inode())), inodes }
+    /// What the kernel is told, so that blocks and inodes together are no more than the limit, and what is counted of the base.
+    /// Where `more`, the room for a mount comes on top.
+    fn most(&self, limit: Limit, more: bool) -> Amount {
+        let inodes = limit.bytes / PER_INODE;
+        let bytes = limit.bytes.saturating_sub(inodes.saturating_mul(self.inode()));
+        let room = if more { ROOM } else { Amount::default() };
+        Amount {
+            bytes: bytes.saturating_add(limit.base).saturating_add(room.bytes),
+            inodes: inodes.saturating_add(limit.inodes).saturating_add(room.inodes),
+        }
     }
 
-    /// Limits a project to so many bytes, and the room for a mount where `more`.
-    pub fn limit(&self, id: u32, bytes: u64, more: bool) -> Result<()> {
-        let mut most = self.most(bytes);
-        if more {
-            most.bytes = most.bytes.saturating_add(ROOM.bytes);
-            most.inodes = most.inodes.saturating_add(ROOM.inodes);
-        }
-        self.tell(id, most)
+    /// Limits a project, with the room for a mount where `more`.
+    pub fn limit(&self, limit: Limit, more: bool) -> Result<()> {
+        self.tell(limit.project, self.most(limit, more))
     }
 
     fn tell(&self, id: u32, most: Amount) -> Result<()> {
@@ -116,18 +118,25 @@ impl Disk {
     }
 
     /// Bytes of its limit that a project uses.
-    pub fn used(&self, id: u32) -> Result<u64> {
-        let has = self.counted(id)?;
-        Ok(has.bytes.saturating_add(has.inodes.saturating_mul(self.inode())))
+    pub fn used(&self, limit: Limit) -> Result<u64> {
+        let has = self.counted(limit.project)?;
+        let inodes = has.inodes.saturating_sub(limit.inodes).saturating_mul(self.inode());
+        Ok(has.bytes.saturating_sub(limit.base).saturating_add(inodes))
+    }
+
+    /// Limits a new store, which may be as full as the old one was. Refuses it where root filled it with more.
+    pub fn settle(&self, name: &Name, limit: Limit) -> Result<()> {
+        self.refuse_more(name, limit, true)?;
+        self.limit(limit, false)
     }
 
     /// Refuses what has more already than the limit lets it have. Root went beyond it on ext4 and f2fs.
-    pub fn refuse_more(&self, sliver: &Sliver, limit: Limit) -> Result<()> {
-        let (has, most) = (self.counted(limit.project)?, self.most(limit.bytes));
+    pub fn refuse_more(&self, name: &Name, limit: Limit, more: bool) -> Result<()> {
+        let (has, most) = (self.counted(limit.project)?, self.most(limit, more));
         if has.bytes <= most.bytes && has.inodes <= most.inodes {
             return Ok(());
         }
-        Err(super::does_not_fit(sliver, limit, self.used(limit.project)?).way_out(format_args!(
+        Err(super::does_not_fit(name, limit, self.used(limit)?).way_out(format_args!(
             "give it more, or remove files: it may have {} in {} inodes",
             Size(most.bytes),
             most.inodes
@@ -142,8 +151,9 @@ pub fn warn() {
     );
 }
 
-/// Takes a project that nobody has, and limits it: so no other call takes it meanwhile. A dry run only names it.
-pub fn claim(root: &Root, bytes: u64, dry_run: bool) -> Result<u32> {
+/// Takes a project that nobody has, and limits it: so no other call takes it meanwhile. There is room for what makes a full store
+/// anew, until [`Disk::settle`]. A dry run only names it.
+pub fn claim(root: &Root, limit: Limit, dry_run: bool) -> Result<u32> {
     let disk = Disk::of(&root.stores())?;
     let _lock = root.lock_catalog()?;
     let mut id = FIRST;
@@ -151,9 +161,10 @@ pub fn claim(root: &Root, bytes: u64, dry_run: bool) -> Result<u32> {
         let taken = Sliver::load(root, &name).ok().and_then(|sliver| sliver.quota);
         id = id.max(taken.map_or(0, |limit| limit.project.saturating_add(1)));
     }
-    for id in id..id.saturating_add(TRIES) {
-        if disk.look(id)? == [Amount::default(); 2] {
-            return if dry_run { Ok(id) } else { disk.limit(id, bytes, false).map(|()| id) };
+    for project in id..id.saturating_add(TRIES) {
+        if disk.look(project)? == [Amount::default(); 2] {
+            let limit = Limit { project, ..limit };
+            return if dry_run { Ok(project) } else { disk.limit(limit, true).map(|()| project) };
         }
     }
     Err(Error::failed(format_args!(
@@ -200,14 +211,14 @@ impl Room {
     pub fn make(root: &Root, sliver: &Sliver) -> Option<Self> {
         let limit = sliver.quota.filter(|limit| limit.project != 0)?;
         let disk = disk_of(&root.store(&sliver.name), limit).ok()?;
-        disk.limit(limit.project, limit.bytes, true).ok()?;
+        disk.limit(limit, true).ok()?;
         Some(Self(disk, limit))
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if let Err(err) = self.0.limit(self.1.project, self.1.bytes, false) {
+        if let Err(err) = self.0.limit(self.1, false) {
             crate::warn!("{err}");
         }
     }
@@ -217,15 +228,19 @@ impl Drop for Room {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::quota::Means;
 
     #[test]
     fn blocks_and_inodes_are_no_more_than_the_limit() {
         for (magic, bytes) in [(EXT4, 64 << 20), (XFS, 62 << 20), (F2FS, 48 << 20)] {
             let disk = Disk { device: CString::default(), magic };
-            let most = disk.most(64 << 20);
+            let of = |bytes| Limit::plain(bytes, Means::Project);
+            let most = disk.most(of(64 << 20), false);
             assert_eq!((most.bytes, most.inodes), (bytes, 4096));
+            let most = disk.most(Limit { base: 5 << 20, inodes: 70, ..of(64 << 20) }, false);
+            assert_eq!((most.bytes, most.inodes), (bytes + (5 << 20), 4166));
             // Beyond what 32 bits hold.
-            let most = disk.most(6 << 40);
+            let most = disk.most(of(6 << 40), false);
             assert_eq!(most.bytes + most.inodes * disk.inode(), 6 << 40);
         }
     }

@@ -177,3 +177,74 @@ for fs in ext4 xfs f2fs; do
 	check "$fs: destroy" eval "sf umount p && sf destroy p && sf destroy q && sf destroy r"
 	check "$fs: destroy leaves no limit" none_left
 done
+
+# A store that is a copy of its base, in a project: what the base has is counted, too, and comes on top of the limit.
+
+# Each inode of the store is in its project: what the quota counts of them is what find(1) sees.
+all_in_it() {
+	sync
+	case $fs in
+	xfs) inodes=$(xfs_quota -x -c "quota -p -N -i $1" "/mnt/$fs" | awk '{ print $2 }') ;;
+	*) inodes=$(repquota -P -n "/mnt/$fs" | awk -v id="#$1" '$1 == id { print $6 }') ;;
+	esac
+	found=$(find "$slivers/.store/t" | while read -r path; do stat -c %i "$path"; done | sort -u | wc -l)
+	echo "quota $inodes, find $found"
+	[ "$inodes" = "$found" ]
+}
+
+mkdir -p /tmp/odd/etc
+head -c 3000000 /dev/urandom >/tmp/odd/etc/large
+ln /tmp/odd/etc/large /tmp/odd/second
+ln -s etc/large /tmp/odd/symbolic
+mknod /tmp/odd/null c 1 3
+mkfifo /tmp/odd/pipe
+for fs in ext4 xfs f2fs; do
+	slivers=/mnt/$fs/slivers
+	view=$slivers/t/rootfs
+	kind=copy
+	[ $fs != xfs ] || kind=reflink
+	check "$fs: a base" sf base add o /tmp/odd
+	check "$fs: without lxc.idmap and a name nothing limits a $kind" refuses "--means project" \
+		sf create t --base o --backend $kind --quota 8M
+	check "$fs: $kind in a project" says "lxc.idmap" \
+		sf create t --base o --backend $kind --quota 8M --means project
+	check "$fs: it says that the base comes on top" says "limited to 8 MiB beside its base's" sf quota t
+	check "$fs: next to nothing of it is used" eval "used=\$(sf show t --json | sed 's/.*\"used\"://;s/,.*//') && echo \$used && [ \$used -le 65536 ]"
+	project=$(sed -n 's/.*"project":\([0-9]*\).*/\1/p' "$slivers/.store/t/sliver.json")
+	check "$fs: all of it is in the project" all_in_it "$project"
+	check "$fs: mount" sf mount t
+	[ $fs = f2fs ] || check "$fs: df shows both" eval "size=\$(stat -f -c '%b * %S' '$view') && echo \$size &&
+		[ \$((\$size)) -ge 11100000 ] && [ \$((\$size)) -le 11600000 ]"
+	check "$fs: the limit of a $kind holds" overfill "$view" 8192
+	check "$fs: it is full" is_full "$view"
+	check "$fs: all of the full one is in the project" all_in_it "$project"
+	check "$fs: show" says '"limit":8388608,"means":"project","limit_base":' sf show t --json
+	check "$fs: usage" sf usage t
+	check "$fs: no less than it has" refuses "does not fit" sf quota t 6M
+	check "$fs: more, while it is mounted" says "limited to 12 MiB beside" sf quota t 12M
+	check "$fs: there is room" unshare -U -r -m dd if=/dev/zero of="$view/more" bs=64k count=24
+	check "$fs: and a limit again" is_full "$view"
+	rm -rf "$view/fill" "$view/still" "$view/d" "$view/more"
+	was=$(shown "$view")
+	check "$fs: none" says "has no limit" eval "sf umount t && sf quota t none && sf mount t"
+	check "$fs: none leaves the view as it was" unchanged "$view" "$was"
+	check "$fs: none leaves no limit" none_left
+	check "$fs: one that is there into a project" says "limited to 10 MiB beside its base's" \
+		eval "sf umount t && sf quota t 10M --means project && sf mount t"
+	check "$fs: and leaves the view as it was" unchanged "$view" "$was"
+	check "$fs: and a limit for it" is_full "$view"
+	rm -f "$view/still"
+	check "$fs: to overlay, in a project" says "limited to 10 MiB by project" \
+		eval "sf umount t; sf convert t --to overlay && sf mount t && sf quota t"
+	check "$fs: the view is as it was" unchanged "$view" "$was"
+	check "$fs: and back" says "limited to 10 MiB beside" \
+		eval "sf umount t; sf convert t --to $kind && sf mount t && sf quota t"
+	check "$fs: the view is still as it was" unchanged "$view" "$was"
+	check "$fs: and a limit for it" is_full "$view"
+	check "$fs: onto another base" says "limited to 10 MiB beside" \
+		eval "sf umount t && sf rebase t --onto c && sf quota t && sf rebase t --commit"
+	project=$(sed -n 's/.*"project":\([0-9]*\).*/\1/p' "$slivers/.store/t/sliver.json")
+	check "$fs: all of that is in the project" all_in_it "$project"
+	check "$fs: destroy" sf destroy t
+	check "$fs: destroy leaves no limit" none_left
+done
