@@ -5,6 +5,8 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 
 use common::node::{Node, run};
@@ -196,4 +198,59 @@ fn a_qgroup_goes_with_each_new_store() {
     node.ok(&["destroy", "a"]);
     let groups = run(Command::new("btrfs").args(["qgroup", "show", "-re"]).arg(&node.lxcpath));
     assert!(!groups.contains("24.00MiB"), "{groups}");
+}
+
+/// What a program of e2fsprogs says of an image, or does with it.
+fn debugfs(image: &Path, request: &str) -> String {
+    run(Command::new("debugfs").args(["-w", "-R", request]).arg(image))
+}
+
+#[test]
+fn an_image_without_a_journal_is_checked_after_a_power_cut() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 128);
+    let config = node.dir().join("uci");
+    fs::write(&config, "config sliverfs 'main'\n option image_journal '0'\n").unwrap();
+    let create = ["create", "a", "--base", "b", "--backend", "overlay", "--quota", "8M"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
+    run(command.arg("--config").arg(&config).arg("--lxcpath").arg(&node.lxcpath).args(create));
+    let (image, kept) = (node.store("a").join("quota.img"), node.dir().join("kept"));
+    let has_journal = || debugfs(&image, "stats").contains("has_journal");
+    assert!(!has_journal());
+    // A new store in the place of an old one is made like it.
+    node.ok(&["convert", "a", "--to", "aufs"]);
+    node.ok(&["convert", "a", "--to", "overlay"]);
+    assert!(!has_journal());
+    node.ok(&["mount", "a"]);
+    let view = node.view("a");
+    sh_in(&view, "echo kept >file; sync -f .");
+    // What a disk has when the power goes.
+    fs::copy(&image, &kept).unwrap();
+    node.ok(&["umount", "a"]);
+    assert!(debugfs(&image, "stats").contains("Filesystem state:         clean"));
+    fs::copy(&kept, &image).unwrap();
+    assert!(debugfs(&image, "stats").contains("not clean"));
+    debugfs(&image, "sif upper/file links_count 7");
+    let before = node.run(&["mount", "a"]);
+    let said = String::from_utf8_lossy(&before.stderr).into_owned();
+    assert!(before.status.success() && said.contains("has no journal: it is checked"), "{said}");
+    assert_eq!(fs::metadata(view.join("file")).unwrap().nlink(), 1);
+    assert_eq!(fs::read_to_string(view.join("file")).unwrap(), "kept\n");
+    node.ok(&["umount", "a"]);
+    let again = node.run(&["mount", "a"]);
+    assert!(!String::from_utf8_lossy(&again.stderr).contains("is checked"), "once is enough");
+    node.ok(&["umount", "a"]);
+    // What cannot be put right without losing something is not mounted.
+    fs::copy(&kept, &image).unwrap();
+    debugfs(&image, "clri <2>");
+    let said = node.fails(1, &["mount", "a"]);
+    assert!(said.contains("e2fsck failed") && said.contains("exit code 4"), "{said}");
+    limited(&node, "image", 8 * MIB, &["a"], "damaged");
+    // Where the program is not there, neither.
+    fs::copy(&kept, &image).unwrap();
+    let output = node.command(&["mount", "a"]).env("PATH", "/nonexistent").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(3) && said.contains("e2fsck is not installed"), "{said}");
 }

@@ -126,8 +126,8 @@ fn an_image_that_is_not_there_is_no_way_onto_the_disk() {
     run(Command::new("dd")
         .args(["if=/dev/zero", "bs=4k", "count=1", "conv=notrunc"])
         .arg(format!("of={}", image.display())));
-    let said = node.fails(1, &["mount", "a"]);
-    assert!(said.contains("mount the image") && said.contains("e2fsck"), "{said}");
+    let said = node.fails(5, &["mount", "a"]);
+    assert!(said.contains("holds no ext4") && said.contains("e2fsck"), "{said}");
     fs::rename(&image, node.lxcpath.join("away")).unwrap();
     node.fails(1, &["mount", "a"]);
     assert_eq!(fs::read_dir(store.join("quota")).unwrap().count(), 0);

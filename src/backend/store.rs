@@ -15,7 +15,8 @@ use crate::mount::fuse;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{MountCall, Rewrite, Step};
 use crate::mount::seed;
-use crate::quota::{Limit, Means, by, image};
+use crate::quota::image::{self, Shape};
+use crate::quota::{Limit, Means, by};
 use crate::sys::btrfs;
 use crate::tree::{self, Content};
 
@@ -69,12 +70,12 @@ impl Ground<'_> {
     }
 
     /// The steps that make the folder of a new store, for its limit, and the folder that it is to be filled in. An image is made
-    /// `sparse`, or laid out.
-    pub fn begin(&self, store: &Path, sparse: bool) -> (Vec<Step>, PathBuf) {
+    /// in this shape.
+    pub fn begin(&self, store: &Path, shape: Shape) -> (Vec<Step>, PathBuf) {
         let mut steps = vec![Step::CreateDir(store.to_owned())];
         match self.limit {
             Some(Limit { means: Means::Image, bytes, .. }) => {
-                steps.extend(image::make_steps(store, bytes, sparse));
+                steps.extend(image::make_steps(store, bytes, shape));
                 return (steps, store.join(image::POINT));
             }
             Some(Limit { means: Means::Project, project, .. }) => {

@@ -253,7 +253,7 @@ impl Plan {
         if sliver.has_image() {
             look.extend(image::mount_steps(&stored, Format::of(sliver.backend)));
         }
-        let (mut make, inner) = new.begin(&stage, image::is_sparse(&stored));
+        let (mut make, inner) = new.begin(&stage, image::shape(&stored));
         let mut clear = Vec::new();
         let mut mount_point = |make: &mut Vec<Step>, name: &str| {
             let dir = stage.join(name);

@@ -263,7 +263,7 @@ fn stage(
     let stage = sweep::new_store(root, name);
     let ground = Ground { root, base, kind, features: probe::features(root, kind)?, limit };
     let mut steps = ground.image(&MountInfo::of_self()?);
-    let (begin, inner) = ground.begin(&stage, wanted.policy.overcommits());
+    let (begin, inner) = ground.begin(&stage, wanted.policy.shape());
     steps.extend(begin);
     steps.extend(ground.make(&inner, quota::by(limit, Means::Seed).map(|limit| limit.bytes), &target));
     if let Some(data) = data {

@@ -109,7 +109,7 @@ impl Import<'_> {
     /// What makes the new store without the layer, and where what it is filled with goes.
     fn make(&self) -> Result<(Vec<Step>, PathBuf)> {
         let (mut steps, into) =
-            self.ground.begin(&self.stage, image::is_sparse(&self.root.store(&self.sliver.name)));
+            self.ground.begin(&self.stage, image::shape(&self.root.store(&self.sliver.name)));
         // Before the folder is put into a project: the layer is none of what is limited.
         steps.insert(1, Step::CreateDir(self.stage.join(LAYER)));
         steps.extend(self.ground.make(&into, self.sliver.limit(self.root), &self.target));

@@ -236,7 +236,7 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
             return Err(does_not_fit(&new.name, limit, space));
         }
     }
-    let (steps, into) = ground.begin(&stage, policy.overcommits());
+    let (steps, into) = ground.begin(&stage, policy.shape());
     exec::run(&steps)?;
     let from = from.join(folder);
     exec::run(&ground.again(&from, &into)).and_then(|()| replace::finish(root, new)).map_err(|err| match new

@@ -144,7 +144,7 @@ fn make(
     }
     let mut inner = stage.clone();
     if !how.plan {
-        let (mut steps, into) = after.begin(&stage, image::is_sparse(&stored));
+        let (mut steps, into) = after.begin(&stage, image::shape(&stored));
         steps.extend(after.make(&into, None, &into));
         inner = into;
         exec::run(&steps)?;

@@ -250,7 +250,7 @@ impl Work<'_> {
         if self.sliver.has_image() {
             steps.extend(image::mount_steps(&stored, format));
         }
-        let (begin, inner) = ground.begin(&stage, image::is_sparse(&stored));
+        let (begin, inner) = ground.begin(&stage, image::shape(&stored));
         steps.extend(begin);
         let new = inner.join(layer(kind));
         steps.extend(ground.again(&image::content(&stored).join(layer(kind)), &inner));

@@ -25,7 +25,7 @@ pub struct Main {
     pub convert: bool,
     /// `quota_mode`: what keeps slivers to their limit; none for what holds.
     pub quota_mode: Option<Means>,
-    /// `reserve` and `overcommit`: what may be promised of the disk.
+    /// `reserve`, `overcommit` and `image_journal`: what may be promised of the disk, and how.
     pub policy: Policy,
 }
 
@@ -133,7 +133,15 @@ impl<'a> Fields<'a> {
     }
 
     fn main(&mut self) -> Main {
-        self.known(&["lxcpath", "backend", "convert", "quota_mode", "reserve", "overcommit"]);
+        self.known(&[
+            "lxcpath",
+            "backend",
+            "convert",
+            "quota_mode",
+            "reserve",
+            "overcommit",
+            "image_journal",
+        ]);
         Main {
             lxcpath: self.path("lxcpath"),
             backend: self.text("backend").unwrap_or(AUTO).to_owned(),
@@ -142,6 +150,7 @@ impl<'a> Fields<'a> {
             policy: Policy {
                 reserve: self.size("reserve").unwrap_or(0),
                 overcommit: self.parsed("overcommit", parse_factor).unwrap_or(ONE),
+                journal: self.yes("image_journal"),
             },
         }
     }

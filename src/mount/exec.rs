@@ -100,9 +100,9 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             seed::mount(seed, store, target)?;
             undo.push(Undo::Unmount(target.clone()));
         }
-        Step::MakeImage { image, size, sparse } => {
+        Step::MakeImage { image, size, shape } => {
             undo.push(Undo::RemoveFile(image.clone()));
-            quota::make(image, *size, *sparse)?;
+            quota::make(image, *size, *shape)?;
         }
         Step::MountStore { image, target, new } => {
             quota::mount(image, target, *new)?;

@@ -7,7 +7,7 @@ use super::fuse;
 use super::options::Options;
 use crate::layer::{self, Format};
 use crate::quota::Limit;
-use crate::quota::image::PROGRAM;
+use crate::quota::image::{PROGRAM, Shape};
 use crate::shell::{path, quote};
 use crate::tree::Content;
 
@@ -108,8 +108,8 @@ pub enum Step {
         image: PathBuf,
         /// Its size in bytes.
         size: u64,
-        /// It takes from the disk what is written, and not all at once.
-        sparse: bool,
+        /// How it is laid out.
+        shape: Shape,
     },
     /// Mount the image that a store lies in.
     MountStore {
@@ -211,9 +211,10 @@ impl fmt::Display for Step {
                 path(store),
                 path(target)
             ),
-            Self::MakeImage { image, size, sparse } => {
-                let how = if *sparse { "truncate -s" } else { "fallocate -l" };
-                write!(f, "{how} {size} {0} && {PROGRAM} -qF -m 0 -E nodiscard {0}", path(image))
+            Self::MakeImage { image, size, shape } => {
+                let how = if shape.sparse { "truncate -s" } else { "fallocate -l" };
+                let journal = if shape.journal { "" } else { " -O ^has_journal" };
+                write!(f, "{how} {size} {0} && {PROGRAM} -qF -m 0{journal} -E nodiscard {0}", path(image))
             }
             Self::MountStore { image, target, .. } => {
                 write!(f, "mount -t ext4 -o loop,noatime {} {}", path(image), path(target))

@@ -13,6 +13,7 @@ use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::error::{Context, Error, Result};
 use crate::proc;
 use crate::quota::Limit;
+use crate::quota::image::Shape;
 use crate::size::Size;
 use crate::sys::{file, statfs};
 
@@ -22,18 +23,20 @@ const NOTE: &str = ".promised";
 /// A factor of one, as it is kept: in thousandths, since router cores have no floating point.
 pub const ONE: u64 = 1000;
 
-/// What the operator allows to be promised.
+/// What the operator allows to be promised, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// `reserve`: bytes of the disk that are promised to nobody.
     pub reserve: u64,
     /// `overcommit`: how often the rest may be promised, in thousandths.
     pub overcommit: u64,
+    /// `image_journal`: images have a journal.
+    pub journal: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { reserve: 0, overcommit: ONE }
+        Self { reserve: 0, overcommit: ONE, journal: true }
     }
 }
 
@@ -41,6 +44,11 @@ impl Policy {
     /// May more be promised than there is?
     pub const fn overcommits(self) -> bool {
         self.overcommit > ONE
+    }
+
+    /// How images are made.
+    pub const fn shape(self) -> Shape {
+        Shape { sparse: self.overcommits(), journal: self.journal }
     }
 
     /// The bytes that may be promised on a disk of `total` bytes.
@@ -162,12 +170,12 @@ mod tests {
     #[test]
     fn promises_are_counted_in_whole_bytes() {
         let plain = Policy::default();
-        let half_more = Policy { reserve: 0, overcommit: 1500 };
+        let half_more = Policy { reserve: 0, overcommit: 1500, ..Policy::default() };
         for unit in [KIB, MIB, GIB, 1 << 40] {
             let ok = |policy, promised, bytes| judge(policy, 8 * unit, promised, bytes, "/").is_ok();
             assert!(ok(plain, 4 * unit, 4 * unit) && !ok(plain, 4 * unit, 4 * unit + 1));
             assert!(ok(half_more, 8 * unit, 4 * unit) && !ok(half_more, 8 * unit, 4 * unit + 1));
-            let reserve = Policy { reserve: unit, overcommit: ONE };
+            let reserve = Policy { reserve: unit, overcommit: ONE, ..Policy::default() };
             assert!(ok(reserve, 0, 7 * unit) && !ok(reserve, 0, 7 * unit + 1));
             assert!(ok(Policy { reserve: 9 * unit, ..plain }, 0, 0));
             assert!(!ok(Policy { reserve: 9 * unit, ..plain }, 0, 1));
@@ -180,17 +188,23 @@ mod tests {
         assert!(judge(plain, 6 * GIB, 3 * GIB, 3 * GIB, "/").is_ok());
         assert!(judge(plain, 6 * GIB, 3 * GIB, 3 * GIB + 1, "/").is_err());
         assert!(judge(plain, u64::MAX, u64::MAX, 1, "/").is_err(), "a sum that overflows is too much");
-        let most = Policy { reserve: 0, overcommit: ONE * ONE };
+        let most = Policy { reserve: 0, overcommit: ONE * ONE, ..Policy::default() };
         assert_eq!(most.promisable(u64::MAX), u64::MAX);
         assert_eq!(
-            Policy { reserve: 0, overcommit: 1001 }.promisable(4 * GIB + 999),
+            Policy { reserve: 0, overcommit: 1001, ..Policy::default() }.promisable(4 * GIB + 999),
             4 * GIB + 999 + 4_294_968
         );
     }
 
     #[test]
     fn what_does_not_fit_is_told_with_the_numbers() {
-        let err = judge(Policy { reserve: 2 * MIB, overcommit: ONE }, 10 * MIB, 5 * MIB, 4 * MIB, "/srv");
+        let err = judge(
+            Policy { reserve: 2 * MIB, overcommit: ONE, ..Policy::default() },
+            10 * MIB,
+            5 * MIB,
+            4 * MIB,
+            "/srv",
+        );
         let text = err.unwrap_err().to_string();
         for part in ["4 MiB more", "/srv", "10 MiB", "8 MiB may", "5 MiB are"] {
             assert!(text.contains(part), "{text}");

@@ -37,6 +37,9 @@ const NEW: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_EXCL);
 /// The program that makes it.
 pub const PROGRAM: &str = "mkfs.ext4";
 
+/// The one that looks whether it is whole, and puts right what nothing is lost by.
+const CHECK: &str = "e2fsck";
+
 /// The smallest image, in bytes: with less, there is little but tables in it.
 pub const LEAST: u64 = 4 << 20;
 
@@ -68,11 +71,20 @@ pub fn is_mounted(store: &Path) -> bool {
     device(store).is_some_and(|own| device(&store.join(POINT)).is_some_and(|device| device != own))
 }
 
+/// How an image is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// It takes from the disk what is written, and not all of its size at once.
+    pub sparse: bool,
+    /// It has a journal. One without is checked before it is mounted, where it was not unmounted.
+    pub journal: bool,
+}
+
 /// The steps that make an image of `size` bytes in the folder of a new store, and mount it.
-pub fn make_steps(store: &Path, size: u64, sparse: bool) -> Vec<Step> {
+pub fn make_steps(store: &Path, size: u64, shape: Shape) -> Vec<Step> {
     let (image, target) = (store.join(FILE), store.join(POINT));
     vec![
-        Step::MakeImage { image: image.clone(), size, sparse },
+        Step::MakeImage { image: image.clone(), size, shape },
         Step::CreateDir(target.clone()),
         Step::MountStore { image, target, new: true },
     ]
@@ -88,9 +100,15 @@ pub fn mount_steps(store: &Path, format: Format) -> Vec<Step> {
     vec![Step::CreateDir(target.clone()), mount, Step::Settle(target, format)]
 }
 
-/// Is the image of a store one that takes what is written, and not all of its size? A new one in its place is made like it.
-pub fn is_sparse(store: &Path) -> bool {
-    fs::metadata(store.join(FILE)).is_ok_and(|image| image.blocks().saturating_mul(512) < image.len())
+/// How a new image in the place of a store's is made: as that was, where there is one.
+pub fn shape(store: &Path) -> Shape {
+    let path = store.join(FILE);
+    Shape {
+        sparse: fs::metadata(&path).is_ok_and(|image| image.blocks().saturating_mul(512) < image.len()),
+        journal: file::open(&path)
+            .is_ok_and(|file| superblock(&file, &path).is_ok_and(|block| !lacks_journal(&block)))
+            || !path.exists(),
+    }
 }
 
 /// Unmounts the image of a store that nobody works on any more, where it is mounted.
@@ -99,28 +117,37 @@ pub fn release(store: &Path) -> Result<()> {
 }
 
 /// Makes a new image.
-pub fn make(image: &Path, size: u64, sparse: bool) -> Result<()> {
+pub fn make(image: &Path, size: u64, shape: Shape) -> Result<()> {
     let file = file::open_as(image, NEW, 0o600).at("create", image)?;
     if statfs::of(image)?.magic == btrfs::MAGIC {
         // Else each write to a block that is there already takes a new one, which a full disk does not have.
         ext4::in_place(&file).at("have Btrfs write in place", image)?;
     }
-    set_size(&file, image, size, sparse)?;
+    set_size(&file, image, size, shape.sparse)?;
     let (block, journal) = if size < LARGE { ("1024", "size=1") } else { ("4096", "size=4") };
+    let [flag, journal] = if shape.journal { ["-J", journal] } else { ["-O", "^has_journal"] };
     // Tables that are zeros already need not be written; what mkfs.ext4 discards would be a hole again.
-    let options = ["-q", "-F", "-m", "0", "-b", block, "-J", journal, "-E", "nodiscard,lazy_itable_init=1"];
+    let options = ["-q", "-F", "-m", "0", "-b", block, flag, journal, "-E", "nodiscard,lazy_itable_init=1"];
+    run(PROGRAM, &options, image, "")
+}
+
+/// Runs a program of e2fsprogs on an image; it may end like `well`, too.
+fn run(program: &str, options: &[&str], image: &Path, well: &str) -> Result<()> {
     let args: Vec<&OsStr> = options.iter().map(OsStr::new).chain([image.as_os_str()]).collect();
-    let ended = tool::start(PROGRAM, &args, [Stream::Null, Stream::Null, Stream::Ours])
+    let ended = tool::start(program, &args, [Stream::Null, Stream::Null, Stream::Ours])
         .and_then(|mut child| child.wait())
         .map_err(|errno| match errno {
-            Errno::ENOENT => Error::unsupported(format_args!("{PROGRAM} is not installed"))
-                .way_out("install it (package e2fsprogs): a limit is kept by an image that it makes"),
-            _ => Error::sys("start", PROGRAM.as_ref(), errno),
+            Errno::ENOENT => Error::unsupported(format_args!("{program} is not installed"))
+                .way_out("install it (package e2fsprogs): a limit is kept by an image that it works on"),
+            _ => Error::sys("start", program.as_ref(), errno),
         })?;
-    match ended {
+    match ended.filter(|how| how != well) {
         None => Ok(()),
-        Some(how) => Err(Error::failed(format_args!("{PROGRAM} failed on {} ({how})", image.display()))
-            .way_out("what it wrote above says why")),
+        Some(how) => {
+            let image = crate::shell::path(image);
+            Err(Error::failed(format_args!("{program} failed on {image} ({how})"))
+                .way_out(format_args!("what it wrote above says why, or `{program} {image}`")))
+        }
     }
 }
 
@@ -131,7 +158,7 @@ pub fn trial(root: &Root) -> Result<()> {
     let dir = root.stores().join(format!("{TRIAL}{}", std::process::id()));
     create_dir(&dir)?;
     let tried = private::run(root.path(), || {
-        exec::run(&make_steps(&dir, LEAST, true))?;
+        exec::run(&make_steps(&dir, LEAST, Shape { sparse: true, journal: true }))?;
         release(&dir).map(|()| Vec::new())
     });
     tree::remove_path(&dir)?;
@@ -188,6 +215,12 @@ pub fn mount(image: &Path, target: &Path, new: bool) -> Result<()> {
         }
         turn += 1;
         pause();
+    }
+    let block = superblock(&file::open(image).at("open the image", image)?, image)?;
+    if lacks_journal(&block) && !is_clean(&block) {
+        crate::info!("{} was not unmounted, and has no journal: it is checked", image.display());
+        // 1 is that it put something right.
+        run(CHECK, &["-p"], image, "exit code 1")?;
     }
     let device = loopdev::bind(image, true)?;
     // Without it the kernel would write the tables in the background; it is known since 2.6.37.
@@ -288,28 +321,43 @@ pub fn used(store: &Path) -> Result<u64> {
     let free = if is_mounted(store) {
         statfs::of(&store.join(POINT))?.free
     } else {
-        let mut block = [0; 1024];
-        let whole = file::fill_from(&file, &mut block, 1024).at("read", &path)?;
-        free_of(&block).filter(|_| whole).ok_or_else(|| {
-            Error::damaged(format_args!("{} holds no ext4", path.display()))
-                .way_out("put a copy of it back, or destroy the sliver")
-        })?
+        free_of(&superblock(&file, &path)?)
     };
     Ok(size.saturating_sub(free))
 }
 
-/// The free bytes that a superblock tells (fs/ext4/ext4.h: struct ext4_super_block; little endian).
-fn free_of(block: &[u8; 1024]) -> Option<u64> {
-    let word = |at: usize| {
-        let bytes = block.get(at..)?.first_chunk::<4>()?;
-        Some(u64::from(u32::from_le_bytes(*bytes)))
-    };
-    if word(0x38)? & 0xffff != 0xef53 {
-        return None;
+/// A superblock (fs/ext4/ext4.h: struct ext4_super_block; little endian).
+type Superblock = [u8; 1024];
+
+fn superblock(file: &File, path: &Path) -> Result<Superblock> {
+    let mut block = [0; 1024];
+    let whole = file::fill_from(file, &mut block, 1024).at("read", path)?;
+    if whole && word(&block, 0x38) & 0xffff == 0xef53 {
+        return Ok(block);
     }
+    Err(Error::damaged(format_args!("{} holds no ext4", path.display()))
+        .way_out("`e2fsck -f` may mend it; else put a copy of it back, or destroy the sliver"))
+}
+
+fn word(block: &Superblock, at: usize) -> u64 {
+    let bytes = block.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
+    u64::from(u32::from_le_bytes(bytes))
+}
+
+fn lacks_journal(block: &Superblock) -> bool {
+    word(block, 0x5c) & 4 == 0
+}
+
+/// Was it unmounted, and nothing wrong seen? Without a journal the kernel says so, and takes it back for as long as it is mounted.
+fn is_clean(block: &Superblock) -> bool {
+    word(block, 0x38) >> 16 & 3 == 1
+}
+
+/// The free bytes that a superblock tells.
+fn free_of(block: &Superblock) -> u64 {
     // The upper halves count only where blocks have 64 bits.
-    let high = if word(0x60)? & 0x80 == 0 { 0 } else { word(0x158)? };
-    (high << 32 | word(0xc)?).checked_mul(1 << (10 + word(0x18)?.min(6)))
+    let high = if word(block, 0x60) & 0x80 == 0 { 0 } else { word(block, 0x158) };
+    (high << 32 | word(block, 0xc)).saturating_mul(1 << (10 + word(block, 0x18).min(6)))
 }
 
 #[cfg(test)]
@@ -320,13 +368,17 @@ mod tests {
     #[test]
     fn free_bytes_of_a_superblock() {
         let mut block = [0; 1024];
-        assert_eq!(free_of(&block), None);
         block[0x38..0x3a].copy_from_slice(&[0x53, 0xef]);
         block[0xc..0x10].copy_from_slice(&7u32.to_le_bytes());
         block[0x18] = 2;
         block[0x158] = 1;
-        assert_eq!(free_of(&block), Some(7 << 12));
+        assert_eq!(free_of(&block), 7 << 12);
         block[0x60] = 0x80;
-        assert_eq!(free_of(&block), Some(((1 << 32) + 7) << 12));
+        assert_eq!(free_of(&block), ((1 << 32) + 7) << 12);
+        assert!(lacks_journal(&block) && !is_clean(&block));
+        (block[0x3a], block[0x5c]) = (1, 0x3c);
+        assert!(!lacks_journal(&block) && is_clean(&block));
+        block[0x3a] = 3;
+        assert!(!is_clean(&block));
     }
 }
