@@ -47,6 +47,8 @@ fn limited(node: &Node, means: &str, bytes: u64, stores: &[&str], what: &str) {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
+    // What was promised in all.
+    found.retain(|name| name != ".promised");
     found.sort();
     assert_eq!(found, stores, "{what}");
     assert_eq!(node.store("a").join("quota.img").exists(), means == "image", "{what}");
@@ -161,7 +163,15 @@ fn an_image_goes_with_each_new_store() {
     node.ok(&["convert", "a", "--to", "copy", "--means", "soft"]);
     limited(&node, "soft", 24 * MIB, kept, "measured only");
     assert_eq!(seen(&node), before);
-    node.ok(&["convert", "a", "--to", "overlay", "--means", "image"]);
+    // To hold it to that is a promise.
+    let (config, back) = (node.dir().join("uci"), ["convert", "a", "--to", "overlay", "--means", "image"]);
+    fs::write(&config, "config sliverfs 'main'\n option reserve '500M'\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
+    let output =
+        command.arg("--config").arg(&config).arg("--lxcpath").arg(&node.lxcpath).args(back).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("cannot be promised"), "{said}");
+    node.ok(&back);
     limited(&node, "image", 24 * MIB, kept, "limited again");
     assert_eq!(seen(&node), before);
     holds(&node, "converted");

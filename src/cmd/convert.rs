@@ -26,7 +26,8 @@ use crate::mount::plan::{Rewrite, Step};
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out;
-use crate::quota::{self, Limit, Means, admission, image};
+use crate::quota::admission::{self, Policy};
+use crate::quota::{self, Limit, Means, image};
 use crate::size::Size;
 use crate::sys::statfs;
 use crate::tree;
@@ -61,12 +62,14 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             let sliver = Sliver::load(&root, name)?;
             let size = args.size.parse(Size::parse)?.map(|size| size.0);
             let means = args.means.parse(quota::parse_mode)?.flatten();
-            if let Some(bytes) = size {
+            let mut policy = Policy::default();
+            // Else no more is promised than was.
+            if size.is_some() || means.is_some() {
                 let config = ctx.config()?;
                 config.check_main()?;
-                admission::admit(&root, config.main.policy, sliver.quota, Some(Limit::of_seed(bytes)), None)?;
+                policy = config.main.policy;
             }
-            convert(&root, &sliver, to, (size, means), args.dry_run, args.json)?
+            convert(&root, &sliver, to, (size, means, policy), args.dry_run, args.json)?
         }
         _ => {
             return Err(Error::usage("say what to convert, and to what").way_out(
@@ -125,7 +128,7 @@ fn convert(
     root: &Root,
     sliver: &Sliver,
     to: Choice,
-    (size, means): (Option<u64>, Option<Means>),
+    (size, means, policy): (Option<u64>, Option<Means>, Policy),
     dry_run: bool,
     quiet: bool,
 ) -> Result<Report> {
@@ -162,6 +165,7 @@ fn convert(
             "take the limit off: sliverfs quota {name} none; or name what keeps it: --means"
         ))
     })?;
+    admission::admit(root, policy, sliver.quota, limit, None)?;
     let size = size.or(quota::by(limit, Means::Seed).map(|limit| limit.bytes));
     create::check_kind(to, &base, size)?;
     offline::refuse(root, name, Some(sliver.backend))?;
@@ -213,7 +217,12 @@ fn convert(
         }
         return Ok(report);
     }
-    replace::put(root, name, &publish)?;
+    root.lock_catalog()
+        .and_then(|catalog| {
+            admission::admit(root, policy, sliver.quota, limit, Some(&catalog))?;
+            exec::run(&publish)
+        })
+        .inspect_err(|_| replace::left_over(root, name, false))?;
     // What is noted of its last mount is none of the new store's.
     Mounted::forget(root, name)?;
     // The one between, where the sliver was converted twice without a mount.
@@ -399,7 +408,7 @@ pub fn settle(
         _ => Choice::Auto,
     };
     crate::warn!("{lacks}: it is converted");
-    let report = convert(root, &sliver, to, (None, None), dry_run, quiet)?;
+    let report = convert(root, &sliver, to, (None, None, Policy::default()), dry_run, quiet)?;
     if let Some(kept) = &report.kept_store {
         crate::info!("`{name}` is converted to {}; the old store is in {}", report.to, kept.display());
     }
