@@ -296,6 +296,29 @@ fn folders_that_nobody_touched_are_not_copied_up() {
     assert_eq!(found, ["./var", "./var/deep", "./var/deep/er", "./var/deep/er/new"]);
 }
 
+/// As many names as in the base are not the same ones.
+#[test]
+fn a_name_that_went_and_one_that_came() {
+    if !ready() {
+        return;
+    }
+    let node = Node::with_base("ext4", 96);
+    node.ok(&["create", "s", "--base", "b", "--backend", "copy"]);
+    let edits = "ln etc/a.txt etc/zz; rm etc/a.hard; touch -d @1500000000 etc";
+    run(Command::new("sh").args(["-ec", edits]).current_dir(node.store("s").join("tree")));
+    let wanted = listing::uncounted(&view(&node, "s"));
+    assert!(
+        wanted.lines().any(|line| line.starts_with("etc/zz ") && line.contains(" with etc/a.txt ")),
+        "{wanted}"
+    );
+    let told = node.ok(&["diff", "s"]);
+    assert!(told.lines().any(|line| line.contains("etc/a.txt") && line.contains("links")), "{told}");
+    for to in ["overlay", "copy"] {
+        node.ok(&["convert", "s", "--to", to]);
+        assert_same(&listing::uncounted(&view(&node, "s")), &wanted, to);
+    }
+}
+
 #[test]
 fn bare_directories() {
     if !ready() {

@@ -135,9 +135,15 @@ fn marks_that_stand_beside_the_name() {
         let path: &[(&[u8], &[u8])] = &[(b"path", name)];
         Tar::default().pax(path).dir(b"short")
     };
-    for tar in [both(long(&mark('g'), b""), dir(&of('g'))), both(dir(&of('g')), long(&mark('g'), b""))] {
+    let linked: &[(&[u8], &[u8])] = &[(b"linkpath", &path)];
+    let hard = Tar::default().pax(linked).hard(b"d/x", b"short");
+    for (tar, words) in [
+        (both(long(&mark('g'), b""), dir(&of('g'))), "a directory in the place of something else"),
+        (both(dir(&of('g')), long(&mark('g'), b"")), "would replace a directory"),
+        (both(long(&mark('g'), b""), hard), "`d/x` is a hard link to what is not there"),
+    ] {
         let done = import(tar);
-        assert!(done.status.code() == Some(1) && said(&done).contains("a directory"), "{}", said(&done));
+        assert!(done.status.code() == Some(1) && said(&done).contains(words), "{words}: {}", said(&done));
         assert_eq!(in_stores(&node), ["a"]);
     }
 }

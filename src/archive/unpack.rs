@@ -13,7 +13,7 @@ use super::stream::Stream;
 use crate::error::{Context, Error, Result};
 use crate::sys::file::set_size;
 use crate::sys::xattr;
-use crate::tree::{Chain, Dir, Ids, Kind, Meta, SELF, Time, attr, shown, sys};
+use crate::tree::{Chain, Dir, Ids, Kind, Meta, SELF, Stat, Time, attr, shown, sys};
 
 /// Where an archive may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +181,10 @@ impl<'a> Unpack<'a> {
         };
         let from = folder(self.start(path)?, self.policy, parents, false, path)?.into_here();
         let stat = match from.stat_at(last) {
-            Err(Errno::ENOENT) => return Err(refuse(path, "is a hard link to what is not there")),
+            // No archive holds a socket: what is one in a layer stands for a whiteout.
+            Err(Errno::ENOENT) | Ok(Stat { kind: Kind::Socket, .. }) => {
+                return Err(refuse(path, "is a hard link to what is not there"));
+            }
             seen => seen.map_err(sys("look at the target of", path))?,
         };
         if stat.kind == Kind::Dir {

@@ -186,7 +186,8 @@ pub fn edits_of(temp: &Path, lower: &Path, plain: &Path, store: &Path, seed: u64
             // The view is asked first: it refuses to move the base's folders.
             if edit(&view.0, what, &path, &other, number).is_ok() {
                 done.push((what, path.clone(), other.clone(), number));
-                if path != other {
+                // A move to itself is none.
+                if path != other || !matches!(what, 11 | 12) {
                     part(plain, &path, &linked);
                 }
                 edit(plain, what, &path, &other, number)
