@@ -19,8 +19,8 @@ pub enum Json {
     Bool(bool),
     /// A whole number that is not negative.
     Number(u64),
-    /// A text.
-    Text(String),
+    /// A text. It stays until the program ends: what is read of a record goes far, and no code stands there to drop it.
+    Text(&'static str),
     /// An array.
     List(Vec<Json>),
     /// An object, in the order of the file.
@@ -74,7 +74,7 @@ impl Json {
     }
 
     /// The text of a key.
-    pub fn text(&self, key: &str) -> Result<&str> {
+    pub fn text(&self, key: &str) -> Result<&'static str> {
         match self.get(key) {
             Self::Text(text) => Ok(text),
             _ => Err(wrong(key, "text")),
@@ -154,7 +154,7 @@ impl Reader<'_> {
                 })?;
                 Some(Json::List(list))
             }
-            b'"' => self.string().map(Json::Text),
+            b'"' => self.string().map(|text| Json::Text(text.leak())),
             b'0'..=b'9' => self.number().map(Json::Number),
             b't' => self.token(b"true").map(|()| Json::Bool(true)),
             b'f' => self.token(b"false").map(|()| Json::Bool(false)),

@@ -26,6 +26,7 @@ pub mod quota;
 pub mod shell;
 pub mod size;
 pub mod state;
+pub mod stay;
 pub mod sys;
 pub mod tree;
 pub mod usage;

@@ -13,36 +13,39 @@ pub const MAX: usize = 63;
 ///
 /// It holds no `/`, no `,`, no `:`, no `\` and no white space, and never starts with a dot, so that it can stand in
 /// a path, a mount option and a message as it is, and never meets `.base`, `.store` or a staging folder.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name(heapless::String<MAX>);
+///
+/// A name is carried far and to many places. It stays until the program ends, so that it is copied and not cloned, and no code
+/// stands anywhere to drop it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(&'static str);
 
 impl Name {
     /// Takes a text as a name, or says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-        match text.parse() {
-            Ok(name) if starts_well && text.chars().all(legal) => Ok(Self(name)),
-            _ => Err(Error::usage(format_args!("`{}` is not a name", escape(text.as_bytes())))
-                .way_out("a name is 1 to 63 of A-Z a-z 0-9 . _ -, and starts with a letter or a digit")),
+        let legal = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
+        let starts_well = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+        if text.len() <= MAX && starts_well && text.bytes().all(legal) {
+            return Ok(Self(text.to_owned().leak()));
         }
+        Err(Error::usage(format_args!("`{}` is not a name", escape(text.as_bytes())))
+            .way_out("a name is 1 to 63 of A-Z a-z 0-9 . _ -, and starts with a letter or a digit"))
     }
 
     /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub fn as_str(&self) -> &'static str {
+        self.0
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.0)
     }
 }
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.0)
     }
 }
 

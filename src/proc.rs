@@ -9,9 +9,9 @@ use crate::out::escape;
 use crate::sys::file;
 
 /// The id of this boot.
-pub fn boot_id() -> Result<String> {
+pub fn boot_id() -> Result<&'static str> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
-    Ok(file::text(path).at("read", path)?.trim().to_owned())
+    Ok(file::text(path).at("read", path)?.leak().trim())
 }
 
 /// The process numbers in /proc.

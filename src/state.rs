@@ -114,7 +114,7 @@ impl Actual {
         for place in views.of(root, name) {
             match place.namespace {
                 // Where the lock cannot be asked for, nothing says that it is dead.
-                Namespace::Ours if place.is_served() && !fuse::serves(&root.upper(name)).unwrap_or(true) => {
+                Namespace::Ours if place.is_served() && !fuse::serves(root.upper(name)).unwrap_or(true) => {
                     return Self::Dead;
                 }
                 Namespace::Ours if place.read_only => return Self::ReadOnly,

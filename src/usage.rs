@@ -12,6 +12,7 @@ use crate::kind::Kind;
 use crate::layer::{Change, Changes, Format, Show, Side, Step, beside};
 use crate::mount::mountinfo::MountInfo;
 use crate::quota::{Means, project};
+use crate::stay::Below;
 use crate::sys::pagecache;
 use crate::sys::project::Amount;
 use crate::tree::{self, Dir, sys};
@@ -41,7 +42,7 @@ pub fn taken(root: &Root, sliver: &Sliver, groups: Option<&mut Groups>) -> Resul
     let fast = groups.is_some();
     let snapshot = sliver.backend == Kind::BtrfsSnapshot;
     if let Some(groups) = groups.filter(|_| snapshot) {
-        if let Some(counted) = groups.of(&tree::open(&store.join("tree"))?) {
+        if let Some(counted) = groups.of(&tree::open(store.below("tree"))?) {
             let Counted { referenced, exclusive, used, simple } = counted;
             let shared = referenced.saturating_sub(exclusive);
             return Ok(Taken { exclusive, shared, through: simple, inodes: None, used, by: "qgroup" });
@@ -50,7 +51,7 @@ pub fn taken(root: &Root, sliver: &Sliver, groups: Option<&mut Groups>) -> Resul
     if let Some(limit) =
         sliver.quota.filter(|limit| limit.means == Means::Project && fast && sliver.backend.reads_base())
     {
-        let counted = project::disk_of(&store, limit).and_then(|disk| disk.counted(limit.project));
+        let counted = project::disk_of(store, limit).and_then(|disk| disk.counted(limit.project));
         if let Ok(Amount { bytes, inodes }) = counted {
             let inodes = Some(inodes);
             return Ok(Taken {
@@ -63,7 +64,7 @@ pub fn taken(root: &Root, sliver: &Sliver, groups: Option<&mut Groups>) -> Resul
             });
         }
     }
-    let space = tree::shares(&store)?;
+    let space = tree::shares(store)?;
     Ok(Taken {
         exclusive: space.bytes.saturating_sub(space.shared),
         shared: space.shared,
@@ -123,11 +124,11 @@ pub fn cached(root: &Root, base: &Base, mounts: &MountInfo) -> Result<Option<u64
         Form::Directory => base.content(root),
         _ => root.base_mount(&base.name),
     };
-    if base.form != Form::Directory && mounts.at(&path).is_none() {
+    if base.form != Form::Directory && mounts.at(path).is_none() {
         return Ok(None);
     }
-    let bytes = Path::as_os_str(&path).as_bytes();
-    let space = tree::count(tree::open(&path)?, bytes, &mut |entry| {
+    let bytes = Path::as_os_str(path).as_bytes();
+    let space = tree::count(tree::open(path)?, bytes, &mut |entry| {
         pagecache::cached(&entry.dir.open_file(entry.name, &entry.stat)?, entry.stat.size)
     })?;
     Ok(Some(space.shared))

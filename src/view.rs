@@ -20,6 +20,7 @@ use crate::mount::{exec, fuse};
 use crate::name::Name;
 use crate::out::{escape, joined};
 use crate::quota::{Means, image, project, qgroup};
+use crate::stay::Below;
 use crate::sys::{file, mountpoint, statfs};
 
 /// The plan that mounts a sliver; empty where its view is up already.
@@ -31,13 +32,13 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     let view = root.view(name);
     let mut steps = Vec::new();
     // The table of mounts has a line for each other view, too: it is read where the kernel says no more than that.
-    if sliver.backend == Kind::FuseOverlayfs || mountpoint::is_one(&view) != Some(false) {
+    if sliver.backend == Kind::FuseOverlayfs || mountpoint::is_one(view) != Some(false) {
         let info = MountInfo::of_self()?;
-        if let Some(mount) = info.at(&view) {
+        if let Some(mount) = info.at(view) {
             let here = Views::here(root, &info)?;
             match here.of(root, name).find(|place| place.target == view) {
-                Some(place) if is_dead(root, name, place)? => steps.push(Step::Detach(view.clone())),
-                Some(place) => return exec::writable(place.read_only, &view).map(|()| Vec::new()),
+                Some(place) if is_dead(root, name, place)? => steps.push(Step::Detach(view)),
+                Some(place) => return exec::writable(place.read_only, view).map(|()| Vec::new()),
                 None => {
                     return Err(Error::in_use(format_args!(
                         "something else is mounted on {}: {} ({})",
@@ -56,15 +57,15 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     // tell, or says that the store is alive, are all of them looked at: that takes longer than the mount.
     let free = features.tells_in_use && in_use(root, name, sliver.backend, features)? == Some(false);
     if !free {
-        let dead = (!steps.is_empty()).then_some(&*view);
+        let dead = (!steps.is_empty()).then_some(view);
         let views = Views::settled_without(root, name, dead)?;
         refuse_alive(root, name, sliver.backend, features, &views)?;
     }
     if steps.is_empty() {
-        refuse_full_mount_point(&view)?;
+        refuse_full_mount_point(view)?;
     }
     // The kernel would say it, too, but only to who mounts, and in fewer words.
-    statfs::refuse_read_only(&root.stores())?;
+    statfs::refuse_read_only(root.stores())?;
     let content = base.content(root);
     if sliver.backend.reads_base() && !content.exists() {
         return Err(Error::damaged(format_args!(
@@ -75,28 +76,28 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
         .way_out("put it back, from a copy or another node"));
     }
     let ground = Ground { root, base, kind: sliver.backend, features, limit: sliver.quota };
-    steps.extend([Step::CreateDir(root.container(name)), Step::CreateDir(view.clone())]);
+    steps.extend([Step::CreateDir(root.container(name)), Step::CreateDir(view)]);
     if stands_on_image(root, sliver, base) {
         steps.extend(ground.image(&MountInfo::of_self()?));
     }
     if sliver.has_image() {
-        steps.extend(image::mount_steps(&root.store(name), Format::of(sliver.backend)));
+        steps.extend(image::mount_steps(root.store(name), Format::of(sliver.backend)));
     }
     if let Some(limit) = sliver.quota.filter(|limit| limit.means == Means::Qgroup) {
         // A store that came from another disk begins with no group here.
-        let tree = root.store(name).join("tree");
-        if qgroup::used(&tree).is_err() {
-            qgroup::need(&root.stores())?;
+        let tree = root.store(name).below("tree");
+        if qgroup::used(tree).is_err() {
+            qgroup::need(root.stores())?;
             steps.push(Step::LimitTree(tree, limit.bytes));
         }
     }
     let store = root.store(name);
     let limit = sliver.quota.filter(|limit| limit.means == Means::Project);
     if let Some(limit) = limit {
-        project::disk_of(&store, limit)?;
+        project::disk_of(store, limit)?;
     }
-    steps.extend(limit.map(|limit| Step::LimitProject(store.clone(), limit, true)));
-    steps.extend(ground.mount(name.as_str(), &view)?);
+    steps.extend(limit.map(|limit| Step::LimitProject(store, limit, true)));
+    steps.extend(ground.mount(name.as_str(), view)?);
     steps.extend(limit.map(|limit| Step::LimitProject(store, limit, false)));
     Ok(steps)
 }
@@ -123,12 +124,12 @@ pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<()> {
     let view = root.view(&sliver.name);
     let store = root.store(&sliver.name);
     if sliver.has_image() {
-        image::keep_spare(&store.join(image::POINT));
+        image::keep_spare(store.below(image::POINT));
     }
-    let noted = check(root, sliver, &view)
-        .and_then(|()| Mounted::note(root, &sliver.name, sliver.backend, source(&store)));
+    let noted = check(root, sliver, view)
+        .and_then(|()| Mounted::note(root, &sliver.name, sliver.backend, source(store).leak()));
     noted.inspect_err(|_| {
-        if let Err(err) = exec::unmount(&view).and_then(|()| image::release(&store)) {
+        if let Err(err) = exec::unmount(view).and_then(|()| image::release(store)) {
             crate::warn!("{err}");
         }
     })
@@ -146,7 +147,7 @@ fn stands_on_image(root: &Root, sliver: &Sliver, base: &Base) -> bool {
 
 /// Has the daemon ended that served the view? Then nothing can be written through it any more, whoever still holds it.
 fn is_dead(root: &Root, name: &Name, place: &Place) -> Result<bool> {
-    Ok(place.is_served() && !fuse::serves(&root.upper(name))?)
+    Ok(place.is_served() && !fuse::serves(root.upper(name))?)
 }
 
 /// After a mount: is it this sliver's, and is it writable? A driver that cannot write to its store mounts read-only, with no
@@ -196,8 +197,8 @@ pub fn own_mounts(root: &Root, name: &Name) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     for place in ours {
         let dead = is_dead(root, name, place)?;
-        steps.push(if dead { Step::Detach(view.clone()) } else { Step::Unmount(view.clone()) });
-        steps.extend(place.loop_device().map(|device| Step::Forget(device.to_owned())));
+        steps.push(if dead { Step::Detach(view) } else { Step::Unmount(view) });
+        steps.extend(place.loop_device().map(|device| Step::Forget(device.stays())));
     }
     Ok(steps)
 }
@@ -227,7 +228,7 @@ pub fn down(root: &Root, name: &Name, steps: &[Step]) -> Result<()> {
         if in_use(root, name, sliver.backend, features)? == Some(false) || holders(root, name)?.is_empty() {
             Mounted::forget(root, name)?;
         }
-        image::release(&root.store(name))?;
+        image::release(root.store(name))?;
         release_base(root, &sliver.base)?;
     }
     Ok(())
@@ -243,7 +244,7 @@ fn name_holders(root: &Root, name: &Name, err: Error) -> Error {
     if let Ok(info) = MountInfo::of_self() {
         for mount in info.mounts() {
             let target = mount.target();
-            if *target != *view && target.starts_with(&view) {
+            if *target != *view && target.starts_with(view) {
                 who.push(format!("the mount on {}", escape(target.as_os_str().as_bytes())));
             }
         }
@@ -263,7 +264,7 @@ pub fn free_seed(root: &Root, kind: Kind, base: &Name) -> Result<()> {
         return Ok(());
     }
     release_base(root, base)?;
-    if MountInfo::of_self()?.at(&root.base_mount(base)).is_none() {
+    if MountInfo::of_self()?.at(root.base_mount(base)).is_none() {
         return Ok(());
     }
     let views = Views::everywhere(root)?;
@@ -284,7 +285,7 @@ pub fn free_seed(root: &Root, kind: Kind, base: &Name) -> Result<()> {
 /// Unmounts a base's image when no view stands on it.
 fn release_base(root: &Root, base: &Name) -> Result<()> {
     let target = root.base_mount(base);
-    let gone = || MountInfo::of_self().map(|info| info.at(&target).is_none());
+    let gone = || MountInfo::of_self().map(|info| info.at(target).is_none());
     if gone()? {
         return Ok(());
     }
@@ -301,5 +302,5 @@ fn release_base(root: &Root, base: &Name) -> Result<()> {
             return Ok(());
         }
     }
-    exec::unmount(&target)
+    exec::unmount(target)
 }

@@ -25,7 +25,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), String> {
 fn digest(of: &Path) -> Result<String, String> {
     let root = tree::open(of).unwrap();
     tree::digest(&root, of.as_os_str().as_bytes(), true, &mut |_| ())
-        .map(|sum| sum.digest)
+        .map(|sum| sum.digest.to_owned())
         .map_err(|err| err.to_string())
 }
 

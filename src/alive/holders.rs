@@ -20,7 +20,7 @@ use crate::tree::{Dir, c_name};
 /// Each thing that a process holds is looked at once: an open file that was deleted is passed over, since its path is gone.
 pub fn holders(root: &Root, name: &Name) -> Result<Vec<String>> {
     let stores = root.stores();
-    let disk = look(&stores).ok_or(Errno::ENOENT).at("look at", &stores)?.device;
+    let disk = look(stores).ok_or(Errno::ENOENT).at("look at", stores)?.device;
     let top = root.store(name).join("tree");
     let tree = look(&top).map(|seen| (seen.device, seen.inode));
     let noted = Mounted::find(root, name).map(|noted| noted.device);
@@ -34,7 +34,7 @@ pub fn holders(root: &Root, name: &Name) -> Result<Vec<String>> {
         let Some(seen) = look(path) else { return false };
         let id = (seen.device, seen.inode);
         let in_tree = |tree: (u64, u64)| {
-            id.0 == tree.0 && if seen.dir { stands_below(path, tree) } else { lies_in(&top, &view, path, id) }
+            id.0 == tree.0 && if seen.dir { stands_below(path, tree) } else { lies_in(&top, view, path, id) }
         };
         Some(id.0) == device || tree.is_some_and(in_tree)
     };

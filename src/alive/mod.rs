@@ -20,6 +20,7 @@ use crate::mount::seed;
 use crate::name::Name;
 use crate::out::joined;
 use crate::quota::image;
+use crate::stay::Below;
 use crate::sys::console::Quiet;
 use crate::sys::{loopdev, pause};
 
@@ -53,7 +54,7 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
     let mut who = if held == Some(false) { Vec::new() } else { holders(root, name)? };
     if held == Some(true) && who.is_empty() && kind == Kind::FuseOverlayfs {
         who.extend(
-            fuse::daemon(&root.upper(name))
+            fuse::daemon(root.upper(name))
                 .map(|pid| format!("its daemon, process {pid}: kill -9 it if it hangs")),
         );
     }
@@ -75,8 +76,8 @@ const PATIENCE: u32 = 50;
 /// use: mounted anywhere, detached, or another's.
 fn bound(root: &Root, name: &Name) -> Result<Option<PathBuf>> {
     let store = root.store(name);
-    let limited = store.join(image::FILE);
-    loopdev::bound_to(&if limited.exists() { limited } else { store.join(seed::STORE) })
+    let limited = store.below(image::FILE);
+    loopdev::bound_to(if limited.exists() { limited } else { store.below(seed::STORE) })
 }
 
 /// Asks the kernel whether the store's upper folder is in use by any mount, also a detached one.
@@ -85,37 +86,37 @@ fn bound(root: &Root, name: &Name) -> Result<Option<PathBuf>> {
 /// tell.
 pub fn in_use(root: &Root, name: &Name, kind: Kind, features: Features) -> Result<Option<bool>> {
     let store = root.store(name);
-    if store.join(image::FILE).exists() && !image::is_mounted(&store) {
+    if store.below(image::FILE).exists() && !image::is_mounted(store) {
         // Who holds a view of it holds its image, too, in whatever namespace.
         return bound(root, name).map(|device| Some(device.is_some()));
     }
     let union = match kind {
         Kind::Union(union) => union,
-        Kind::FuseOverlayfs => return fuse::serves(&root.upper(name)).map(Some),
+        Kind::FuseOverlayfs => return fuse::serves(root.upper(name)).map(Some),
         Kind::BtrfsSeed => return bound(root, name).map(|device| Some(device.is_some())),
         Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => return Ok(None),
     };
     if !union.caps().tells_in_use || !features.index {
         return Ok(None);
     }
-    let folder = if image::is_mounted(&store) { "/quota" } else { "" };
+    let folder = if image::is_mounted(store) { "/quota" } else { "" };
     let options = dialect::in_use(".base", &format!(".store/{name}{folder}/upper"))?;
-    let target = root.run().join("mounted");
+    let target = root.run().below("mounted");
     let call = MountCall {
         fstype: union.caps().fstype,
         source: "sliverfs:in-use".to_owned(),
         options,
-        from: root.path().to_owned(),
-        target: target.clone(),
+        from: root.path(),
+        target,
     };
     // The kernel calls the answer an error.
     let answer = {
-        let mark = root.run().join("console");
-        let _quiet = Quiet::begin(&mark);
+        let mark = root.run().below("console");
+        let _quiet = Quiet::begin(mark);
         mount_union(&call)
     };
     match answer {
-        Ok(()) => unmount(&target).map(|()| None),
+        Ok(()) => unmount(target).map(|()| None),
         Err(err) => match err.errno() {
             Some(Errno::EBUSY) => Ok(Some(true)),
             Some(Errno::EINVAL) => Ok(Some(false)),

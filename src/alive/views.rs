@@ -147,10 +147,10 @@ impl Views {
 
     /// The views among the mounts of our own mount namespace.
     pub fn here(root: &Root, own: &MountInfo) -> Result<Self> {
-        let stores = fs::canonicalize(root.stores()).at("open", &root.stores())?;
+        let stores = fs::canonicalize(root.stores()).at("open", root.stores())?;
         let disk = disk::of(own, &stores);
         let stores = disk.map(|disk| (device(&disk.device), disk.inside(&stores))).unwrap_or_default();
-        let prefix = format!("{}/", source(&root.stores())).into_bytes();
+        let prefix = format!("{}/", source(root.stores())).into_bytes();
         let mut views = Self { places: Vec::new(), stores, prefix, strangers: false };
         views.add(&Namespace::Ours, own);
         Ok(views)

@@ -42,7 +42,7 @@ fn habit(fstype: &str, source: &str) -> Habit {
 pub fn verdict(path: &str, disk: Option<&Disk>) -> Verdict {
     let (fstype, source) =
         disk.map_or(("an unknown file system", ""), |disk| (disk.fstype.as_str(), disk.source.as_str()));
-    let works = |what: String| Verdict { reason: Some(what), ..Verdict::yes(Kind::Copy) };
+    let works = |what: String| Verdict { reason: Some(what.leak()), ..Verdict::yes(Kind::Copy) };
     let by_name = |what: String| Verdict::by_name(Kind::Copy, format!("{what}: only when asked for by name"));
     match habit(fstype, source) {
         Habit::Once => works(format!("`{path}` lies on {source} ({fstype}), which deduplicates")),

@@ -15,6 +15,7 @@ use crate::kind::Kind;
 use crate::mount::fuse::{self, Call};
 use crate::mount::options::Options;
 use crate::size::Size;
+use crate::stay::Below;
 use crate::sys::{file, memory};
 
 /// What the kernel lists, and the module's name.
@@ -44,8 +45,8 @@ pub fn run(dir: &Path, disk: DiskName) -> Result<Verdict> {
         source: "sliverfs:probe".to_owned(),
         layers: options(&layers)?,
         upper: layers.upper,
-        from: dir.to_owned(),
-        target: dir.join("view"),
+        from: dir.stays(),
+        target: dir.below("view"),
         ends_with_us: true,
     };
     let mut daemon = match fuse::serve(&call) {
@@ -71,7 +72,7 @@ pub fn run(dir: &Path, disk: DiskName) -> Result<Verdict> {
                 "a daemon for each view: {} of memory in the trial, more as more is looked at",
                 Size(memory)
             );
-            return Ok(Verdict { reason: Some(reason), ..Verdict::yes(kind) });
+            return Ok(Verdict { reason: Some(reason.leak()), ..Verdict::yes(kind) });
         }
     };
     let (what, errno) = failed;
@@ -90,8 +91,8 @@ fn edit(kernel: &mut Running, dir: &Path) -> Result<(), (String, Errno)> {
         kernel.edit(step).map_err(|errno| (step.words().to_owned(), errno))?;
     }
     // A store on vfat takes all of the above.
-    let new = dir.join("view/new");
-    let kept = symlink("new", dir.join("view/link")).and_then(|()| chown(&new, Some(1), Some(2)));
+    let new = dir.below("view/new");
+    let kept = symlink("new", dir.below("view/link")).and_then(|()| chown(new, Some(1), Some(2)));
     kept.map_err(|err| {
         let errno = err.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
         ("making a link, or giving a file to another owner,".to_owned(), errno)
@@ -101,12 +102,12 @@ fn edit(kernel: &mut Running, dir: &Path) -> Result<(), (String, Errno)> {
 /// Does the store hold what was done? A deletion is a device 0:0, or a file where the disk refuses such a device; a
 /// folder that was made anew holds a file that says so.
 fn holds(dir: &Path) -> bool {
-    let upper = dir.join("upper");
-    let gone = fs::symlink_metadata(upper.join("gone"))
+    let upper = dir.below("upper");
+    let gone = fs::symlink_metadata(upper.below("gone"))
         .is_ok_and(|gone| gone.file_type().is_char_device() && gone.rdev() == 0);
-    let opaque = upper.join("folder/.wh..wh..opq").exists();
-    (gone || upper.join(".wh.gone").exists())
+    let opaque = upper.below("folder/.wh..wh..opq").exists();
+    (gone || upper.below(".wh.gone").exists())
         && opaque
-        && file::read(&upper.join("changed")).is_ok_and(|text| text == b"base\nchanged\n")
-        && fs::metadata(upper.join("new")).is_ok_and(|new| (new.uid(), new.gid()) == (1, 2))
+        && file::read(upper.below("changed")).is_ok_and(|text| text == b"base\nchanged\n")
+        && fs::metadata(upper.below("new")).is_ok_and(|new| (new.uid(), new.gid()) == (1, 2))
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -17,6 +17,7 @@ use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::options::Options;
 use crate::mount::plan::MountCall;
+use crate::stay::Below;
 use crate::sys::file;
 use crate::sys::mountpoint::mount;
 use crate::sys::tool::{self, Stream};
@@ -27,7 +28,7 @@ const META: &str = "META_dAfFgHE39ktF3HD2sr";
 
 /// The kernel that runs this program, and a folder to try things in.
 pub struct Running {
-    dir: PathBuf,
+    dir: &'static Path,
     disk: DiskName,
 }
 
@@ -41,11 +42,11 @@ impl Running {
             let path = dir.join(file);
             file::write(&path, b"base\n").at("write", &path)?;
         }
-        Ok(Self { dir: dir.to_owned(), disk })
+        Ok(Self { dir: dir.stays(), disk })
     }
 
-    fn view(&self, name: &str) -> PathBuf {
-        self.dir.join("view").join(name)
+    fn view(&self, name: &str) -> &'static Path {
+        self.dir.below("view").below(name)
     }
 }
 
@@ -67,50 +68,50 @@ impl Kernel for Running {
             fstype,
             source: "sliverfs:probe".to_owned(),
             options: options.clone(),
-            from: self.dir.clone(),
-            target: self.dir.join("view"),
+            from: self.dir,
+            target: self.dir.below("view"),
         };
         exec::mount_union(&call).map_err(|err| err.errno().unwrap_or(Errno::EIO))
     }
 
     fn read_only(&mut self) -> Result<bool, Errno> {
         let info = MountInfo::of_self().map_err(|err| err.errno().unwrap_or(Errno::EIO))?;
-        let read_only = info.at(&self.dir.join("view")).map(|mount| mount.read_only());
+        let read_only = info.at(self.dir.below("view")).map(|mount| mount.read_only());
         read_only.ok_or(Errno::EINVAL)
     }
 
     fn edit(&mut self, edit: Edit) -> Result<(), Errno> {
         let done: io::Result<()> = match edit {
-            Edit::Create => file::write(&self.view("new"), b"new\n"),
-            Edit::Modify => file::open_as(&self.view("changed"), OFlag::O_WRONLY | OFlag::O_APPEND, 0)
+            Edit::Create => file::write(self.view("new"), b"new\n"),
+            Edit::Modify => file::open_as(self.view("changed"), OFlag::O_WRONLY | OFlag::O_APPEND, 0)
                 .and_then(|mut file| file.write_all(b"changed\n")),
-            Edit::List => file::names(&self.dir.join("view")).map(drop),
+            Edit::List => file::names(self.dir.below("view")).map(drop),
             Edit::Delete => fs::remove_file(self.view("gone")),
             Edit::Rename => fs::rename(self.view("old"), self.view("renamed")),
             Edit::ReplaceFolder => fs::remove_file(self.view("folder/inner"))
                 .and_then(|()| fs::remove_dir(self.view("folder")))
-                .and_then(|()| file::make_dir(&self.view("folder"), 0o777)),
+                .and_then(|()| file::make_dir(self.view("folder"), 0o777)),
         };
         done.map_err(|err| err.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 
     fn unmount(&mut self) -> Result<(), Errno> {
-        exec::unmount(&self.dir.join("view")).map_err(|err| err.errno().unwrap_or(Errno::EBUSY))
+        exec::unmount(self.dir.below("view")).map_err(|err| err.errno().unwrap_or(Errno::EBUSY))
     }
 
     fn holds_deletion(&mut self, union: Union) -> bool {
-        let upper = self.dir.join("upper");
-        let gone = upper.join("gone");
+        let upper = self.dir.below("upper");
+        let gone = upper.below("gone");
         match union {
-            Union::Overlay => fs::symlink_metadata(&gone)
+            Union::Overlay => fs::symlink_metadata(gone)
                 .is_ok_and(|meta| meta.file_type().is_char_device() && meta.rdev() == 0),
             Union::Overlayfs => {
-                fs::symlink_metadata(&gone).is_ok_and(|meta| meta.is_symlink())
-                    && xattr::get(&gone, c"trusted.overlay.whiteout").is_ok_and(|value| value == b"y")
+                fs::symlink_metadata(gone).is_ok_and(|meta| meta.is_symlink())
+                    && xattr::get(gone, c"trusted.overlay.whiteout").is_ok_and(|value| value == b"y")
             }
-            Union::MiniFo => file::read(&upper.join(META))
+            Union::MiniFo => file::read(upper.below(META))
                 .is_ok_and(|text| text.split(|b| *b == b'\n').any(|line| line == b"D gone")),
-            Union::Aufs => upper.join(".wh.gone").exists(),
+            Union::Aufs => upper.below(".wh.gone").exists(),
         }
     }
 

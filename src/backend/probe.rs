@@ -27,6 +27,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::private;
 use crate::out::joined;
 use crate::proc;
+use crate::stay::Below;
 use crate::sys::{btrfs, file, statfs};
 use crate::tree;
 
@@ -35,7 +36,7 @@ use crate::tree;
 struct Remembered {
     version: u64,
     /// /proc/sys/kernel/random/boot_id: a run folder that outlives a boot (no tmpfs) is not believed.
-    boot: String,
+    boot: &'static str,
     /// The disk: another one can be mounted on the same folder, with the same device and inode.
     disk: u64,
     /// The hash of /proc/filesystems: a "no" is proved again when it has changed.
@@ -49,7 +50,7 @@ impl FromJson for Remembered {
     fn from_json(json: &Json) -> Result<Self> {
         Ok(Self {
             version: json.number("version")?,
-            boot: json.text("boot")?.to_owned(),
+            boot: json.text("boot")?,
             disk: json.number("disk")?,
             filesystems: json.number("filesystems")?,
             verdicts: json.list("verdicts")?.iter().map(Verdict::from_json).collect::<Result<_>>()?,
@@ -77,7 +78,7 @@ pub fn probe(root: &Root, fresh: bool) -> Result<Vec<Verdict>> {
         disk: disk_id(root)?,
         // A module that the trials loaded is no reason to try again.
         filesystems: fnv64a(kernel::filesystems()?.as_bytes()),
-        verdicts: verdicts.iter().filter(|verdict| verdict.lasting).cloned().collect(),
+        verdicts: verdicts.iter().filter(|verdict| verdict.lasting).copied().collect(),
     };
     record::write_volatile(root.run(), FILE, &keep)?;
     Ok(verdicts)
@@ -117,7 +118,7 @@ fn pick(root: &Root, verdicts: &[Verdict], choice: Choice, base: &Base) -> Resul
                 Some(why) => reasons.push(why),
             }
         } else if asked && (verdict.offered || choice != Choice::Auto) {
-            reasons.extend(verdict.reason.clone());
+            reasons.extend(verdict.reason.map(str::to_owned));
         }
     }
     if reasons.is_empty() {
@@ -136,7 +137,7 @@ fn unfit(root: &Root, kind: Kind, base: &Base) -> Option<String> {
     let tree = base.content(root);
     let plain = kind == Kind::BtrfsSnapshot
         && base.form == Form::Directory
-        && fs::metadata(&tree).is_ok_and(|meta| meta.ino() != btrfs::ROOT_INODE);
+        && fs::metadata(tree).is_ok_and(|meta| meta.ino() != btrfs::ROOT_INODE);
     plain.then(|| {
         format!(
             "{} is no subvolume, so there is no snapshot of it: it was not added where it is now",
@@ -164,7 +165,7 @@ pub fn features(root: &Root, kind: Kind) -> Result<Features> {
 
 /// The verdicts that still hold. With `filesystems`, a "no" holds only while that list is the same.
 fn recall(root: &Root, filesystems: Option<u64>) -> Result<Vec<Verdict>> {
-    let Ok(known) = record::read::<Remembered>(&root.run().join(FILE)) else {
+    let Ok(known) = record::read::<Remembered>(root.run().below(FILE)) else {
         return Ok(Vec::new()); // Missing or unreadable: what is remembered can be found out again.
     };
     if known.boot != proc::boot_id()? || known.disk != disk_id(root)? {
@@ -176,11 +177,11 @@ fn recall(root: &Root, filesystems: Option<u64>) -> Result<Vec<Verdict>> {
 
 /// The file system's own id and its type, as one number.
 fn disk_id(root: &Root) -> Result<u64> {
-    let disk = statfs::of(&root.stores())?;
+    let disk = statfs::of(root.stores())?;
     let id = match disk.id {
         // FUSE gives none: the source of the mount stands for it.
         0 => {
-            let stores = fs::canonicalize(root.stores()).at("open", &root.stores())?;
+            let stores = fs::canonicalize(root.stores()).at("open", root.stores())?;
             disk::of(&MountInfo::of_self()?, &stores).map_or(0, |disk| fnv64a(disk.source.as_bytes()))
         }
         id => id,
@@ -191,7 +192,7 @@ fn disk_id(root: &Root) -> Result<u64> {
 /// One trial, in a child with a mount namespace of its own: whatever happens, no trial mount stays.
 fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
     // Without links in it, as mountinfo names the mount point of the trial.
-    let stores = fs::canonicalize(root.stores()).at("open", &root.stores())?;
+    let stores = fs::canonicalize(root.stores()).at("open", root.stores())?;
     sweep(&stores)?;
     let disk = disk::of(&MountInfo::of_self()?, &stores);
     if kind == Kind::Copy {
@@ -217,7 +218,7 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
         create_dir(&dir)?;
         match kind {
             Kind::Union(union) => trial::run(&mut Running::lay_out(&dir, disk)?, union),
-            Kind::BtrfsSnapshot | Kind::Reflink if !disk::same(&root.bases(), &stores)? => {
+            Kind::BtrfsSnapshot | Kind::Reflink if !disk::same(root.bases(), &stores)? => {
                 let (base, store) = (root.bases(), stores.display());
                 let reason = format!(
                     "`{}` and `{store}` lie on different disks, and files share only on one: bring them onto one, or \

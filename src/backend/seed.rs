@@ -13,6 +13,7 @@ use super::verdict::Verdict;
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind;
 use crate::mount::seed::{FSTYPE, LEAST};
+use crate::stay::Below;
 use crate::sys::{btrfs, file, loopdev};
 
 /// Does the kernel have Btrfs, does the disk of `dir` keep a sparse image, and is there a loop device to write to it?
@@ -24,22 +25,22 @@ pub fn trial(dir: &Path, disk: &DiskName) -> Result<Verdict> {
             return Ok(Verdict::no(kind, false, "this kernel has no Btrfs".to_owned(), true));
         }
     }
-    let image = dir.join("image");
-    let file = file::open_as(&image, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o666)
-        .at("create", &image)?;
-    file::set_size(&file, LEAST).at("lay out", &image)?;
-    let taken = file.metadata().at("look at", &image)?.blocks().saturating_mul(512);
+    let image = dir.below("image");
+    let file =
+        file::open_as(image, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o666).at("create", image)?;
+    file::set_size(&file, LEAST).at("lay out", image)?;
+    let taken = file.metadata().at("look at", image)?.blocks().saturating_mul(512);
     if taken >= LEAST {
         let reason =
             format!("`{}` lies on {}, where an image takes all its size at once", disk.path, disk.fstype);
         return Ok(Verdict::no(kind, true, reason, true));
     }
-    let device = loopdev::bind(&image, true)?;
+    let device = loopdev::bind(image, true)?;
     // What is no Btrfs is refused, by a kernel that looked at it.
     if let Err(errno @ (nix::errno::Errno::ENOENT | nix::errno::Errno::EACCES)) = btrfs::scan(&device.path) {
         return Err(Error::sys("make a device known through", Path::new("/dev/btrfs-control"), errno));
     }
-    fs::remove_file(&image).at("remove", &image)?;
+    fs::remove_file(image).at("remove", image)?;
     let verdict = Verdict::by_name(
         kind,
         "only on a base that is a Btrfs seed image (`base add --pack btrfs` makes one)".to_owned(),

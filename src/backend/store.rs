@@ -1,6 +1,6 @@
 //! From a base and a store to a view, for every backend: the steps that make the store, and those that bring it to be seen.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::features::Features;
 use super::fuse as daemon;
@@ -17,6 +17,7 @@ use crate::mount::plan::{MountCall, Rewrite, Step};
 use crate::mount::seed;
 use crate::quota::image::{self, Shape};
 use crate::quota::{Limit, Means, by};
+use crate::stay::Below;
 use crate::sys::btrfs;
 use crate::tree::{self, Content};
 
@@ -52,8 +53,8 @@ impl Ground<'_> {
     }
 
     /// The folder of the base's tree.
-    pub fn tree(&self) -> PathBuf {
-        self.root.path().join(self.lower())
+    pub fn tree(&self) -> &'static Path {
+        self.root.path().below(&self.lower())
     }
 
     /// The steps that mount the base's image, where it is one that is not mounted yet.
@@ -63,68 +64,73 @@ impl Ground<'_> {
         }
         let Some((fstype, image)) = self.base.image(self.root) else { return Vec::new() };
         let target = self.root.base_mount(&self.base.name);
-        if info.at(&target).is_some_and(|mount| mount.fstype == fstype.as_bytes()) {
+        if info.at(target).is_some_and(|mount| mount.fstype == fstype.as_bytes()) {
             return Vec::new();
         }
-        vec![Step::CreateDir(target.clone()), Step::MountImage { fstype, image, target }]
+        vec![Step::CreateDir(target), Step::MountImage { fstype, image, target }]
     }
 
     /// The steps that make the folder of a new store, for its limit, and the folder that it is to be filled in. An image is made
     /// in this shape.
-    pub fn begin(&self, store: &Path, shape: Shape) -> (Vec<Step>, PathBuf) {
-        let mut steps = vec![Step::CreateDir(store.to_owned())];
+    pub fn begin(&self, store: &'static Path, shape: Shape) -> (Vec<Step>, &'static Path) {
+        let mut steps = vec![Step::CreateDir(store)];
         match self.limit {
             Some(Limit { means: Means::Image, bytes, .. }) => {
                 steps.extend(image::make_steps(store, bytes, shape));
-                return (steps, store.join(image::POINT));
+                return (steps, store.below(image::POINT));
             }
             Some(Limit { means: Means::Project, project, .. }) => {
-                steps.push(Step::JoinProject(store.to_owned(), project));
+                steps.push(Step::JoinProject(store, project));
             }
             _ => {}
         }
-        (steps, store.to_owned())
+        (steps, store)
     }
 
     /// The steps that fill the folder of a new store, with the base's image mounted. `size` is the limit of a store that is an
     /// image. In the private mount namespace that they are made for, `target` is a free mount point.
-    pub fn make(&self, store: &Path, size: Option<u64>, target: &Path) -> Vec<Step> {
+    pub fn make(&self, store: &'static Path, size: Option<u64>, target: &'static Path) -> Vec<Step> {
         self.make_of(self.tree(), store, size, target)
     }
 
     /// As [`Ground::make`], with the base's tree in another place.
-    pub fn make_of(&self, tree: PathBuf, store: &Path, size: Option<u64>, target: &Path) -> Vec<Step> {
-        let (from, to) = (tree, store.join("tree"));
+    pub fn make_of(
+        &self,
+        tree: &'static Path,
+        store: &'static Path,
+        size: Option<u64>,
+        target: &'static Path,
+    ) -> Vec<Step> {
+        let (from, to) = (tree, store.below("tree"));
         match self.kind {
             Kind::Union(union) => layers(from, store, union.caps().work_dir),
             Kind::BtrfsSnapshot => {
-                let limit =
-                    by(self.limit, Means::Qgroup).map(|limit| Step::LimitTree(to.clone(), limit.bytes));
+                let limit = by(self.limit, Means::Qgroup).map(|limit| Step::LimitTree(to, limit.bytes));
                 std::iter::once(Step::Snapshot(from, to)).chain(limit).collect()
             }
             Kind::BtrfsSeed => vec![Step::GrowSeed {
                 seed: self.base.content(self.root),
-                store: store.join(seed::STORE),
+                store: store.below(seed::STORE),
                 size: size.unwrap_or(seed::USUAL),
-                target: target.to_owned(),
+                target,
             }],
             Kind::Reflink => vec![Step::CopyTree { from, to, content: Content::Shared }],
             Kind::Copy => vec![Step::CopyTree { from, to, content: Content::Written }],
             Kind::FuseOverlayfs => {
                 // What it cannot copy up starts in the store.
-                let upper = store.join("upper");
+                let upper = store.below("upper");
                 vec![
-                    Step::CopyTree { from: from.clone(), to: upper.clone(), content: Content::Special },
+                    Step::CopyTree { from, to: upper, content: Content::Special },
                     Step::CopyAttributes(from, upper),
-                    Step::CreateDir(store.join("work")),
+                    Step::CreateDir(store.below("work")),
                 ]
             }
         }
     }
 
     /// The steps that fill the folder of a new store with what another of the kind has, whose layer is `old`.
-    pub fn again(&self, old: &Path, store: &Path) -> Vec<Step> {
-        let (from, to, format) = (old.to_owned(), store.join(layer(self.kind)), Format::of(self.kind));
+    pub fn again(&self, old: &'static Path, store: &'static Path) -> Vec<Step> {
+        let (from, to, format) = (old, store.below(layer(self.kind)), Format::of(self.kind));
         let content = match self.kind {
             // What a snapshot of a limited one shares with it would be counted for neither.
             Kind::BtrfsSnapshot if by(self.limit, Means::Qgroup).is_none() => {
@@ -133,7 +139,7 @@ impl Ground<'_> {
             Kind::Reflink => Content::Shared,
             Kind::Copy => Content::Written,
             _ => {
-                let mut steps = self.make(store, None, &to);
+                let mut steps = self.make(store, None, to);
                 steps.push(Step::Rewrite(Box::new(Rewrite {
                     from: format,
                     store: from,
@@ -149,23 +155,22 @@ impl Ground<'_> {
     }
 
     /// The steps that mount the view of the store folder `.store/STORE`.
-    pub fn mount(&self, store: &str, target: &Path) -> Result<Vec<Step>> {
-        let target = target.to_owned();
-        let folder = self.root.stores().join(store);
+    pub fn mount(&self, store: &str, target: &'static Path) -> Result<Vec<Step>> {
+        let folder = self.root.stores().below(store);
         Ok(match self.kind {
             Kind::Union(union) => vec![Step::Mount(Box::new(self.call(union, store, target)?))],
             Kind::BtrfsSeed => vec![Step::MountSeed {
                 seed: self.base.content(self.root),
-                store: folder.join(seed::STORE),
+                store: folder.below(seed::STORE),
                 target,
             }],
             Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => {
-                let tree = folder.join("tree");
+                let tree = folder.below("tree");
                 // So is what came with `btrfs receive`; and its tenant can make it so, too.
-                let read_only = tree::open(&tree).and_then(|dir| btrfs::read_only(&dir).at("look at", &tree));
+                let read_only = tree::open(tree).and_then(|dir| btrfs::read_only(&dir).at("look at", tree));
                 let mut steps = Vec::new();
                 if self.kind == Kind::BtrfsSnapshot && read_only.is_ok_and(|read_only| read_only) {
-                    steps.push(Step::MakeWritable(tree.clone()));
+                    steps.push(Step::MakeWritable(tree));
                 }
                 steps.push(Step::Bind(tree, target));
                 steps
@@ -173,10 +178,10 @@ impl Ground<'_> {
             Kind::FuseOverlayfs => {
                 let layers = self.layers(store);
                 vec![Step::Serve(Box::new(fuse::Call {
-                    source: source(&folder),
+                    source: source(folder),
                     layers: daemon::options(&layers)?,
                     upper: layers.upper,
-                    from: self.root.path().to_owned(),
+                    from: self.root.path(),
                     target,
                     // A staged store is mounted for a step of this process only.
                     ends_with_us: store.starts_with('.'),
@@ -185,13 +190,13 @@ impl Ground<'_> {
         })
     }
 
-    fn call(&self, union: Union, store: &str, target: PathBuf) -> Result<MountCall> {
+    fn call(&self, union: Union, store: &str, target: &'static Path) -> Result<MountCall> {
         let layers = self.layers(store);
         Ok(MountCall {
             fstype: union.caps().fstype,
-            source: source(&self.root.stores().join(store)),
+            source: source(self.root.stores().below(store)),
             options: union::options(union, &layers, self.features)?,
-            from: self.root.path().to_owned(),
+            from: self.root.path(),
             target,
         })
     }
@@ -202,11 +207,11 @@ pub const fn layer(kind: Kind) -> &'static str {
     if kind.reads_base() { "upper" } else { "tree" }
 }
 
-fn layers(base: PathBuf, store: &Path, work: bool) -> Vec<Step> {
-    let upper = store.join("upper");
-    let mut steps = vec![Step::CreateDir(upper.clone())];
+fn layers(base: &'static Path, store: &'static Path, work: bool) -> Vec<Step> {
+    let upper = store.below("upper");
+    let mut steps = vec![Step::CreateDir(upper)];
     if work {
-        steps.push(Step::CreateDir(store.join("work")));
+        steps.push(Step::CreateDir(store.below("work")));
     }
     // The view's root shows what the upper folder has.
     steps.push(Step::CopyAttributes(base, upper));

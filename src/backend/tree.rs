@@ -9,6 +9,7 @@ use super::trial::DiskName;
 use super::verdict::Verdict;
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind;
+use crate::stay::Below;
 use crate::sys::{btrfs, extents, file, statfs};
 use crate::tree;
 
@@ -38,11 +39,11 @@ pub fn snapshot(dir: &Path, disk: &DiskName) -> Result<Verdict> {
 /// Lets two files in `dir` share their extents.
 pub fn reflink(dir: &Path, disk: &DiskName) -> Result<Verdict> {
     let kind = Kind::Reflink;
-    let (from, to) = (dir.join("from"), dir.join("to"));
-    file::write(&from, &[b'x'; 8192]).at("write", &from)?;
-    let from = file::open(&from).at("open", &from)?;
+    let (from, to) = (dir.below("from"), dir.below("to"));
+    file::write(from, &[b'x'; 8192]).at("write", from)?;
+    let from = file::open(from).at("open", from)?;
     let copy =
-        file::open_as(&to, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o666).at("create", &to)?;
+        file::open_as(to, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o666).at("create", to)?;
     match extents::share(&from, &copy) {
         Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::ENOSYS) => Ok(Verdict::no(
             kind,

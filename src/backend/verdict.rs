@@ -8,7 +8,7 @@ use crate::json::{FromJson, Json};
 use crate::kind::Kind;
 
 /// What is known of a kind on this kernel and disk. Printed by `probe --json`: see docs/json.md.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Verdict {
     /// The kind.
     pub kind: Kind,
@@ -17,7 +17,7 @@ pub struct Verdict {
     /// A trial on this disk succeeded.
     pub works: bool,
     /// Why not, or why `auto` takes it or not, in a sentence; none where the trial says all.
-    pub reason: Option<String>,
+    pub reason: Option<&'static str>,
     /// False where the reason can pass by itself (a full disk, missing rights): such a verdict is not remembered.
     pub lasting: bool,
     /// `auto` may take it.
@@ -32,7 +32,7 @@ impl FromJson for Verdict {
             kind: Kind::parse(json.text("kind")?)?,
             offered: json.is_true("offered"),
             works: json.is_true("works"),
-            reason: json.text("reason").ok().map(str::to_owned),
+            reason: json.text("reason").ok(),
             lasting: json.is_true("lasting"),
             auto: json.is_true("auto"),
             features: Features::from_json(json.get("features")),
@@ -49,12 +49,12 @@ impl Verdict {
 
     /// It does not work, for this reason.
     pub fn no(kind: Kind, offered: bool, reason: String, lasting: bool) -> Self {
-        Self { offered, works: false, reason: Some(reason), lasting, auto: false, ..Self::yes(kind) }
+        Self { offered, works: false, reason: Some(reason.leak()), lasting, auto: false, ..Self::yes(kind) }
     }
 
     /// It works, but `auto` does not take it, for this reason.
     pub fn by_name(kind: Kind, reason: String) -> Self {
-        Self { reason: Some(reason), auto: false, ..Self::yes(kind) }
+        Self { reason: Some(reason.leak()), auto: false, ..Self::yes(kind) }
     }
 
     /// With what the driver knows.

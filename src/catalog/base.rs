@@ -1,6 +1,6 @@
 //! Bases: their records, and where what they describe lies.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -11,6 +11,7 @@ use super::sliver::names_in;
 use crate::error::{Error, Result};
 use crate::json::{FromJson, Json};
 use crate::name::Name;
+use crate::stay::Below;
 
 /// The record's file name, in the base's folder.
 pub const FILE: &str = "base.json";
@@ -91,7 +92,7 @@ pub struct Base {
     /// What the tree is kept in.
     pub form: Form,
     /// The digest of the whole tree (docs/digest.md).
-    pub digest: String,
+    pub digest: &'static str,
     /// Names below the tree's root.
     pub entries: u64,
     /// Bytes of all files, as read.
@@ -99,12 +100,12 @@ pub struct Base {
     /// Bytes on the disk, of the tree or of the image.
     pub disk: u64,
     /// Where it came from: an absolute path, or `-` for standard input. Bytes that are no text stand as `\xNN`.
-    pub source: String,
+    pub source: &'static str,
     /// When it was added, in seconds since 1970.
     pub created: u64,
     /// SHA-256 of the image file, in hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub image_sha256: Option<String>,
+    pub image_sha256: Option<&'static str>,
     /// What became of the extended attributes.
     pub xattrs: Attrs,
 }
@@ -117,13 +118,13 @@ impl FromJson for Base {
             version: json.number("version")?,
             name: Name::parse(json.text("name")?)?,
             form: Form::ALL.into_iter().find(|known| known.name() == form).ok_or_else(|| unknown("form"))?,
-            digest: json.text("digest")?.to_owned(),
+            digest: json.text("digest")?,
             entries: json.number("entries")?,
             bytes: json.number("bytes")?,
             disk: json.number("disk")?,
-            source: json.text("source")?.to_owned(),
+            source: json.text("source")?,
             created: json.number("created")?,
-            image_sha256: json.text("image_sha256").ok().map(str::to_owned),
+            image_sha256: json.text("image_sha256").ok(),
             xattrs: match xattrs {
                 "kept" => Attrs::Kept,
                 "none" => Attrs::None,
@@ -142,8 +143,8 @@ fn unknown(key: &str) -> Error {
 impl Base {
     /// Loads a base's record.
     pub fn load(root: &Root, name: &Name) -> Result<Self> {
-        let path = root.base(name).join(FILE);
-        let base: Self = record::read(&path).map_err(|err| match err.errno() {
+        let path = root.base(name).below(FILE);
+        let base: Self = record::read(path).map_err(|err| match err.errno() {
             Some(nix::errno::Errno::ENOENT) if !root.base(name).exists() => {
                 Error::usage(format_args!("there is no base `{name}` in {}", root.path().display()))
                     .way_out("`sliverfs base list` shows what there is; `sliverfs base add` adds one")
@@ -168,11 +169,11 @@ impl Base {
 
     /// The names of all bases, sorted. What is being added or removed has none.
     pub fn names(root: &Root) -> Result<Vec<Name>> {
-        names_in(&root.bases(), "")
+        names_in(root.bases(), "")
     }
 
     /// The base's image and its file-system type; none for a directory.
-    pub fn image(&self, root: &Root) -> Option<(&'static str, PathBuf)> {
+    pub fn image(&self, root: &Root) -> Option<(&'static str, &'static Path)> {
         match self.form {
             Form::Directory => None,
             Form::Squashfs | Form::Erofs | Form::Btrfs => Some((self.form.name(), self.content(root))),
@@ -180,8 +181,8 @@ impl Base {
     }
 
     /// The folder of the tree or the file of the image.
-    pub fn content(&self, root: &Root) -> PathBuf {
-        root.base(&self.name).join(self.form.file())
+    pub fn content(&self, root: &Root) -> &'static Path {
+        root.base(&self.name).below(self.form.file())
     }
 
     /// Writes the record into a folder of a base.

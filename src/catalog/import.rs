@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,6 +23,7 @@ use crate::name::Name;
 use crate::out::Progress;
 use crate::shell;
 use crate::size::Size;
+use crate::stay::{Below, stay};
 use crate::sys::file::{self, read_some, set_size};
 use crate::sys::signals::LastWords;
 use crate::sys::{btrfs, statfs};
@@ -38,7 +39,7 @@ pub struct Added {
 
 /// Where a base comes from, opened.
 enum Source {
-    Folder(Dir, PathBuf),
+    Folder(Dir, &'static Path),
     Stream(Content),
 }
 
@@ -50,10 +51,10 @@ enum Source {
 pub fn add(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Result<Added> {
     let text = source_text(source)?;
     if let Some(base) = Base::find(root, name)? {
-        return same(&base, &text, pack).map(|()| Added { base, new: false });
+        return same(&base, text, pack).map(|()| Added { base, new: false });
     }
     let source = open(root, source, pack)?;
-    statfs::refuse_read_only(&root.bases())?;
+    statfs::refuse_read_only(root.bases())?;
     let root = Root::init(root.path())?;
     if let Err(err) = staging::sweep(&root) {
         crate::warn!("{err}");
@@ -63,7 +64,7 @@ pub fn add(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resul
     drop(words);
     added.map(|base| Added { base, new: true }).map_err(|err| match err.errno() {
         Some(Errno::ENOSPC | Errno::EDQUOT) => {
-            let free = statfs::of(&root.bases()).map_or(0, |disk| disk.available);
+            let free = statfs::of(root.bases()).map_or(0, |disk| disk.available);
             err.way_out(format_args!(
                 "nothing of the base was kept; {} are free on the disk of {}",
                 Size(free),
@@ -78,14 +79,14 @@ pub fn add(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resul
 pub fn plan(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Result<Vec<String>> {
     let text = source_text(source)?;
     if let Some(base) = Base::find(root, name)? {
-        return same(&base, &text, pack).map(|()| Vec::new());
+        return same(&base, text, pack).map(|()| Vec::new());
     }
     let form = |stream: &Source| match stream {
         Source::Stream(Content::Image(form, _)) => *form,
         _ => pack.unwrap_or(Form::Directory),
     };
     let opened = open(root, source, pack)?;
-    statfs::refuse_read_only(&root.bases())?;
+    statfs::refuse_read_only(root.bases())?;
     let folder = root.base(name);
     let (from, tree) = (shell::path(source), shell::path(&folder.join(Form::Directory.file())));
     let content = shell::path(&folder.join(form(&opened).file()));
@@ -105,18 +106,18 @@ pub fn plan(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resu
     let made = if unpack.is_some() && !matches!(opened, Source::Stream(Content::Image(..))) {
         &tree
     } else {
-        &shell::path(&folder)
+        &shell::path(folder)
     };
     Ok([Some(format!("mkdir -p {made}")), unpack, packed, clear].into_iter().flatten().collect())
 }
 
 /// The source as it is recorded: it must be the same text for the same source.
-fn source_text(source: &Path) -> Result<String> {
+fn source_text(source: &Path) -> Result<&'static str> {
     if archive::is_stdin(source) {
-        return Ok("-".to_owned());
+        return Ok("-");
     }
     let real = fs::canonicalize(source).at("open", source)?;
-    Ok(crate::out::escape(real.as_os_str().as_bytes()))
+    Ok(crate::out::escape(real.as_os_str().as_bytes()).leak())
 }
 
 fn same(base: &Base, source: &str, pack: Option<Form>) -> Result<()> {
@@ -154,7 +155,7 @@ fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
             ))
             .way_out("take a source outside of LXCPATH"));
         }
-        return Ok(Source::Folder(tree::open(&real)?, real));
+        return Ok(Source::Folder(tree::open(&real)?, stay(real)));
     }
     // A device has no end, and a FIFO perhaps none.
     if meta.as_ref().is_some_and(|meta| !meta.is_file()) {
@@ -173,14 +174,14 @@ fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
     }
 }
 
-fn import(root: &Root, name: &Name, source: Source, text: String, pack: Option<Form>) -> Result<Base> {
+fn import(root: &Root, name: &Name, source: Source, text: &'static str, pack: Option<Form>) -> Result<Base> {
     let staging = Staging::new(root, name)?;
     let packer = pack.map(|form| image::packer(form, staging.path())).transpose()?.zip(pack);
     let tree = staging.path().join(Form::Directory.file());
     let found = match (source, packer) {
-        (Source::Folder(_, path), Some((packer, form))) => packed(&path, &staging, &packer, form)?,
+        (Source::Folder(_, path), Some((packer, form))) => packed(path, &staging, &packer, form)?,
         (Source::Folder(from, path), None) => {
-            copy(from, &path, &make_root(&staging)?, root)?;
+            copy(from, path, &make_root(&staging)?, root)?;
             plain(&tree)?
         }
         (Source::Stream(Content::Image(form, stream)), _) => received(stream, &staging, form)?,
@@ -210,11 +211,11 @@ struct Found {
     summary: Summary,
     hidden: bool,
     disk: u64,
-    image_sha256: Option<String>,
+    image_sha256: Option<&'static str>,
 }
 
 impl Found {
-    fn record(self, name: &Name, source: String) -> Base {
+    fn record(self, name: &Name, source: &'static str) -> Base {
         let xattrs = match (self.hidden, self.summary.attrs) {
             (true, _) => Attrs::Hidden,
             (false, 0) => Attrs::None,
@@ -222,7 +223,7 @@ impl Found {
         };
         Base {
             version: VERSION,
-            name: name.clone(),
+            name: *name,
             form: self.form,
             digest: self.summary.digest,
             entries: self.summary.entries,
@@ -252,7 +253,7 @@ fn make_root(staging: &Staging) -> Result<Dir> {
 }
 
 fn copy(from: Dir, path: &Path, to: &Dir, root: &Root) -> Result<()> {
-    let avoid = fs::metadata(root.bases()).at("look at", &root.bases())?;
+    let avoid = fs::metadata(root.bases()).at("look at", root.bases())?;
     let progress = Progress::new("importing", None);
     tree::copy(
         from,
@@ -280,9 +281,9 @@ fn digest(tree: &Path, attrs: bool) -> Result<Summary> {
 /// Packs a tree, and reads the image back: it must hold the same tree.
 fn packed(tree: &Path, staging: &Staging, packer: &Packer, form: Form) -> Result<Found> {
     let mut wanted = digest(tree, true)?;
-    let file = staging.path().join(form.file());
-    packer.pack(tree, &file, &wanted)?;
-    let found = look(&file, staging, form, Some(wanted.bytes))?;
+    let file = staging.path().below(form.file());
+    packer.pack(tree, file, &wanted)?;
+    let found = look(file, staging, form, Some(wanted.bytes))?;
     if found.hidden {
         wanted = digest(tree, false)?;
     }
@@ -301,9 +302,9 @@ fn packed(tree: &Path, staging: &Staging, packer: &Packer, form: Form) -> Result
 
 /// Writes an image from a stream down and looks into it.
 fn received(mut stream: Box<dyn Stream>, staging: &Staging, form: Form) -> Result<Found> {
-    let file = staging.path().join(form.file());
+    let file = staging.path().below(form.file());
     let mut to =
-        file::open_as(&file, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o600).at("create", &file)?;
+        file::open_as(file, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o600).at("create", file)?;
     let mut buffer = vec![0; 1 << 16];
     let zeros = vec![0; 1 << 16];
     let mut length = 0u64;
@@ -315,17 +316,17 @@ fn received(mut stream: Box<dyn Stream>, staging: &Staging, form: Form) -> Resul
                 length = length.saturating_add(got as u64);
                 // The holes of a seed are most of it.
                 if zeros.starts_with(chunk) {
-                    to.seek(SeekFrom::Start(length)).at("write", &file)?;
+                    to.seek(SeekFrom::Start(length)).at("write", file)?;
                 } else {
-                    to.write_all(chunk).at("write", &file)?;
+                    to.write_all(chunk).at("write", file)?;
                 }
             }
             Err(fault) => return Err(Error::failed(format_args!("the image cannot be read: {fault}"))),
         }
     }
-    set_size(&to, length).at("write to the disk", &file)?;
-    to.sync_all().at("write to the disk", &file)?;
-    look(&file, staging, form, None)
+    set_size(&to, length).at("write to the disk", file)?;
+    to.sync_all().at("write to the disk", file)?;
+    look(file, staging, form, None)
 }
 
 fn look(file: &Path, staging: &Staging, form: Form, total: Option<u64>) -> Result<Found> {
@@ -341,7 +342,7 @@ fn look(file: &Path, staging: &Staging, form: Form, total: Option<u64>) -> Resul
 }
 
 /// SHA-256 of a file, in hexadecimal digits.
-pub fn sha256(file: &Path) -> Result<String> {
+pub fn sha256(file: &Path) -> Result<&'static str> {
     let from = file::open(file).at("open", file)?;
     let progress = Progress::new("reading the image", from.metadata().ok().map(|meta| meta.len()));
     let mut hash = Sha256::new();
@@ -355,5 +356,5 @@ pub fn sha256(file: &Path) -> Result<String> {
             }
         }
     }
-    Ok(tree::hex(&hash.finalize()))
+    Ok(tree::hex(&hash.finalize()).leak())
 }

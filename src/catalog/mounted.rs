@@ -13,6 +13,7 @@ use crate::json::{FromJson, Json};
 use crate::kind::Kind;
 use crate::mount::mountinfo::SOURCE;
 use crate::name::Name;
+use crate::stay::Below;
 
 /// A mount that this program made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,7 +23,7 @@ pub struct Mounted {
     /// The backend.
     pub backend: Kind,
     /// The source that mountinfo shows.
-    pub source: String,
+    pub source: &'static str,
     /// The st_dev of the view: what is held open of it has this device, in every namespace.
     pub device: u64,
 }
@@ -32,7 +33,7 @@ impl FromJson for Mounted {
         Ok(Self {
             version: json.number("version")?,
             backend: Kind::parse(json.text("backend")?)?,
-            source: json.text("source")?.to_owned(),
+            source: json.text("source")?,
             device: json.number("device")?,
         })
     }
@@ -40,27 +41,27 @@ impl FromJson for Mounted {
 
 impl Mounted {
     /// Notes that the sliver is mounted, where that is not what stands there from its last mount.
-    pub fn note(root: &Root, name: &Name, backend: Kind, source: String) -> Result<()> {
+    pub fn note(root: &Root, name: &Name, backend: Kind, source: &'static str) -> Result<()> {
         let view = root.view(name);
-        let device = fs::metadata(&view).at("look at the view", &view)?.dev();
+        let device = fs::metadata(view).at("look at the view", view)?.dev();
         let mounted = Self { version: record::VERSION, backend, source, device };
         if Self::find(root, name).as_ref() == Some(&mounted) {
             return Ok(());
         }
-        record::write_volatile(&root.run().join("mounted"), name.as_str(), &mounted)
+        record::write_volatile(root.run().below("mounted"), name.as_str(), &mounted)
     }
 
     /// What was noted in this boot, if it was. A note that cannot be read is none: mountinfo has the truth.
     pub fn find(root: &Root, name: &Name) -> Option<Self> {
-        record::read(&root.mounted(name)).ok()
+        record::read(root.mounted(name)).ok()
     }
 
     /// Forgets the note.
     pub fn forget(root: &Root, name: &Name) -> Result<()> {
         let path = root.mounted(name);
-        match fs::remove_file(&path) {
+        match fs::remove_file(path) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            done => done.at("remove", &path),
+            done => done.at("remove", path),
         }
     }
 }

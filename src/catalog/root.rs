@@ -15,6 +15,7 @@ use crate::json::{FromJson, Json};
 use crate::name::Name;
 use crate::out::escape;
 use crate::quota::image;
+use crate::stay::{Below, stay};
 use crate::sys::file;
 
 /// The marker's name: it says that this is the disk that carries the slivers, and not its empty mount point.
@@ -25,8 +26,8 @@ const RUN: &str = "/var/run";
 
 /// LXCPATH: where the bases, the stores and the views of a node lie.
 pub struct Root {
-    path: PathBuf,
-    run: PathBuf,
+    path: &'static Path,
+    run: &'static Path,
 }
 
 #[derive(Serialize)]
@@ -44,8 +45,8 @@ impl Root {
     /// Opens an LXCPATH that carries the marker.
     pub fn open(path: &Path) -> Result<Self> {
         let root = Self::locate(path)?;
-        let marker = root.path.join(MARKER);
-        match record::read::<Marker>(&marker) {
+        let marker = root.path.below(MARKER);
+        match record::read::<Marker>(marker) {
             Ok(_) => Ok(root),
             Err(err) if err.errno() == Some(nix::errno::Errno::ENOENT) => {
                 Err(Error::failed(format_args!("{} does not carry slivers", path.display())).way_out(
@@ -64,13 +65,13 @@ impl Root {
         let root = Self::locate(path)?;
         for dir in [root.bases(), root.stores()] {
             // For root only: tenants make set-id programs and devices in their stores. The kernel needs no way in.
-            match file::make_dir(&dir, 0o700) {
+            match file::make_dir(dir, 0o700) {
                 Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
-                made => made.at("create", &dir)?,
+                made => made.at("create", dir)?,
             }
         }
-        if !root.path.join(MARKER).exists() {
-            record::write(&root.path, MARKER, &Marker { version: record::VERSION })?;
+        if !root.path.below(MARKER).exists() {
+            record::write(root.path, MARKER, &Marker { version: record::VERSION })?;
         }
         Self::open(path)
     }
@@ -95,8 +96,8 @@ impl Root {
         // The same folder reached by another path (a bind mount, a link) has the same key.
         // Without the links in it (/var is one on OpenWrt, /var/run on Debian), as mountinfo shows what is mounted below it.
         let tmpfs = fs::canonicalize(RUN).unwrap_or_else(|_| PathBuf::from(RUN));
-        let run = tmpfs.join(format!("sliverfs/{:x}-{:x}", meta.dev(), meta.ino()));
-        Ok(Self { path: real, run })
+        let run = tmpfs.below(&format!("sliverfs/{:x}-{:x}", meta.dev(), meta.ino()));
+        Ok(Self { path: stay(real), run })
     }
 
     /// Makes the run folder with its sub-folders, where it is missing.
@@ -112,70 +113,70 @@ impl Root {
     }
 
     /// LXCPATH itself, without links in it.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> &'static Path {
+        self.path
     }
 
     /// The folder of this boot's state.
-    pub fn run(&self) -> &Path {
-        &self.run
+    pub fn run(&self) -> &'static Path {
+        self.run
     }
 
     /// `.base`: the folder of all bases.
-    pub fn bases(&self) -> PathBuf {
-        self.path.join(".base")
+    pub fn bases(&self) -> &'static Path {
+        self.path.below(".base")
     }
 
     /// The folder of one base.
-    pub fn base(&self, name: &Name) -> PathBuf {
-        self.bases().join(name)
+    pub fn base(&self, name: &Name) -> &'static Path {
+        self.bases().below(name.as_str())
     }
 
     /// Where an image base is mounted, once for all its slivers.
-    pub fn base_mount(&self, name: &Name) -> PathBuf {
-        self.run.join("base").join(name)
+    pub fn base_mount(&self, name: &Name) -> &'static Path {
+        self.run.below("base").below(name.as_str())
     }
 
     /// `.store`: the folder of all stores.
-    pub fn stores(&self) -> PathBuf {
-        self.path.join(".store")
+    pub fn stores(&self) -> &'static Path {
+        self.path.below(".store")
     }
 
     /// The folder of one sliver's store.
-    pub fn store(&self, name: &Name) -> PathBuf {
-        self.stores().join(name)
+    pub fn store(&self, name: &Name) -> &'static Path {
+        self.stores().below(name.as_str())
     }
 
     /// The upper folder of one sliver's store, where it is a union's. Where it lies in an image, it is there while that is mounted.
-    pub fn upper(&self, name: &Name) -> PathBuf {
-        image::content(&self.store(name)).join("upper")
+    pub fn upper(&self, name: &Name) -> &'static Path {
+        image::content(self.store(name)).below("upper")
     }
 
     /// `NAME`: LXC's folder of the sliver, with its configuration and the view's mount point.
-    pub fn container(&self, name: &Name) -> PathBuf {
-        self.path.join(name)
+    pub fn container(&self, name: &Name) -> &'static Path {
+        self.path.below(name.as_str())
     }
 
     /// The view's mount point.
-    pub fn view(&self, name: &Name) -> PathBuf {
-        self.container(name).join("rootfs")
+    pub fn view(&self, name: &Name) -> &'static Path {
+        self.container(name).below("rootfs")
     }
 
     /// What is known of the sliver's mount in this boot.
-    pub fn mounted(&self, name: &Name) -> PathBuf {
-        self.run.join("mounted").join(name)
+    pub fn mounted(&self, name: &Name) -> &'static Path {
+        self.run.below("mounted").below(name.as_str())
     }
 
     /// The lock of what changes the catalog. Taken after a sliver's lock, never before it.
     pub fn lock_catalog(&self) -> Result<Lock> {
         self.make_run()?;
-        Lock::take(&self.run.join("catalog.lock"))
+        Lock::take(self.run.below("catalog.lock"))
     }
 
     /// The lock of one sliver. What a cut `convert` left in the way is settled under it.
     pub fn lock_sliver(&self, name: &Name) -> Result<Lock> {
         self.make_run()?;
-        let lock = Lock::take(&self.run.join("lock").join(name))?;
+        let lock = Lock::take(&self.run.below("lock").join(name))?;
         sweep::settle(self, name)?;
         Ok(lock)
     }

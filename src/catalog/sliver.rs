@@ -14,6 +14,7 @@ use crate::kind::Kind;
 use crate::mount::seed;
 use crate::name::Name;
 use crate::quota::{Limit, Means};
+use crate::stay::Below;
 use crate::sys::file;
 
 /// The record's file name, in the store's folder.
@@ -29,7 +30,7 @@ pub struct Sliver {
     /// The base that the store belongs to. Over another one its contents mean nothing.
     pub base: Name,
     /// The base's digest when the sliver was made.
-    pub digest: String,
+    pub digest: &'static str,
     /// The backend that writes the store.
     pub backend: Kind,
     /// When it was made, in seconds since 1970.
@@ -53,7 +54,7 @@ impl FromJson for Sliver {
             version: json.number("version")?,
             name: Name::parse(json.text("name")?)?,
             base: Name::parse(json.text("base")?)?,
-            digest: json.text("digest")?.to_owned(),
+            digest: json.text("digest")?,
             backend: Kind::parse(json.text("backend")?)?,
             created: json.number("created")?,
             converted: json.number("converted").unwrap_or(0),
@@ -68,8 +69,8 @@ impl FromJson for Sliver {
 impl Sliver {
     /// Loads a sliver's record.
     pub fn load(root: &Root, name: &Name) -> Result<Self> {
-        let path = root.store(name).join(FILE);
-        let sliver: Self = record::read(&path).map_err(|err| match err.errno() {
+        let path = root.store(name).below(FILE);
+        let sliver: Self = record::read(path).map_err(|err| match err.errno() {
             Some(nix::errno::Errno::ENOENT) if swapped_store(root, name).exists() => Error::damaged(
                 format_args!("a conversion of the store of `{name}` was cut"),
             )
@@ -115,20 +116,20 @@ impl Sliver {
         if !self.backend.grows_image() {
             return None;
         }
-        fs::metadata(root.store(&self.name).join(seed::STORE)).ok().map(|image| image.len())
+        fs::metadata(root.store(&self.name).below(seed::STORE)).ok().map(|image| image.len())
     }
 
     /// The names of all slivers with a store, sorted.
     pub fn names(root: &Root) -> Result<Vec<Name>> {
-        names_in(&root.stores(), SWAPPED)
+        names_in(root.stores(), SWAPPED)
     }
 
     /// Do any slivers use the base, or stores that are kept of them? A record that cannot be read counts as one that does.
     pub fn users(root: &Root, base: &Name) -> Result<Vec<Name>> {
         let mut users = Vec::new();
         for name in Self::names(root)? {
-            let kept = kept_store(root, &name).join(FILE);
-            if kept.exists() && record::read::<Self>(&kept).map_or(true, |kept| kept.base == *base) {
+            let kept = kept_store(root, &name).below(FILE);
+            if kept.exists() && record::read::<Self>(kept).map_or(true, |kept| kept.base == *base) {
                 users.push(name);
                 continue;
             }

@@ -54,11 +54,11 @@ impl Staging {
     pub fn publish(mut self, root: &Root, name: &Name) -> Result<()> {
         let to = root.base(name);
         if to.symlink_metadata().is_ok() {
-            return Err(taken(&to));
+            return Err(taken(to));
         }
-        fs::rename(&self.path, &to).at("rename the new base to", &to)?;
+        fs::rename(&self.path, to).at("rename the new base to", to)?;
         self.lock = None;
-        sync::dir(&root.bases())
+        sync::dir(root.bases())
     }
 }
 
@@ -93,8 +93,8 @@ pub fn retire(root: &Root, name: &Name) -> Result<()> {
         .map(|n| root.bases().join(format!("{REMOVED}{name}.{}-{n}", std::process::id())))
         .find(|to| to.symlink_metadata().is_err())
         .unwrap_or_else(|| root.bases().join(format!("{REMOVED}{name}")));
-    fs::rename(&from, &to).at("rename the base to", &to)?;
-    sync::dir(&root.bases())
+    fs::rename(from, &to).at("rename the base to", &to)?;
+    sync::dir(root.bases())
 }
 
 /// Removes what nobody is at work on: bases that were retired, and imports that were interrupted.
@@ -108,7 +108,7 @@ pub fn sweep(root: &Root) -> Result<()> {
 /// Hands over each folder that nobody is at work on.
 pub fn each_left(root: &Root, work: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
     let bases = root.bases();
-    for name in file::names(&bases).at("list", &bases)? {
+    for name in file::names(bases).at("list", bases)? {
         let ours = name.to_str().is_some_and(|name| name.starts_with(NEW) || name.starts_with(REMOVED));
         let path = bases.join(name);
         if ours && fs::symlink_metadata(&path).at("look at", &path)?.is_dir() {

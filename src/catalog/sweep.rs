@@ -1,32 +1,38 @@
 //! What a crash leaves of a sliver: folders that are hidden behind a leading dot, half made or half removed.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::root::Root;
 use crate::error::{Context, Result};
 use crate::name::Name;
 use crate::quota::remove_store;
+use crate::stay::Below;
 use crate::sys::{file, sync};
 
+/// What stands beside a store, hidden by this prefix.
+fn hidden(root: &Root, prefix: &str, name: &Name) -> &'static Path {
+    root.stores().below(&[prefix, name.as_str()].concat())
+}
+
 /// A store that is being made.
-pub fn new_store(root: &Root, name: &Name) -> PathBuf {
-    root.stores().join(format!(".new.{name}"))
+pub fn new_store(root: &Root, name: &Name) -> &'static Path {
+    hidden(root, ".new.", name)
 }
 
 /// A store that is being removed.
-pub fn removed_store(root: &Root, name: &Name) -> PathBuf {
-    root.stores().join(format!(".rm.{name}"))
+pub fn removed_store(root: &Root, name: &Name) -> &'static Path {
+    hidden(root, ".rm.", name)
 }
 
 /// The store as it was before it was converted; or, when a crash cut that, the new one that was never published.
-pub fn kept_store(root: &Root, name: &Name) -> PathBuf {
-    root.stores().join(format!(".old.{name}"))
+pub fn kept_store(root: &Root, name: &Name) -> &'static Path {
+    hidden(root, ".old.", name)
 }
 
 /// What the store's folder is called while it changes places with another one, on a kernel that cannot do that at once.
-pub fn swapped_store(root: &Root, name: &Name) -> PathBuf {
-    root.stores().join(format!("{SWAPPED}{name}"))
+pub fn swapped_store(root: &Root, name: &Name) -> &'static Path {
+    hidden(root, SWAPPED, name)
 }
 
 /// What the name of such a folder starts with.
@@ -38,15 +44,15 @@ pub fn settle(root: &Root, name: &Name) -> Result<()> {
     if swapped.symlink_metadata().is_err() {
         return Ok(());
     }
-    let free = |path: &PathBuf| path.symlink_metadata().is_err();
+    let free = |path: &&'static Path| path.symlink_metadata().is_err();
     match [root.store(name), kept_store(root, name), new_store(root, name)].into_iter().find(free) {
         Some(to) => {
-            fs::rename(&swapped, &to).at("rename to", &to)?;
-            sync::dir(&root.stores())
+            fs::rename(swapped, to).at("rename to", to)?;
+            sync::dir(root.stores())
         }
         // Nothing is missing: it may stay where it cannot be removed.
         None => {
-            told(remove_store(&swapped));
+            told(remove_store(swapped));
             Ok(())
         }
     }
@@ -67,17 +73,17 @@ pub fn drop_kept(root: &Root, name: &Name) -> Result<()> {
         return Ok(());
     }
     clear(std::slice::from_ref(&removed))?;
-    fs::rename(&kept, &removed).at("rename to", &removed)?;
+    fs::rename(kept, removed).at("rename to", removed)?;
     // Half of it would be no store to go back to: it is hidden for good before anything of it goes.
-    sync::dir(&root.stores()).inspect_err(|_| {
-        let _removed_by_the_next = fs::rename(&removed, &kept);
+    sync::dir(root.stores()).inspect_err(|_| {
+        let _removed_by_the_next = fs::rename(removed, kept);
     })?;
-    remove_store(&removed)
+    remove_store(removed)
 }
 
 /// A container's folder that is being removed.
-pub fn removed_container(root: &Root, name: &Name) -> PathBuf {
-    root.path().join(format!(".rm.{name}"))
+pub fn removed_container(root: &Root, name: &Name) -> &'static Path {
+    root.path().below(&[".rm.", name.as_str()].concat())
 }
 
 /// Clears what an interrupted `destroy` left of the name. The sliver's lock is held, so nobody is at it.
@@ -93,7 +99,7 @@ pub fn all(root: &Root, name: &Name) -> Result<()> {
 }
 
 /// The folders that interrupted commands left of the name, and the store that `convert` kept.
-pub fn left(root: &Root, name: &Name) -> Vec<PathBuf> {
+pub fn left(root: &Root, name: &Name) -> Vec<&'static Path> {
     let mut dirs = vec![
         new_store(root, name),
         kept_store(root, name),
@@ -112,8 +118,8 @@ pub fn new(root: &Root, name: &Name) -> Result<()> {
 /// The names of which there may be such folders, sorted.
 pub fn names(root: &Root) -> Result<Vec<Name>> {
     let mut names = Vec::new();
-    for dir in [root.stores(), root.path().to_owned()] {
-        for file in file::names(&dir).at("list", &dir)? {
+    for dir in [root.stores(), root.path()] {
+        for file in file::names(dir).at("list", dir)? {
             let hidden = file.to_str().and_then(|file| {
                 [".new.", ".rm.", ".old.", SWAPPED].iter().find_map(|prefix| file.strip_prefix(prefix))
             });
@@ -125,6 +131,6 @@ pub fn names(root: &Root) -> Result<Vec<Name>> {
     Ok(names)
 }
 
-fn clear(dirs: &[PathBuf]) -> Result<()> {
+fn clear(dirs: &[&'static Path]) -> Result<()> {
     dirs.iter().filter(|dir| dir.exists()).try_for_each(|dir| remove_store(dir))
 }

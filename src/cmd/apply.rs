@@ -12,6 +12,7 @@ use crate::error::{Class, Error, Result};
 use crate::kind::{Choice, Kind};
 use crate::out;
 use crate::shell;
+use crate::stay::Below;
 
 /// Brings every section up that can be; what cannot is told by file, line and section, and the others still come up.
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
@@ -30,17 +31,17 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     if config.bases.is_empty() && config.slivers.is_empty() {
         return finish(failed);
     }
-    if !lxcpath.join(root::MARKER).exists() {
+    if !lxcpath.below(root::MARKER).exists() {
         crate::warn!(
             "{} does not carry slivers (no {}): nothing is done until its disk is mounted; on a new disk run \
              `sliverfs --lxcpath {} init` once",
             lxcpath.display(),
             root::MARKER,
-            shell::path(&lxcpath)
+            shell::path(lxcpath)
         );
         return finish(failed);
     }
-    let root = Root::open(&lxcpath)?;
+    let root = Root::open(lxcpath)?;
     probe_cmd::warn_of_upgrade(&root)?;
     let mut to_come = Vec::new();
     for wanted in &config.bases {

@@ -16,6 +16,7 @@ use crate::name::Name;
 use crate::out::{self, Progress, Table};
 use crate::shell;
 use crate::size::Size;
+use crate::stay::Below;
 use crate::sys::{loopdev, pause};
 use crate::tree::{self, Summary};
 
@@ -84,7 +85,7 @@ pub fn list(root: &Root, args: &Args) -> Result<()> {
                     &Size(base.bytes).to_string(),
                     &Size(base.disk).to_string(),
                     short(base.xattrs),
-                    base.digest.get(..base.digest.len().min(30)).unwrap_or(&base.digest),
+                    base.digest.get(..base.digest.len().min(30)).unwrap_or(base.digest),
                 ]),
                 Row::Damaged { name, .. } => table.row(&[name.as_str(), "damaged"]),
             }
@@ -121,13 +122,13 @@ pub fn show(root: &Root, args: &Args) -> Result<()> {
     let users = slivers.iter().map(Name::as_str).collect::<Vec<_>>().join(" ");
     for (label, value) in [
         ("form", base.form.name()),
-        ("source", &base.source),
+        ("source", base.source),
         ("entries", &base.entries.to_string()),
         ("size of files", &Size(base.bytes).to_string()),
         ("on the disk", &Size(base.disk).to_string()),
         ("xattrs", base.xattrs.name()),
-        ("digest", &base.digest),
-        ("image sha256", base.image_sha256.as_deref().unwrap_or("-")),
+        ("digest", base.digest),
+        ("image sha256", base.image_sha256.unwrap_or("-")),
         ("slivers", if users.is_empty() { "-" } else { &users }),
     ] {
         table.row(&[label, value]);
@@ -141,14 +142,14 @@ struct Verdict {
     name: Name,
     ok: bool,
     /// What is recorded, and what was found now; none where this kernel cannot tell.
-    digest: String,
-    found_digest: Option<String>,
+    digest: &'static str,
+    found_digest: Option<&'static str>,
     entries: u64,
     found_entries: Option<u64>,
     bytes: u64,
     found_bytes: Option<u64>,
-    image_sha256: Option<String>,
-    found_image_sha256: Option<String>,
+    image_sha256: Option<&'static str>,
+    found_image_sha256: Option<&'static str>,
     xattrs_hidden: bool,
 }
 
@@ -156,15 +157,15 @@ struct Verdict {
 pub fn verify(root: &Root, args: &Args) -> Result<()> {
     let base = Base::load(root, &args.name()?)?;
     let mut verdict = Verdict {
-        name: base.name.clone(),
+        name: base.name,
         ok: true,
-        digest: base.digest.clone(),
+        digest: base.digest,
         found_digest: None,
         entries: base.entries,
         found_entries: None,
         bytes: base.bytes,
         found_bytes: None,
-        image_sha256: base.image_sha256.clone(),
+        image_sha256: base.image_sha256,
         found_image_sha256: None,
         xattrs_hidden: false,
     };
@@ -196,19 +197,19 @@ fn compare(root: &Root, base: &Base, verdict: &mut Verdict) -> Result<()> {
     let summary = match base.image(root) {
         None => {
             let progress = Progress::new("verifying", Some(base.bytes));
-            let root = tree::open(&content).map_err(|err| lost(base, err))?;
-            tree::digest(&root, path_bytes(&content), true, &mut |bytes| progress.add(bytes))?
+            let root = tree::open(content).map_err(|err| lost(base, err))?;
+            tree::digest(&root, path_bytes(content), true, &mut |bytes| progress.add(bytes))?
         }
         Some((_, file)) => {
-            let sum = sha256(&file).map_err(|err| lost(base, err))?;
-            let changed = base.image_sha256.as_ref().is_some_and(|recorded| *recorded != sum);
-            verdict.found_image_sha256 = Some(sum.clone());
+            let sum = sha256(file).map_err(|err| lost(base, err))?;
+            let changed = base.image_sha256.is_some_and(|recorded| recorded != sum);
+            verdict.found_image_sha256 = Some(sum);
             if changed {
-                let recorded = base.image_sha256.as_deref().unwrap_or_default();
+                let recorded = base.image_sha256.unwrap_or_default();
                 return damaged(format!("{} has the SHA-256 {sum}, recorded is {recorded}", file.display()));
             }
             let counted = base.xattrs != Attrs::Hidden;
-            let seen = image::look(&file, base.form, &root.base(&base.name), counted, Some(base.bytes))?;
+            let seen = image::look(file, base.form, root.base(&base.name), counted, Some(base.bytes))?;
             verdict.xattrs_hidden = seen.hidden;
             if seen.hidden {
                 crate::warn!(
@@ -226,7 +227,7 @@ fn compare(root: &Root, base: &Base, verdict: &mut Verdict) -> Result<()> {
     let Summary { digest, entries, bytes, .. } = summary;
     verdict.found_entries = Some(entries);
     verdict.found_bytes = Some(bytes);
-    verdict.found_digest = Some(digest.clone());
+    verdict.found_digest = Some(digest);
     if digest == base.digest {
         return Ok(());
     }
@@ -266,15 +267,15 @@ pub fn remove(root: &Root, args: &Args) -> Result<()> {
             .way_out("destroy these slivers first, or rebase them, with --commit; one whose record is damaged counts, too"));
     }
     let mount_point = root.base_mount(name);
-    let mounted = MountInfo::of_self()?.at(&mount_point).is_some();
+    let mounted = MountInfo::of_self()?.at(mount_point).is_some();
     if args.dry_run {
         if mounted {
-            out::line(&format!("umount {}", shell::path(&mount_point)))?;
+            out::line(&format!("umount {}", shell::path(mount_point)))?;
         }
-        return out::line(&format!("rm -r {}", shell::path(&folder)));
+        return out::line(&format!("rm -r {}", shell::path(folder)));
     }
     if mounted {
-        exec::unmount(&mount_point)?;
+        exec::unmount(mount_point)?;
     }
     refuse_while_mounted(root, name)?;
     staging::retire(root, name)?;
@@ -286,10 +287,10 @@ pub fn remove(root: &Root, args: &Args) -> Result<()> {
 /// Refuses while a loop device, in whatever mount namespace it is mounted, stands on one of the base's images.
 fn refuse_while_mounted(root: &Root, name: &Name) -> Result<()> {
     for form in Form::IMAGES {
-        let image = root.base(name).join(form.file());
+        let image = root.base(name).below(form.file());
         // Right after an unmount the kernel may still be letting go of the device.
         for attempt in 0..10 {
-            let Some(device) = loopdev::bound_to(&image)? else { break };
+            let Some(device) = loopdev::bound_to(image)? else { break };
             if attempt == 9 {
                 return Err(Error::new(
                     Class::InUse,

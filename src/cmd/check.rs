@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -18,6 +18,7 @@ use crate::layer::{Format, mend};
 use crate::name::Name;
 use crate::out::{self, escape};
 use crate::quota::{Limit, admission, image, remove_store};
+use crate::stay::{Below, stay};
 use crate::tree::{self, Kind};
 
 /// Something that is not as it should be, as `check --json` prints it: see docs/json.md.
@@ -154,14 +155,14 @@ fn node(root: &Root, report: &mut Report) -> Result<()> {
     {
         let _catalog = root.lock_catalog()?;
         // A store may have been put there by hand.
-        admission::forget(&root.stores());
+        admission::forget(root.stores());
     }
     staging::each_left(root, &mut |path| report.left_over(path))?;
     for name in sweep::names(root)? {
         let _lock = root.lock_sliver(&name)?;
         for path in left(root, &name) {
             // What is removed here is hidden from every other command already.
-            report.left_over(&path)?;
+            report.left_over(path)?;
         }
         if repair && !root.store(&name).exists() {
             Mounted::forget(root, &name)?;
@@ -172,7 +173,7 @@ fn node(root: &Root, report: &mut Report) -> Result<()> {
 
 /// What an interrupted command left, without the store that `convert` kept to be taken back. Of a sliver whose store alone is missing it
 /// may be all that there is.
-fn left(root: &Root, name: &Name) -> Vec<PathBuf> {
+fn left(root: &Root, name: &Name) -> Vec<&'static Path> {
     let known = root.store(name).exists() || root.container(name).exists();
     let kept = Some(sweep::kept_store(root, name)).filter(|_| known);
     sweep::left(root, name).into_iter().filter(|path| Some(path) != kept.as_ref()).collect()
@@ -184,7 +185,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
     let (held, sliver) = Held::take(root, name)?;
     let folder = root.store(name);
     for path in left(root, name) {
-        report.left_over(&path)?;
+        report.left_over(path)?;
     }
     let noted = root.mounted(name);
     if noted.exists()
@@ -195,18 +196,18 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
         let path = noted.as_os_str().as_bytes();
         report.tell("note", "noted as mounted, which it is not", path, done)?;
     }
-    let record = folder.join(".sliver.json.new");
+    let record = folder.below(".sliver.json.new");
     if record.exists() {
-        report.left_over(&record)?;
+        report.left_over(record)?;
     }
     if sliver.backend.grows_image() {
         return Ok(());
     }
-    check_limit(root, &sliver, &folder, report)?;
+    check_limit(root, &sliver, folder, report)?;
     layers.with(ctx, &mut |format, base, store, _| {
         // In here an image is mounted.
-        for path in stale_work(&image::content(&folder))? {
-            report.left_over(&path)?;
+        for path in stale_work(image::content(folder))? {
+            report.left_over(path)?;
         }
         let scratch = offline::scratch(Some(&held), format, &store, true)?;
         let left = scratch.left();
@@ -234,27 +235,27 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
 /// A limit that was about to grow when that was cut is recorded, and its image has the size of before.
 fn check_limit(root: &Root, sliver: &Sliver, folder: &Path, report: &mut Report) -> Result<()> {
     let Some(limit) = sliver.quota.filter(|_| sliver.has_image()) else { return Ok(()) };
-    let path = folder.join(image::FILE);
-    let bytes = fs::metadata(&path).at("look at", &path)?.len();
+    let path = folder.below(image::FILE);
+    let bytes = fs::metadata(path).at("look at", path)?.len();
     if bytes == limit.bytes {
         return Ok(());
     }
     let as_it_is = Sliver { quota: Some(Limit { bytes, ..limit }), ..sliver.clone() };
     let _catalog = root.lock_catalog()?;
-    admission::forget(&root.stores());
+    admission::forget(root.stores());
     let done = if report.repair { as_it_is.write(folder).map(|()| true) } else { Ok(false) };
     report.tell("limit", "not as large as the limit that is recorded", path.as_os_str().as_bytes(), done)
 }
 
 /// What a driver left in overlay's work folder when it was cut: half-made copies. The kernel clears it with the next mount. The
 /// whiteout that others are links of stays there after each unmount.
-fn stale_work(folder: &Path) -> Result<Vec<PathBuf>> {
-    let work = folder.join("work/work");
-    let dir = match tree::open(&work) {
+fn stale_work(folder: &Path) -> Result<Vec<&'static Path>> {
+    let work = folder.below("work/work");
+    let dir = match tree::open(work) {
         Err(err) if err.errno() == Some(nix::errno::Errno::ENOENT) => return Ok(Vec::new()),
         opened => opened?,
     };
     let mut names = dir.names().map_err(tree::sys("list", work.as_os_str().as_bytes()))?;
     names.retain(|name| dir.stat_at(name).is_ok_and(|stat| stat.kind != Kind::Char));
-    Ok(names.iter().map(|name| work.join(std::ffi::OsStr::from_bytes(name.to_bytes()))).collect())
+    Ok(names.iter().map(|name| stay(work.join(std::ffi::OsStr::from_bytes(name.to_bytes())))).collect())
 }

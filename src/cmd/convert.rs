@@ -2,7 +2,7 @@
 
 mod bare;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -29,6 +29,7 @@ use crate::out;
 use crate::quota::admission::{self, Policy};
 use crate::quota::{self, Limit, Means, image};
 use crate::size::Size;
+use crate::stay::Below;
 use crate::sys::statfs;
 use crate::tree;
 use crate::view;
@@ -44,7 +45,7 @@ struct Report {
     entries: u64,
     bytes: u64,
     told: Vec<String>,
-    kept_store: Option<PathBuf>,
+    kept_store: Option<&'static Path>,
 }
 
 /// Converts the sliver, or the bare directories, that the command line names.
@@ -116,7 +117,7 @@ impl Looked {
         let mut told = Vec::new();
         for line in json.list("told")? {
             if let Json::Text(line) = line {
-                told.push(line.clone());
+                told.push((*line).to_owned());
             }
         }
         Ok(Self { entries: json.number("entries")?, bytes: json.number("bytes")?, told })
@@ -140,7 +141,7 @@ fn convert(
         Choice::Auto => create::choose(root, Choice::Auto, &base, dry_run)?,
     };
     let mut report = Report {
-        name: Some(name.clone()),
+        name: Some(*name),
         from: sliver.backend.name(),
         to: to.name(),
         state: "unchanged",
@@ -169,7 +170,7 @@ fn convert(
     let size = size.or(quota::by(limit, Means::Seed).map(|limit| limit.bytes));
     create::check_kind(to, &base, size)?;
     offline::refuse(root, name, Some(sliver.backend))?;
-    statfs::refuse_read_only(&root.stores())?;
+    statfs::refuse_read_only(root.stores())?;
     let kept = replace::kept(root, sliver)?;
     // The one that was mounted last stays the one that is kept.
     let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
@@ -260,45 +261,40 @@ impl Plan {
         let grows = sliver.backend.grows_image() || to.grows_image();
         let mut look = Vec::new();
         if sliver.has_image() {
-            look.extend(image::mount_steps(&stored, Format::of(sliver.backend)));
+            look.extend(image::mount_steps(stored, Format::of(sliver.backend)));
         }
-        let (mut make, inner) = new.begin(&stage, image::shape(&stored));
+        let (mut make, inner) = new.begin(stage, image::shape(stored));
         let mut clear = Vec::new();
         let mut mount_point = |make: &mut Vec<Step>, name: &str| {
-            let dir = stage.join(name);
-            make.push(Step::CreateDir(dir.clone()));
-            clear.extend([Step::Unmount(dir.clone()), Step::RemoveDir(dir.clone())]);
+            let dir = stage.below(name);
+            make.push(Step::CreateDir(dir));
+            clear.extend([Step::Unmount(dir), Step::RemoveDir(dir)]);
             dir
         };
         let mut tree = old.tree();
         if grows {
             // The seed cannot be seen by itself while something that grew from it is mounted: one that nothing is written to can.
             tree = mount_point(&mut make, ".base");
-            let (seed, store, target) = (base.content(root), stage.join(SCRATCH), tree.clone());
+            let (seed, store, target) = (base.content(root), stage.below(SCRATCH), tree);
             make.extend([
-                Step::GrowSeed {
-                    seed: seed.clone(),
-                    store: store.clone(),
-                    size: seed::LEAST,
-                    target: target.clone(),
-                },
+                Step::GrowSeed { seed, store, size: seed::LEAST, target },
                 Step::MountSeed { seed, store, target },
             ]);
         } else {
             look.extend(old.image(&MountInfo::of_self()?));
         }
-        let mut from = image::content(&stored).join(layer(sliver.backend));
+        let mut from = image::content(stored).below(layer(sliver.backend));
         if sliver.backend.grows_image() {
             from = mount_point(&mut make, ".from");
-            make.extend(old.mount(name.as_str(), &from)?);
+            make.extend(old.mount(name.as_str(), from)?);
         }
-        let mut into = inner.join(layer(to));
+        let mut into = inner.below(layer(to));
         if to.grows_image() {
             into = mount_point(&mut make, ".into");
         }
-        make.extend(new.make_of(tree.clone(), &inner, size, &into));
+        make.extend(new.make_of(tree, inner, size, into));
         if to.grows_image() {
-            make.extend(new.mount(&format!(".new.{name}"), &into)?);
+            make.extend(new.mount(&format!(".new.{name}"), into)?);
         }
         let (from_format, to_format) = (Format::of(sliver.backend), Format::of(to));
         let work = Rewrite {
@@ -312,7 +308,7 @@ impl Plan {
         make.push(Step::Rewrite(Box::new(work.clone())));
         make.extend(clear);
         if grows {
-            make.push(Step::RemoveFile(stage.join(SCRATCH)));
+            make.push(Step::RemoveFile(stage.below(SCRATCH)));
         }
         let record = Sliver {
             backend: to,
@@ -329,7 +325,7 @@ impl Plan {
         if !self.open || work.from.whole() && work.to.whole() {
             return Ok(Looked::of(Survey::default()));
         }
-        look_at(work.from, &work.store, &work.base, work.to)
+        look_at(work.from, work.store, work.base, work.to)
     }
 }
 
@@ -368,7 +364,7 @@ fn undo(root: &Root, name: &Name, dry_run: bool, quiet: bool) -> Result<Report> 
         }
     };
     Ok(Report {
-        name: Some(name.clone()),
+        name: Some(*name),
         from: sliver.backend.name(),
         to: to.name(),
         state: if dry_run { "planned" } else { "undone" },

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::backend::probe;
@@ -22,6 +22,7 @@ use crate::name::Name;
 use crate::quota::admission::{self, Policy};
 use crate::quota::{self, Limit, Means, project};
 use crate::size::Size;
+use crate::stay::{Below, stay};
 use crate::sys::{file, statfs};
 use crate::view;
 
@@ -103,7 +104,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
         }
         None => {
             let base = Base::load(root, wanted.base)?;
-            statfs::refuse_read_only(&root.stores())?;
+            statfs::refuse_read_only(root.stores())?;
             let kind = choose(root, wanted.backend, &base, dry_run)?;
             let limit = match wanted.quota {
                 Some(bytes) => Some(Limit::new(kind, wanted.means, bytes)?),
@@ -121,7 +122,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
                 project::warn();
             }
             promised = limit;
-            let stage = |limit| stage(root, wanted, (&base, kind, limit), data.as_deref(), &make);
+            let stage = |limit| stage(root, wanted, (&base, kind, limit), data, &make);
             let renew = || quota::renew(root, limit, (kind, &base), dry_run);
             if dry_run {
                 planned = stage(renew()?)?;
@@ -177,10 +178,10 @@ fn left_over(root: &Root, name: &Name) {
         crate::warn!("{err}");
     }
     let container = root.container(name);
-    if container.join(lxc::CONFIG).symlink_metadata().is_err() {
+    if container.below(lxc::CONFIG).symlink_metadata().is_err() {
         // Folders go only when they are empty.
-        let _gone = fs::remove_file(container.join(NEW_CONFIG));
-        let _gone = fs::remove_dir(root.view(name)).and_then(|()| fs::remove_dir(&container));
+        let _gone = fs::remove_file(container.below(NEW_CONFIG));
+        let _gone = fs::remove_dir(root.view(name)).and_then(|()| fs::remove_dir(container));
     }
 }
 
@@ -254,21 +255,21 @@ fn stage(
     root: &Root,
     wanted: &Wanted<'_>,
     (base, kind, limit): (&Base, Kind, Option<Limit>),
-    data: Option<&Path>,
+    data: Option<&'static Path>,
     container: &[Step],
 ) -> Result<Vec<Step>> {
     let name = wanted.name;
     // In the private mount namespace any folder serves as a mount point.
-    let target = root.run().join("mounted");
+    let target = root.run().below("mounted");
     let stage = sweep::new_store(root, name);
     let ground = Ground { root, base, kind, features: probe::features(root, kind)?, limit };
     let mut steps = ground.image(&MountInfo::of_self()?);
-    let (begin, inner) = ground.begin(&stage, wanted.policy.shape());
+    let (begin, inner) = ground.begin(stage, wanted.policy.shape());
     steps.extend(begin);
-    steps.extend(ground.make(&inner, quota::by(limit, Means::Seed).map(|limit| limit.bytes), &target));
+    steps.extend(ground.make(inner, quota::by(limit, Means::Seed).map(|limit| limit.bytes), target));
     if let Some(data) = data {
-        steps.extend(ground.mount(&format!(".new.{name}"), &target)?);
-        steps.push(Step::Unpack(data.to_owned(), target.clone()));
+        steps.extend(ground.mount(&format!(".new.{name}"), target)?);
+        steps.push(Step::Unpack(data, target));
         steps.push(Step::Unmount(target));
     }
     if inner != stage {
@@ -276,19 +277,19 @@ fn stage(
     }
     let record = Sliver {
         version: record::VERSION,
-        name: name.clone(),
-        base: base.name.clone(),
-        digest: base.digest.clone(),
+        name: *name,
+        base: base.name,
+        digest: base.digest,
         backend: kind,
         converted: 0,
         quota: limit,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
-    steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, &record)?));
+    steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, &record)?));
     steps.extend_from_slice(container);
     let device = |dir: &Path| fs::metadata(dir).at("look at", dir).map(|meta| meta.dev());
     // Else one call writes both: but to a disk in user space, to which it is not handed on.
-    if device(root.path())? != device(&root.stores())? || statfs::of(root.path())?.magic == statfs::FUSE {
+    if device(root.path())? != device(root.stores())? || statfs::of(root.path())?.magic == statfs::FUSE {
         steps.push(Step::SyncDisk(root.container(name)));
     }
     steps.push(Step::SyncDisk(stage));
@@ -301,13 +302,13 @@ pub(super) fn choose(root: &Root, choice: Choice, base: &Base, dry_run: bool) ->
 }
 
 /// An archive by its absolute path, since mounting changes the working folder.
-fn real_file(path: &Path) -> Result<PathBuf> {
+fn real_file(path: &Path) -> Result<&'static Path> {
     let real = fs::canonicalize(path).at("open the archive", path)?;
     // A FIFO would hold the sliver's lock until somebody writes to it.
     if !fs::metadata(&real).at("look at the archive", &real)?.is_file() {
         return Err(Error::usage(format_args!("the archive {} is not a file", path.display())));
     }
-    Ok(real)
+    Ok(stay(real))
 }
 
 /// LXC's configuration before it is whole.
@@ -323,8 +324,8 @@ struct Container {
 
 fn container_steps(root: &Root, name: &Name) -> Result<Container> {
     let container = root.container(name);
-    let config = container.join(lxc::CONFIG);
-    let mut make = vec![Step::CreateDir(container.clone()), Step::CreateDir(root.view(name))];
+    let config = container.below(lxc::CONFIG);
+    let mut make = vec![Step::CreateDir(container), Step::CreateDir(root.view(name))];
     make.retain(|step| !matches!(step, Step::CreateDir(dir) if dir.is_dir()));
     let mut publish = Vec::new();
     if !config.exists() {
@@ -333,11 +334,11 @@ fn container_steps(root: &Root, name: &Name) -> Result<Container> {
         let version = lxc::Version::installed().unwrap_or(lxc::Version::ASSUMED);
         let text = lxc::config(root, name, version, &program)?;
         // By a rename: half a configuration would be taken for somebody else's.
-        let whole = container.join(NEW_CONFIG);
+        let whole = container.below(NEW_CONFIG);
         if whole.symlink_metadata().is_ok() {
-            make.push(Step::RemoveFile(whole.clone()));
+            make.push(Step::RemoveFile(whole));
         }
-        make.push(Step::WriteFile(whole.clone(), text.into_bytes()));
+        make.push(Step::WriteFile(whole, text.into_bytes()));
         publish.push(Step::Rename(whole, config));
     }
     Ok(Container { make, publish })
@@ -346,18 +347,18 @@ fn container_steps(root: &Root, name: &Name) -> Result<Container> {
 /// Is LXC's folder of this name one that `create` made, whole or cut short?
 pub fn is_ours(root: &Root, name: &Name) -> Result<bool> {
     let container = root.container(name);
-    let config = container.join(lxc::CONFIG);
-    match file::text(&config) {
+    let config = container.below(lxc::CONFIG);
+    match file::text(config) {
         Ok(text) => {
             let hook = format!(" hook pre-start {name}\n");
             Ok(text.split_inclusive('\n').any(|line| line.ends_with(&hook)))
         }
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => match file::names(&container) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => match file::names(container) {
             Ok(names) => Ok(names.iter().all(|name| name == "rootfs" || name == NEW_CONFIG)
-                && file::names(&root.view(name)).map_or(true, |inner| inner.is_empty())),
+                && file::names(root.view(name)).map_or(true, |inner| inner.is_empty())),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(err) => Err(err).at("list", &container),
+            Err(err) => Err(err).at("list", container),
         },
-        Err(err) => Err(err).at("read", &config),
+        Err(err) => Err(err).at("read", config),
     }
 }

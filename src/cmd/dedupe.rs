@@ -1,6 +1,6 @@
 //! `sliverfs dedupe`: lets the files of whole stores share extents again, with the base and with one another.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -12,6 +12,7 @@ use crate::mount::disk;
 use crate::name::Name;
 use crate::out::{self, Progress, Table};
 use crate::size::Size;
+use crate::stay::Below;
 use crate::sys::{statfs, sync};
 use crate::tree::{self, Shared};
 
@@ -54,9 +55,9 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     let available = || -> Result<u64> {
         if !args.dry_run {
             // What was deleted a moment ago is free only then.
-            sync::disk(&root.stores())?;
+            sync::disk(root.stores())?;
         }
-        Ok(statfs::of(&root.stores())?.available)
+        Ok(statfs::of(root.stores())?.available)
     };
     let available_before = available()?;
     let mut rows = Vec::new();
@@ -74,7 +75,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         };
         total.add(shared);
         let Shared { files, bytes, found, gain } = shared;
-        rows.push(Row { name: sliver.name.clone(), files, bytes, found, gain, error });
+        rows.push(Row { name: sliver.name, files, bytes, found, gain, error });
         // What equals nothing that came before may equal what comes after.
         others.push(sliver);
     }
@@ -104,8 +105,8 @@ fn trees(root: &Root) -> Result<Vec<Sliver>> {
     Ok(trees)
 }
 
-fn store(root: &Root, sliver: &Sliver) -> PathBuf {
-    root.store(&sliver.name).join("tree")
+fn store(root: &Root, sliver: &Sliver) -> &'static Path {
+    root.store(&sliver.name).below("tree")
 }
 
 fn one(root: &Root, sliver: &Sliver, others: &[Sliver], dry_run: bool) -> Result<Shared> {
@@ -113,15 +114,13 @@ fn one(root: &Root, sliver: &Sliver, others: &[Sliver], dry_run: bool) -> Result
     let base = Base::load(root, &sliver.base)?;
     // An image is a disk of its own.
     let base = match base.form {
-        Form::Directory if disk::same(&root.bases(), &root.stores())? => {
-            Some(tree::open(&base.content(root))?)
-        }
+        Form::Directory if disk::same(root.bases(), root.stores())? => Some(tree::open(base.content(root))?),
         _ => None,
     };
-    let others: Vec<PathBuf> = others.iter().map(|other| store(root, other)).collect();
+    let others: Vec<&'static Path> = others.iter().map(|other| store(root, other)).collect();
     let progress = Progress::new(sliver.name.as_str(), None);
     tree::dedupe(
-        tree::open(&path)?,
+        tree::open(path)?,
         path.as_os_str().as_encoded_bytes(),
         base,
         &others,

@@ -1,7 +1,7 @@
 //! `sliverfs destroy`: removes a sliver with all it changed.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::catalog::sliver::FILE;
 use crate::catalog::{Mounted, Root, Sliver, record, sweep};
@@ -15,6 +15,7 @@ use crate::mount::{exec, seed};
 use crate::name::Name;
 use crate::out::escape;
 use crate::quota::image;
+use crate::stay::Below;
 use crate::sys::statfs;
 
 /// Destroys a sliver that is alive nowhere. It is hidden by a rename before anything of it is removed.
@@ -40,7 +41,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     }
     offline::refuse(root, name, store)?;
     refuse_mounts_in(&[root.store(name), root.container(name), sweep::new_store(root, name)])?;
-    statfs::refuse_read_only(&root.stores())?;
+    statfs::refuse_read_only(root.stores())?;
     let (hide, mut remove) = steps(root, name, store.is_some(), container);
     let kept = sweep::kept_store(root, name);
     if kept.symlink_metadata().is_ok() {
@@ -71,7 +72,7 @@ fn backend(root: &Root, name: &Name) -> Result<Option<Kind>> {
         Err(err) => err,
     };
     let store = root.store(name);
-    let whole = record::read::<Sliver>(&store.join(FILE)).is_ok();
+    let whole = record::read::<Sliver>(store.below(FILE)).is_ok();
     if err.class() != Class::Damaged || whole {
         return Err(err);
     }
@@ -91,7 +92,7 @@ fn backend(root: &Root, name: &Name) -> Result<Option<Kind>> {
 }
 
 /// Refuses where something of anybody's is mounted in a folder that is to be removed.
-fn refuse_mounts_in(dirs: &[PathBuf]) -> Result<()> {
+fn refuse_mounts_in(dirs: &[&'static Path]) -> Result<()> {
     let info = MountInfo::of_self()?;
     let inside = info
         .mounts()
@@ -116,7 +117,7 @@ fn steps(root: &Root, name: &Name, store: bool, container: bool) -> (Vec<Step>, 
         (container, root.container(name), sweep::removed_container(root, name)),
     ] {
         if there {
-            hide.push(Step::Rename(from, to.clone()));
+            hide.push(Step::Rename(from, to));
             remove.push(Step::RemoveTree(to));
         }
     }

@@ -12,6 +12,7 @@ use crate::error::{Class, Error, Result};
 use crate::lxc::{CONFIG, Sockets};
 use crate::name::Name;
 use crate::out::escape;
+use crate::stay::Below;
 use crate::sys::env::var;
 use crate::view;
 
@@ -47,7 +48,7 @@ fn refuse_another(root: &Root, name: &Name) -> Result<()> {
     }
     let view = root.view(name);
     let path = var(c"LXC_ROOTFS_PATH").unwrap_or_default();
-    if !same(path.as_bytes().strip_prefix(b"dir:").unwrap_or(path.as_bytes()), &view) {
+    if !same(path.as_bytes().strip_prefix(b"dir:").unwrap_or(path.as_bytes()), view) {
         let place = if path.is_empty() { "the node's own root".to_owned() } else { escape(path.as_bytes()) };
         return Err(Error::usage(format_args!(
             "the container `{name}` would start on {place}, and not on its view"
@@ -55,7 +56,7 @@ fn refuse_another(root: &Root, name: &Name) -> Result<()> {
         .way_out(format_args!("its configuration must say: lxc.rootfs.path = dir:{}", view.display())));
     }
     let config = var(c"LXC_CONFIG_FILE").unwrap_or_default();
-    if config.is_empty() || same(config.as_bytes(), &root.container(name).join(CONFIG)) {
+    if config.is_empty() || same(config.as_bytes(), root.container(name).below(CONFIG)) {
         return Ok(());
     }
     // Nobody would see that it runs.

@@ -1,7 +1,7 @@
 //! `sliverfs import`: a store filled with what a layer holds.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use nix::sys::prctl::set_pdeathsig;
@@ -23,6 +23,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::out::{Progress, escape};
 use crate::quota::{self, image};
+use crate::stay::Below;
 use crate::sys::statfs;
 use crate::tree::{self, Kind, Stat, Time, shown};
 use crate::view;
@@ -46,7 +47,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     offline::refuse(root, name, Some(sliver.backend))?;
     // A kernel that does not offer the backend needs none of its options here.
     let features = probe::features(root, sliver.backend).unwrap_or_default();
-    statfs::refuse_read_only(&root.stores())?;
+    statfs::refuse_read_only(root.stores())?;
     if !is_stdin(source) {
         fs::metadata(source).at("look at", source)?;
     }
@@ -55,7 +56,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         sliver: &sliver,
         ground: Ground { root, base: &base, kind: sliver.backend, features, limit: sliver.quota },
         stage: sweep::new_store(root, name),
-        target: root.run().join("mounted"),
+        target: root.run().below("mounted"),
     };
     if !args.dry_run {
         sweep::new(root, name)?;
@@ -92,31 +93,31 @@ struct Import<'a> {
     sliver: &'a Sliver,
     ground: Ground<'a>,
     /// The folder of the new store.
-    stage: PathBuf,
+    stage: &'static Path,
     /// In the private mount namespace a free mount point.
-    target: PathBuf,
+    target: &'static Path,
 }
 
 impl Import<'_> {
     /// The upper folder or the tree in a store's folder.
-    fn inner(&self, store: &Path) -> PathBuf {
+    fn inner(&self, store: &Path) -> &'static Path {
         match self.sliver.backend {
-            backend if backend.grows_image() => self.target.clone(),
-            backend => store.join(layer(backend)),
+            backend if backend.grows_image() => self.target,
+            backend => store.below(layer(backend)),
         }
     }
 
     /// What makes the new store without the layer, and where what it is filled with goes.
-    fn make(&self) -> Result<(Vec<Step>, PathBuf)> {
+    fn make(&self) -> Result<(Vec<Step>, &'static Path)> {
         let (mut steps, into) =
-            self.ground.begin(&self.stage, image::shape(&self.root.store(&self.sliver.name)));
+            self.ground.begin(self.stage, image::shape(self.root.store(&self.sliver.name)));
         // Before the folder is put into a project: the layer is none of what is limited.
-        steps.insert(1, Step::CreateDir(self.stage.join(LAYER)));
-        steps.extend(self.ground.make(&into, self.sliver.limit(self.root), &self.target));
+        steps.insert(1, Step::CreateDir(self.stage.below(LAYER)));
+        steps.extend(self.ground.make(into, self.sliver.limit(self.root), self.target));
         if self.sliver.backend.grows_image() {
-            steps.extend(self.ground.mount(&format!(".new.{}", self.sliver.name), &self.target)?);
+            steps.extend(self.ground.mount(&format!(".new.{}", self.sliver.name), self.target)?);
         }
-        Ok((steps, self.inner(&into)))
+        Ok((steps, self.inner(into)))
     }
 
     /// What puts the new store in the place of the old one, which is not kept.
@@ -126,13 +127,13 @@ impl Import<'_> {
 
     fn plan(&self, source: &Path) -> Result<()> {
         let (mut steps, inner) = self.make()?;
-        steps.push(Step::Unpack(source.to_owned(), inner));
+        steps.push(Step::Unpack(source.stays(), inner));
         if self.sliver.backend.grows_image() {
-            steps.push(Step::Unmount(self.target.clone()));
+            steps.push(Step::Unmount(self.target));
         }
         steps.extend(replace::last_steps(self.root, self.sliver)?);
         steps.extend(self.publish());
-        steps.push(Step::RemoveTree(self.stage.clone()));
+        steps.push(Step::RemoveTree(self.stage));
         print_plan(&steps)
     }
 
@@ -149,10 +150,10 @@ impl Import<'_> {
         let format = Format::of(self.sliver.backend);
         let stored = self.root.store(name);
         if self.sliver.has_image() {
-            exec::run(&image::mount_steps(&stored, format))?;
+            exec::run(&image::mount_steps(stored, format))?;
         }
-        let store = tree::open(&self.inner(&image::content(&stored)))?;
-        let mut changes = Changes::new(format, store, &tree::open(&self.ground.tree())?, Show::Changes)?;
+        let store = tree::open(self.inner(image::content(stored)))?;
+        let mut changes = Changes::new(format, store, &tree::open(self.ground.tree())?, Show::Changes)?;
         let mut comparer = Comparer::new(format);
         while let Some(step) = changes.step()? {
             let Seen::Entry(entry) = step else { continue };
@@ -177,16 +178,16 @@ impl Import<'_> {
 
     /// Makes the new store, all of it durable.
     fn stage(&self, source: &Path, dump: Option<bool>) -> Result<()> {
-        let unpacked = self.stage.join(LAYER);
+        let unpacked = self.stage.below(LAYER);
         let (steps, inner) = self.make()?;
         exec::run(&steps)?;
-        unpack(source, &unpacked, dump)?;
+        unpack(source, unpacked, dump)?;
         // A seed has no other tree than what grew from it.
         let seed = self.sliver.backend.grows_image();
-        let lower = if seed { inner.clone() } else { self.ground.tree() };
-        apply(&unpacked, &lower, self.sliver.backend, &inner)?;
+        let lower = if seed { inner } else { self.ground.tree() };
+        apply(unpacked, lower, self.sliver.backend, inner)?;
         if seed {
-            exec::unmount(&self.target)?;
+            exec::unmount(self.target)?;
         }
         exec::run(&[Step::RemoveTree(unpacked)])?;
         replace::finish(self.root, &Sliver { quota: self.ground.limit, ..self.sliver.clone() })

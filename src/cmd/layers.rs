@@ -1,6 +1,6 @@
 //! The layers that a command works on: a sliver's, or bare directories, of a disk that was taken out of a node.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -16,6 +16,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::{exec, image, private, seed};
 use crate::name::Name;
 use crate::quota::image as quota;
+use crate::stay::Below;
 use crate::sys::mountpoint::look;
 use crate::tree::{self, Dir};
 use crate::view;
@@ -39,7 +40,7 @@ pub type Work<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<()>
 pub type Question<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<Vec<u8>>;
 
 /// A sliver's folder while nothing keeps others from its store.
-pub struct Watch(Option<(PathBuf, (u64, u64))>);
+pub struct Watch(Option<(&'static Path, (u64, u64))>);
 
 impl Watch {
     /// Refuses what was read where the store was converted, rebased or removed meanwhile: it may be half of the one and half of the other.
@@ -70,9 +71,9 @@ impl<'a> Layers<'a> {
     pub fn watch(&self, ctx: &mut Ctx) -> Result<Watch> {
         let (None, Some(name)) = (self.format, self.words.first()) else { return Ok(Watch(None)) };
         let folder = ctx.root()?.store(&Name::parse(name)?);
-        let Some(seen) = look(&folder) else { return Ok(Watch(None)) };
+        let Some(seen) = look(folder) else { return Ok(Watch(None)) };
         // In an image that nobody has mounted it is ended before it is read.
-        if Scratch::beside(tree::open(&quota::content(&folder))?).begun() {
+        if Scratch::beside(tree::open(quota::content(folder))?).begun() {
             return Err(Error::in_use(format_args!(
                 "the store of `{name}` is being changed, or that was cut"
             ))
@@ -111,23 +112,23 @@ impl<'a> Layers<'a> {
         let stored = root.store(&sliver.name);
         let inner = match sliver.backend {
             kind if kind.grows_image() => view_of(&root, &sliver.name)?,
-            _ if format.whole() => stored.join("tree"),
+            _ if format.whole() => stored.below("tree"),
             _ => root.upper(&sliver.name),
         };
-        if sliver.has_image() && !quota::is_mounted(&stored) {
-            return private::run(&stored, || {
-                set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", &stored)?;
-                exec::run(&quota::mount_steps(&stored, format))?;
-                let store = tree::open(&inner)?;
+        if sliver.has_image() && !quota::is_mounted(stored) {
+            return private::run(stored, || {
+                set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", stored)?;
+                exec::run(&quota::mount_steps(stored, format))?;
+                let store = tree::open(inner)?;
                 let done =
                     with_base(&root, &base, &mut |tree| work(format, tree, tree::again(&store)?, words));
                 drop(store);
-                quota::keep_spare(&stored.join(quota::POINT));
-                quota::release(&stored)?;
+                quota::keep_spare(stored.below(quota::POINT));
+                quota::release(stored)?;
                 done
             });
         }
-        let store = tree::open(&inner)?;
+        let store = tree::open(inner)?;
         with_base(&root, &base, &mut |tree| work(format, tree, tree::again(&store)?, words))
     }
 }
@@ -135,27 +136,27 @@ impl<'a> Layers<'a> {
 /// Opens the base's tree, and does the work with it; in a child where it is an image.
 fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
     let Some((fstype, file)) = base.image(root) else {
-        return work(tree::open(&base.content(root))?);
+        return work(tree::open(base.content(root))?);
     };
     let (folder, mounted) = (root.base(&base.name), root.base_mount(&base.name));
-    private::run(&folder, || {
-        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", &folder)?;
+    private::run(folder, || {
+        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", folder)?;
         // The namespace has the mount that views stand on, too, whatever becomes of it outside.
-        if MountInfo::of_self()?.at(&mounted).is_some() {
-            return work(tree::open(&mounted)?);
+        if MountInfo::of_self()?.at(mounted).is_some() {
+            return work(tree::open(mounted)?);
         }
         // While a seed is mounted, no sliver on it can be.
-        let _lock = if base.form == Form::Btrfs { Some(seed::lock(&file)?) } else { None };
-        image::whole(&file)?;
-        image::mount_read_only(fstype, &file, &folder)?;
-        let done = tree::open(&folder).and_then(work);
-        exec::unmount(&folder)?;
+        let _lock = if base.form == Form::Btrfs { Some(seed::lock(file)?) } else { None };
+        image::whole(file)?;
+        image::mount_read_only(fstype, file, folder)?;
+        let done = tree::open(folder).and_then(work);
+        exec::unmount(folder)?;
         done
     })
 }
 
 /// The view of a sliver whose store is an image, which is only seen while it is mounted.
-fn view_of(root: &Root, name: &Name) -> Result<PathBuf> {
+fn view_of(root: &Root, name: &Name) -> Result<&'static Path> {
     let view = root.view(name);
     let views = Views::here(root, &MountInfo::of_self()?)?;
     if views.of(root, name).any(|place| place.target == view) {

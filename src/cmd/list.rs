@@ -75,7 +75,7 @@ fn rows(root: &Root, config: &Config, space: bool) -> Result<Vec<Row>> {
     let mut names = Sliver::names(root)?;
     for wanted in config.slivers.iter().filter(|sliver| sliver.enabled) {
         if let Err(at) = names.binary_search(&wanted.name) {
-            names.insert(at, wanted.name.clone());
+            names.insert(at, wanted.name);
         }
     }
     names.into_iter().map(|name| row(root, config, &views, &sockets, space, name)).collect()
@@ -95,12 +95,12 @@ fn row(
         Err(err) => Recorded::of(Err(err))?,
     };
     let space = match space && recorded != Recorded::Missing {
-        true => Some(tree::space(&root.store(&name))?),
+        true => Some(tree::space(root.store(&name))?),
         false => None,
     };
     let served =
         space.is_some() && sliver.as_ref().is_some_and(|sliver| sliver.backend == Kind::FuseOverlayfs);
-    let daemon = if served { fuse::daemon(&root.upper(&name)) } else { None };
+    let daemon = if served { fuse::daemon(root.upper(&name)) } else { None };
     Ok(Row {
         memory: daemon.and_then(memory::of),
         wanted: Wanted::of(config, &name),

@@ -26,7 +26,7 @@ mod sync;
 mod umount;
 mod usage;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::catalog::{Root, Sliver};
 use crate::cli::{Args, Cli, Command};
@@ -35,25 +35,22 @@ use crate::error::{Error, Result};
 use crate::mount::plan::Step;
 use crate::name::Name;
 use crate::out;
+use crate::stay::{Below, stay};
 use crate::sys::env::var;
 
 /// Runs the command.
 pub fn run(cli: Cli) -> Result<()> {
     let args = &cli.args;
-    let mut ctx = Ctx {
-        lxcpath: args.lxcpath.path().map(Path::to_owned),
-        file: args.config.path().map(Path::to_owned),
-        config: None,
-    };
+    let mut ctx = Ctx { lxcpath: args.lxcpath.path(), file: args.config.path(), config: None };
     match cli.command {
         Command::Init => {
-            let root = Root::init(&ctx.lxcpath()?)?;
+            let root = Root::init(ctx.lxcpath()?)?;
             probe::warn_of_upgrade(&root)?;
             out::line(&format!("{} carries slivers", root.path().display()))
         }
         Command::Probe => probe::run(&ctx.root()?, args),
         // The first base that is added by hand marks the disk; `apply` never does.
-        Command::BaseAdd => base::add(&Root::locate(&ctx.lxcpath()?)?, args),
+        Command::BaseAdd => base::add(&Root::locate(ctx.lxcpath()?)?, args),
         Command::BaseList => base::list(&ctx.root()?, args),
         Command::BaseShow => base::show(&ctx.root()?, args),
         Command::BaseVerify => base::verify(&ctx.root()?, args),
@@ -84,8 +81,8 @@ pub fn run(cli: Cli) -> Result<()> {
 
 /// What the commands share: where the node's slivers lie, and what its operator wants.
 pub(crate) struct Ctx {
-    lxcpath: Option<PathBuf>,
-    file: Option<PathBuf>,
+    lxcpath: Option<&'static Path>,
+    file: Option<&'static Path>,
     config: Option<Config>,
 }
 
@@ -94,33 +91,33 @@ impl Ctx {
     pub(crate) fn config(&mut self) -> Result<&Config> {
         let config = match self.config.take() {
             Some(config) => config,
-            None => config::load(self.file.as_deref())?,
+            None => config::load(self.file)?,
         };
         Ok(self.config.insert(config))
     }
 
     /// LXCPATH: from the command line, the environment, UCI, or LXC's own settings, in this order.
-    pub(crate) fn lxcpath(&mut self) -> Result<PathBuf> {
-        if let Some(path) = &self.lxcpath {
-            return Ok(path.clone());
+    pub(crate) fn lxcpath(&mut self) -> Result<&'static Path> {
+        if let Some(path) = self.lxcpath {
+            return Ok(path);
         }
         let path = match var(c"SLIVERFS_LXCPATH").filter(|path| !path.is_empty()) {
-            Some(path) => PathBuf::from(path),
+            Some(path) => stay(path.into()),
             None => {
                 let config = self.config()?;
                 config.check_main()?;
                 match &config.main.lxcpath {
-                    Some(path) => path.clone(),
-                    None => lxcconf::default_lxcpath()?,
+                    Some(path) => path.stays(),
+                    None => stay(lxcconf::default_lxcpath()?),
                 }
             }
         };
-        Ok(self.lxcpath.insert(path).clone())
+        Ok(self.lxcpath.insert(path))
     }
 
     /// The node's LXCPATH, which must carry the marker.
     pub(crate) fn root(&mut self) -> Result<Root> {
-        Root::open(&self.lxcpath()?)
+        Root::open(self.lxcpath()?)
     }
 }
 

@@ -27,7 +27,7 @@ pub fn refuse(root: &Root, name: &Name, backend: Option<Kind>) -> Result<()> {
         let features = probe::features(root, backend).unwrap_or_default();
         refuse_alive(root, name, backend, features, &Views::settled(root, name)?)?;
     }
-    image::release(&root.store(name))
+    image::release(root.store(name))
 }
 
 /// A sliver that nobody can mount while this lasts.
@@ -84,5 +84,5 @@ pub fn settle(root: &Root, sliver: &Sliver) -> Result<()> {
     if sliver.backend.grows_image() || sliver.has_image() {
         return Ok(());
     }
-    layer::settle(&root.store(&sliver.name), Format::of(sliver.backend))
+    layer::settle(root.store(&sliver.name), Format::of(sliver.backend))
 }

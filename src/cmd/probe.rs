@@ -37,7 +37,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         for verdict in &verdicts {
             let works = if verdict.works { "yes" } else { "no" };
             let why = match &verdict.reason {
-                Some(reason) => reason.clone(),
+                Some(reason) => (*reason).to_owned(),
                 None => known(verdict),
             };
             let taken = if best == Some(verdict.kind) { " (auto takes it)" } else { "" };
@@ -50,8 +50,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         return Ok(());
     }
     // What may pass keeps more from working than what will stay.
-    let passing =
-        verdicts.iter().find(|verdict| !verdict.lasting).and_then(|verdict| verdict.reason.as_deref());
+    let passing = verdicts.iter().find(|verdict| !verdict.lasting).and_then(|verdict| verdict.reason);
     Err(match passing {
         Some(reason) => Error::unsupported(format_args!("no backend could be tried: {reason}")),
         None => Error::unsupported(format_args!("no backend works on {}", root.path().display()))

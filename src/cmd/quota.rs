@@ -21,6 +21,7 @@ use crate::out;
 use crate::quota::admission::{self, Policy};
 use crate::quota::{self, Limit, Means, does_not_fit, image, project, qgroup};
 use crate::size::Size;
+use crate::stay::Below;
 use crate::sys::{file, statfs};
 use crate::tree;
 use crate::view;
@@ -49,7 +50,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
 /// Turns simple quotas on.
 fn enable(root: &Root) -> Result<()> {
     let stores = root.stores();
-    qgroup::enable(&stores)?;
+    qgroup::enable(stores)?;
     crate::warn!(
         "kernels before 6.7 do not mount this disk any more; what was written before now is not counted"
     );
@@ -58,7 +59,7 @@ fn enable(root: &Root) -> Result<()> {
 
 /// Is the tenant's root nobody special outside the container?
 fn is_mapped(root: &Root, name: &Name) -> bool {
-    let config = file::text(root.container(name).join(CONFIG)).unwrap_or_default();
+    let config = file::text(root.container(name).below(CONFIG)).unwrap_or_default();
     config.lines().any(|line| line.trim_start().starts_with("lxc.idmap"))
 }
 
@@ -84,7 +85,7 @@ pub(super) fn limit(
     let means = means.or(kept).or_else(|| {
         match kind {
             Kind::BtrfsSnapshot => Some(Means::Qgroup),
-            kind if Means::Project.keeps(kind) && project::Disk::of(&root.stores()).is_ok() => {
+            kind if Means::Project.keeps(kind) && project::Disk::of(root.stores()).is_ok() => {
                 Some(Means::Project)
             }
             _ => None,
@@ -132,7 +133,7 @@ pub(super) fn set(
     }
     let new_sliver = Sliver { quota: new, ..sliver.clone() };
     if let (Some(old), Some(new)) = (in_project, quota::by(new, Means::Project)) {
-        let disk = project::disk_of(&store, new)?;
+        let disk = project::disk_of(store, new)?;
         disk.refuse_more(name, new, false)?;
         // The record wants room, too, which a full store has not.
         disk.limit(Limit { bytes: old.bytes.max(new.bytes), ..old }, true)?;
@@ -146,7 +147,7 @@ pub(super) fn set(
     let in_qgroup = quota::by(old, Means::Qgroup).is_some();
     let tree = store.join(layer(sliver.backend));
     if let Some(limit) = quota::by(new, Means::Qgroup) {
-        qgroup::need(&store)?;
+        qgroup::need(store)?;
         let used = if in_qgroup { qgroup::used(&tree)? } else { 0 };
         if used > limit.bytes {
             return Err(does_not_fit(name, limit, used));
@@ -160,7 +161,7 @@ pub(super) fn set(
     match (old.filter(|_| sliver.has_image()), new.filter(|_| new_sliver.has_image())) {
         (Some(old), Some(new)) if new.bytes >= old.bytes => {
             match grow(root, &new_sliver, &sliver, new, policy) {
-                Err(err) if err.class() == Class::Unsupported && !image::is_mounted(&store) => {
+                Err(err) if err.class() == Class::Unsupported && !image::is_mounted(store) => {
                     remake(root, &sliver, &new_sliver, policy)
                 }
                 done => done,
@@ -175,26 +176,26 @@ pub(super) fn set(
 fn promise(root: &Root, policy: Policy, old: &Sliver, new: &Sliver) -> Result<()> {
     let catalog = root.lock_catalog()?;
     admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;
-    new.write(&root.store(&new.name))
+    new.write(root.store(&new.name))
 }
 
 /// Lets the image grow, whether it is mounted or not. What was cut before the end goes on from there with the next call.
 fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: Limit, policy: Policy) -> Result<()> {
     let store = root.store(&new.name);
-    let work = || image::grow(&store, limit.bytes, policy.overcommits());
+    let work = || image::grow(store, limit.bytes, policy.overcommits());
     // First the promise, and then the room.
-    let grown = promise(root, policy, old, new).and_then(|()| match image::is_mounted(&store) {
+    let grown = promise(root, policy, old, new).and_then(|()| match image::is_mounted(store) {
         true => work(),
-        false => private::run(&store, || {
-            exec::run(&image::mount_steps(&store, Format::of(new.backend)))?;
+        false => private::run(store, || {
+            exec::run(&image::mount_steps(store, Format::of(new.backend)))?;
             let grown = work();
-            image::release(&store)?;
+            image::release(store)?;
             grown.map(|()| Vec::new())
         })
         .map(drop),
     });
     // What was written may be there, whatever came of it.
-    grown.inspect_err(|_| sweep::told(old.write(&store)))
+    grown.inspect_err(|_| sweep::told(old.write(store)))
 }
 
 /// Makes the store anew, in an image or out of one, and puts it in the old one's place. Cut anywhere, the old one stays or the new
@@ -203,7 +204,7 @@ fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()>
     let name = &old.name;
     offline::refuse(root, name, Some(old.backend))?;
     let (store, stage) = (root.store(name), sweep::new_store(root, name));
-    statfs::refuse_read_only(&root.stores())?;
+    statfs::refuse_read_only(root.stores())?;
     offline::settle(root, old)?;
     sweep::new(root, name)?;
     private::run(root.path(), || copy(root, old, new, policy).map(|()| Vec::new()))
@@ -227,25 +228,25 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
         Ground { root, base: &base, kind: old.backend, features: Features::default(), limit: new.quota };
     exec::run(&ground.image(&MountInfo::of_self()?))?;
     if old.has_image() {
-        exec::run(&image::mount_steps(&store, format))?;
+        exec::run(&image::mount_steps(store, format))?;
     }
-    let (from, folder) = (image::content(&store), layer(old.backend));
+    let (from, folder) = (image::content(store), layer(old.backend));
     if let Some(limit) = quota::by(new.quota, Means::Image) {
-        let space = tree::space(&from.join(folder))?;
+        let space = tree::space(from.below(folder))?;
         if space > limit.bytes {
             return Err(does_not_fit(&new.name, limit, space));
         }
     }
-    let (steps, into) = ground.begin(&stage, policy.shape());
+    let (steps, into) = ground.begin(stage, policy.shape());
     exec::run(&steps)?;
-    let from = from.join(folder);
-    exec::run(&ground.again(&from, &into)).and_then(|()| replace::finish(root, new)).map_err(|err| match new
-        .quota
-    {
-        // The disk has given the room for the image already; the error says what it ran out at.
-        Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => {
-            err.way_out(does_not_fit(&new.name, limit, tree::space(&from).unwrap_or(limit.bytes)).to_string())
+    let from = from.below(folder);
+    exec::run(&ground.again(from, into)).and_then(|()| replace::finish(root, new)).map_err(|err| {
+        match new.quota {
+            // The disk has given the room for the image already; the error says what it ran out at.
+            Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => err.way_out(
+                does_not_fit(&new.name, limit, tree::space(from).unwrap_or(limit.bytes)).to_string(),
+            ),
+            _ => err,
         }
-        _ => err,
     })
 }

@@ -78,7 +78,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
     }
     let old = Base::load(root, &sliver.base)?;
     view::check_base(&sliver, &old)?;
-    let disk = tree::open(&root.stores())?;
+    let disk = tree::open(root.stores())?;
     if sliver.backend.grows_image() {
         return Err(Error::unsupported(format_args!(
             "the store of `{name}` grew from its seed, and cannot be put on another"
@@ -99,7 +99,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
             )));
         }
         offline::refuse(root, name, Some(sliver.backend))?;
-        statfs::refuse_read_only(&root.stores())?;
+        statfs::refuse_read_only(root.stores())?;
         offline::settle(root, &sliver)?;
         replace::prepare(root, name, before.is_some())?;
     }
@@ -140,18 +140,18 @@ fn make(
     exec::run(&before.image(&MountInfo::of_self()?))?;
     exec::run(&after.image(&MountInfo::of_self()?))?;
     if sliver.has_image() {
-        exec::run(&image::mount_steps(&stored, format))?;
+        exec::run(&image::mount_steps(stored, format))?;
     }
-    let mut inner = stage.clone();
+    let mut inner = stage;
     if !how.plan {
-        let (mut steps, into) = after.begin(&stage, image::shape(&stored));
-        steps.extend(after.make(&into, None, &into));
+        let (mut steps, into) = after.begin(stage, image::shape(stored));
+        steps.extend(after.make(into, None, into));
         inner = into;
         exec::run(&steps)?;
     }
     let folder = layer(sliver.backend);
-    let store = tree::open(&image::content(&stored).join(folder))?;
-    let bases = (&tree::open(&before.tree())?, &tree::open(&after.tree())?);
+    let store = tree::open(&image::content(stored).join(folder))?;
+    let bases = (&tree::open(before.tree())?, &tree::open(after.tree())?);
     let state = if how.plan { "planned" } else { "rebased" };
     let mut report = Report::new(sliver, &new.name, state, how.json, disk)?;
     let mut tell = |outcome: &Outcome<'_>| report.count(outcome, how.plan);
@@ -174,8 +174,8 @@ fn make(
     }
     if !how.plan {
         let record = Sliver {
-            base: new.name.clone(),
-            digest: new.digest.clone(),
+            base: new.name,
+            digest: new.digest,
             converted: sliver.converted.saturating_add(1),
             quota: limit,
             ..sliver.clone()

@@ -16,6 +16,7 @@ use crate::name::Name;
 use crate::out;
 use crate::quota::{self, image};
 use crate::size::Size;
+use crate::stay::Below;
 
 /// What is kept when a new store takes a sliver's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub fn kept(root: &Root, sliver: &Sliver) -> Result<Option<Sliver>> {
     if store.symlink_metadata().is_err() {
         return Ok(None);
     }
-    let kept: Sliver = record::read(&store.join(sliver::FILE))?;
+    let kept: Sliver = record::read(store.below(sliver::FILE))?;
     // Otherwise it is a new store, whose conversion was cut before it was published.
     Ok(Some(kept).filter(|kept| kept.converted < sliver.converted))
 }
@@ -76,9 +77,9 @@ pub fn last_steps(root: &Root, record: &Sliver) -> Result<Vec<Step>> {
     let stage = sweep::new_store(root, &record.name);
     let mut steps = Vec::new();
     if record.has_image() {
-        steps.push(Step::Unmount(stage.join(image::POINT)));
+        steps.push(Step::Unmount(stage.below(image::POINT)));
     }
-    steps.push(Step::WriteFile(stage.join(sliver::FILE), record::to_text(&stage, record)?));
+    steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, record)?));
     steps.push(Step::SyncDisk(stage));
     Ok(steps)
 }
@@ -112,9 +113,9 @@ pub fn publish(root: &Root, name: &Name, keep: Keep) -> Vec<Step> {
     }
     let mut steps = Vec::new();
     if keep == Keep::Instead {
-        steps.push(Step::Rename(old.clone(), sweep::removed_store(root, name)));
+        steps.push(Step::Rename(old, sweep::removed_store(root, name)));
     }
-    steps.push(Step::Rename(new, old.clone()));
+    steps.push(Step::Rename(new, old));
     steps.push(Step::Exchange(old, store, by));
     steps
 }
@@ -129,13 +130,13 @@ pub fn bring_back(root: &Root, sliver: &Sliver, dry_run: bool, quiet: bool) -> R
     let name = &sliver.name;
     offline::refuse(root, name, Some(sliver.backend))?;
     let (old, removed) = (sweep::kept_store(root, name), sweep::removed_store(root, name));
-    let back = [Step::Exchange(old.clone(), root.store(name), sweep::swapped_store(root, name))];
+    let back = [Step::Exchange(old, root.store(name), sweep::swapped_store(root, name))];
     if dry_run && quiet {
         return Ok(());
     }
     if dry_run {
         print_plan(&back)?;
-        return print_plan(&[Step::Rename(old, removed.clone()), Step::RemoveTree(removed)]);
+        return print_plan(&[Step::Rename(old, removed), Step::RemoveTree(removed)]);
     }
     {
         let _catalog = root.lock_catalog()?;

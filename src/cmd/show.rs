@@ -1,6 +1,6 @@
 //! `sliverfs show`: one sliver, with all there is to know.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -29,10 +29,10 @@ struct Sheet {
     actual: Actual,
     backend: Kind,
     base: Name,
-    base_digest: String,
+    base_digest: &'static str,
     created: u64,
-    store: PathBuf,
-    view: PathBuf,
+    store: &'static Path,
+    view: &'static Path,
     space: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
@@ -46,7 +46,7 @@ struct Sheet {
     #[serde(skip_serializing_if = "Option::is_none")]
     used: Option<u64>,
     /// From before the sliver was converted, until it is mounted.
-    kept_store: Option<PathBuf>,
+    kept_store: Option<&'static Path>,
     mounted_at: Vec<String>,
     held_by: Vec<String>,
     daemon: Option<Daemon>,
@@ -66,7 +66,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let sliver = Sliver::load(&root, name)?;
     let views = Views::everywhere(&root)?;
     let mounted_at: Vec<String> = views.of(&root, name).map(Place::words).collect();
-    let pid = if sliver.backend == Kind::FuseOverlayfs { fuse::daemon(&root.upper(name)) } else { None };
+    let pid = if sliver.backend == Kind::FuseOverlayfs { fuse::daemon(root.upper(name)) } else { None };
     // A view that is mounted nowhere may still be held: then the next mount is refused, and here stands by whom.
     let mut held_by = Vec::new();
     if mounted_at.is_empty() {
@@ -92,7 +92,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         backend: sliver.backend,
         base_digest: sliver.digest,
         created: sliver.created,
-        space: tree::space(&root.store(name))?,
+        space: tree::space(root.store(name))?,
         store: root.store(name),
         kept_store: Some(sweep::kept_store(&root, name)).filter(|kept| kept.exists()),
         view: root.view(name),
@@ -113,7 +113,7 @@ fn print(sheet: &Sheet) -> Result<()> {
         ("actual", sheet.actual.word()),
         ("backend", sheet.backend.name()),
         ("base", sheet.base.as_str()),
-        ("digest of base", &sheet.base_digest),
+        ("digest of base", sheet.base_digest),
         ("space", &space),
         ("store", &store),
         ("view", &view),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
@@ -28,6 +28,7 @@ use crate::mount::{exec, private};
 use crate::out;
 use crate::quota::{self, image};
 use crate::size::Size;
+use crate::stay::Below;
 use crate::sys::rsync::{Rsync, Stats};
 use crate::sys::{file, statfs};
 use crate::tree;
@@ -43,7 +44,7 @@ struct Sheet<'a> {
     created: u64,
     deleted: u64,
     bytes: u64,
-    kept_store: Option<PathBuf>,
+    kept_store: Option<&'static Path>,
 }
 
 /// Syncs a sliver that is mounted nowhere.
@@ -58,7 +59,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let base = Base::load(&root, &sliver.base)?;
     view::check_base(&sliver, &base)?;
     offline::refuse(&root, name, Some(sliver.backend))?;
-    statfs::refuse_read_only(&root.stores())?;
+    statfs::refuse_read_only(root.stores())?;
     let attrs = !Format::of(sliver.backend).loses().has(Aspects::ATTRS);
     if let Some(lacks) = rsync.lacks().filter(|_| attrs) {
         crate::warn!("the installed rsync is built without {lacks}: what comes has none of them");
@@ -211,12 +212,12 @@ impl Work<'_> {
             }
             let mut steps = ground.image(&MountInfo::of_self()?);
             if self.sliver.has_image() {
-                steps.extend(image::mount_steps(&view, Format::of(ground.kind)));
+                steps.extend(image::mount_steps(view, Format::of(ground.kind)));
             }
-            steps.extend(ground.mount(name.as_str(), &view)?);
+            steps.extend(ground.mount(name.as_str(), view)?);
             exec::run(&steps)?;
-            let stats = self.rsync.run(&self.source.word, &view, self.attrs, true, quiet, false)?;
-            exec::unmount(&view)?;
+            let stats = self.rsync.run(&self.source.word, view, self.attrs, true, quiet, false)?;
+            exec::unmount(view)?;
             Ok(stats)
         })
     }
@@ -242,28 +243,28 @@ impl Work<'_> {
     fn make(&self, watched: bool) -> Result<Stats> {
         let (root, name, kind) = (self.root, &self.sliver.name, self.sliver.backend);
         let (stored, stage) = (root.store(name), sweep::new_store(root, name));
-        let view = stage.join(".view");
+        let view = stage.below(".view");
         let format = Format::of(kind);
         let limit = quota::renew(root, self.sliver.quota, (kind, self.base), false)?;
         let ground = &Ground { limit, ..self.ground()? };
         let mut steps = ground.image(&MountInfo::of_self()?);
         if self.sliver.has_image() {
-            steps.extend(image::mount_steps(&stored, format));
+            steps.extend(image::mount_steps(stored, format));
         }
-        let (begin, inner) = ground.begin(&stage, image::shape(&stored));
+        let (begin, inner) = ground.begin(stage, image::shape(stored));
         steps.extend(begin);
-        let new = inner.join(layer(kind));
-        steps.extend(ground.again(&image::content(&stored).join(layer(kind)), &inner));
-        steps.push(Step::CreateDir(view.clone()));
+        let new = inner.below(layer(kind));
+        steps.extend(ground.again(image::content(stored).below(layer(kind)), inner));
+        steps.push(Step::CreateDir(view));
         exec::run(&steps)?;
-        exec::run(&ground.mount(&format!(".new.{name}"), &view)?)?;
-        let stats = self.rsync.run(&self.source.word, &view, self.attrs, false, true, watched)?;
-        exec::run(&[Step::Unmount(view.clone()), Step::RemoveDir(view)])?;
+        exec::run(&ground.mount(&format!(".new.{name}"), view)?)?;
+        let stats = self.rsync.run(&self.source.word, view, self.attrs, false, true, watched)?;
+        exec::run(&[Step::Unmount(view), Step::RemoveDir(view)])?;
         if !format.whole() {
-            let scratch = Scratch::beside(tree::open(&inner)?);
+            let scratch = Scratch::beside(tree::open(inner)?);
             let (mut tell, mut compared) = (|_: &str, _: &[u8]| Ok(()), |_| ());
             let compact = Compact::new(format, &scratch, Aspects::NONE, false, &mut tell, &mut compared);
-            compact.run(tree::open(&new)?, &tree::open(&ground.tree())?)?;
+            compact.run(tree::open(new)?, &tree::open(ground.tree())?)?;
         }
         let converted = self.sliver.converted.saturating_add(1);
         replace::finish(root, &Sliver { converted, quota: limit, ..self.sliver.clone() })?;

@@ -87,7 +87,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let (mut rows, mut failed, mut groups) = (Vec::new(), None, Groups::default());
     for name in if all { Sliver::names(&root)? } else { names } {
         let mut row = Row {
-            name: name.clone(),
+            name,
             backend: None,
             base: None,
             exclusive: None,
@@ -157,9 +157,9 @@ fn fill(
 ) -> Result<()> {
     let sliver = Sliver::load(root, &row.name)?;
     row.backend = Some(sliver.backend);
-    row.base = Some(sliver.base.clone());
+    row.base = Some(sliver.base);
     let kept = sweep::kept_store(root, &row.name);
-    row.kept = if kept.exists() { Some(tree::space(&kept)?) } else { None };
+    row.kept = if kept.exists() { Some(tree::space(kept)?) } else { None };
     let groups = if views.is_some() { None } else { Some(groups) };
     let Taken { exclusive, shared, through, inodes, used, by } = usage::taken(root, &sliver, groups)?;
     (row.exclusive, row.shared, row.inodes, row.by) = (Some(exclusive), Some(shared), inodes, Some(by));

@@ -11,6 +11,7 @@ use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
 use crate::mount::{exec, image, private};
 use crate::out::Progress;
+use crate::stay::Below;
 use crate::sys::file;
 use crate::sys::pause;
 use crate::sys::tool::{self, Stream};
@@ -94,11 +95,11 @@ pub fn packer(form: Form, scratch: &Path) -> Result<Packer> {
         return Ok(Packer { form, program: "", options: Vec::new() });
     }
     let choices = choices(form)?;
-    let empty = scratch.join("empty");
-    let trial = scratch.join("trial");
-    file::make_dir(&empty, 0o777).at("create", &empty)?;
-    let found = choose(form, &choices, &empty, &trial);
-    fs::remove_dir(&empty).at("remove", &empty)?;
+    let empty = scratch.below("empty");
+    let trial = scratch.below("trial");
+    file::make_dir(empty, 0o777).at("create", empty)?;
+    let found = choose(form, &choices, empty, trial);
+    fs::remove_dir(empty).at("remove", empty)?;
     found
 }
 

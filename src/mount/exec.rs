@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -25,13 +25,13 @@ use crate::tree::{self, SELF, Time};
 
 /// What takes a done step back.
 enum Undo {
-    RemoveDir(PathBuf),
-    RemoveFile(PathBuf),
-    RemoveTree(PathBuf),
-    Unmount(PathBuf),
-    Unlimit(PathBuf),
-    Rename(PathBuf, PathBuf),
-    Exchange(PathBuf, PathBuf, PathBuf),
+    RemoveDir(&'static Path),
+    RemoveFile(&'static Path),
+    RemoveTree(&'static Path),
+    Unmount(&'static Path),
+    Unlimit(&'static Path),
+    Rename(&'static Path, &'static Path),
+    Exchange(&'static Path, &'static Path, &'static Path),
 }
 
 /// Carries out all steps, or none: when one fails, the done ones are taken back in reverse order.
@@ -50,7 +50,7 @@ pub fn run(steps: &[Step]) -> Result<()> {
 fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
     match step {
         Step::CreateDir(dir) => match file::make_dir(dir, 0o777) {
-            Ok(()) => undo.push(Undo::RemoveDir(dir.clone())),
+            Ok(()) => undo.push(Undo::RemoveDir(dir)),
             Err(err)
                 if err.kind() == std::io::ErrorKind::AlreadyExists
                     && mountpoint::look(dir).is_some_and(|seen| seen.dir) => {}
@@ -59,57 +59,57 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         Step::WriteFile(file, text) => {
             // One that is there already is not ours to take back.
             let mut new = new_file(file)?;
-            undo.push(Undo::RemoveFile(file.clone()));
+            undo.push(Undo::RemoveFile(file));
             new.write_all(text).at("write", file)?;
         }
         Step::Mount(call) => {
             mount_union(call)?;
-            undo.push(Undo::Unmount(call.target.clone()));
-            writable(statfs::of(&call.target)?.read_only == Some(true), &call.target)?;
+            undo.push(Undo::Unmount(call.target));
+            writable(statfs::of(call.target)?.read_only == Some(true), call.target)?;
         }
         Step::Serve(call) => {
             fuse::serve(call)?;
-            undo.push(Undo::Unmount(call.target.clone()));
+            undo.push(Undo::Unmount(call.target));
         }
         Step::MountImage { fstype, image, target } => {
             let _lock = if *fstype == seed::FSTYPE { Some(seed::lock(image)?) } else { None };
             image::whole(image)?;
             image::mount_read_only(fstype, image, target)?;
-            undo.push(Undo::Unmount(target.clone()));
+            undo.push(Undo::Unmount(target));
         }
         Step::CopyAttributes(from, to) => copy_attributes(from, to)?,
         Step::Unpack(archive, view) => archive::unpack_beneath(archive, view)?,
         Step::Bind(from, to) => {
             mount(Some(from), to, None, MsFlags::MS_BIND, None).at("bind to", to)?;
-            undo.push(Undo::Unmount(to.clone()));
+            undo.push(Undo::Unmount(to));
         }
         Step::Snapshot(from, to) => {
             snapshot(from, to)?;
-            undo.push(Undo::RemoveTree(to.clone()));
+            undo.push(Undo::RemoveTree(to));
         }
         Step::MakeWritable(dir) => btrfs::set_read_only(tree::open(dir)?, false).at("make writable", dir)?,
         Step::CopyTree { from, to, content } => {
-            undo.push(Undo::RemoveTree(to.clone()));
+            undo.push(Undo::RemoveTree(to));
             tree::copy_path(from, to, *content)?;
         }
         Step::GrowSeed { seed, store, size, target } => {
-            undo.push(Undo::RemoveFile(store.clone()));
+            undo.push(Undo::RemoveFile(store));
             seed::grow(seed, store, *size, target)?;
         }
         Step::MountSeed { seed, store, target } => {
             seed::mount(seed, store, target)?;
-            undo.push(Undo::Unmount(target.clone()));
+            undo.push(Undo::Unmount(target));
         }
         Step::MakeImage { image, size, shape } => {
-            undo.push(Undo::RemoveFile(image.clone()));
+            undo.push(Undo::RemoveFile(image));
             quota::make(image, *size, *shape)?;
         }
         Step::MountStore { image, target, new } => {
             quota::mount(image, target, *new)?;
-            undo.push(Undo::Unmount(target.clone()));
+            undo.push(Undo::Unmount(target));
         }
         Step::LimitTree(tree, bytes) => {
-            undo.push(Undo::Unlimit(tree.clone()));
+            undo.push(Undo::Unlimit(tree));
             qgroup::set(tree, *bytes)?;
         }
         Step::JoinProject(dir, id) => {
@@ -121,13 +121,13 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
         Step::Settle(dir, format) => layer::settle(dir, *format)?,
         Step::Forget(device) => seed::forget(device),
         Step::Unmount(target) => unmount(target)?,
-        Step::Detach(target) => umount2(target.as_path(), MntFlags::MNT_DETACH).at("unmount", target)?,
+        Step::Detach(target) => umount2(*target, MntFlags::MNT_DETACH).at("unmount", target)?,
         Step::SyncDisk(dir) => tree::sync_tree(dir)?,
         Step::Rewrite(work) => {
             // A folder that something is mounted on goes with that; a snapshot is taken back by itself.
             let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
-            if work.new.parent().is_some_and(|above| device(above) == device(&work.new)) {
-                undo.push(Undo::RemoveTree(work.new.clone()));
+            if work.new.parent().is_some_and(|above| device(above) == device(work.new)) {
+                undo.push(Undo::RemoveTree(work.new));
             }
             rewrite(work)?;
         }
@@ -135,12 +135,12 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             let stores = other.parent().unwrap_or(other);
             admission::forget(stores);
             exchange(one, other, by)?;
-            undo.push(Undo::Exchange(one.clone(), other.clone(), by.clone()));
+            undo.push(Undo::Exchange(one, other, by));
             sync::dir(stores)?;
         }
         Step::Rename(from, to) => {
             fs::rename(from, to).at("rename to", to)?;
-            undo.push(Undo::Rename(to.clone(), from.clone()));
+            undo.push(Undo::Rename(to, from));
             let (from, to) = (from.parent(), to.parent());
             // Each of these writes to the disk and waits for it.
             for folder in [from.filter(|_| from != to), to].into_iter().flatten() {
@@ -185,15 +185,15 @@ fn take_back(undo: Vec<Undo>) {
 /// Mounts a union with its layers as names relative to a folder, and comes back to where it stood.
 pub fn mount_union(call: &MountCall) -> Result<()> {
     let here = file::open(".").at("open", Path::new("."))?;
-    nix::unistd::chdir(&call.from).at("change into", &call.from)?;
+    nix::unistd::chdir(call.from).at("change into", call.from)?;
     let done = mount(
         Some(Path::new(&call.source)),
-        &call.target,
+        call.target,
         Some(call.fstype),
         MsFlags::MS_NOATIME,
         Some(call.options.as_str()),
     );
-    nix::unistd::fchdir(&here).at("change back from", &call.from)?;
+    nix::unistd::fchdir(&here).at("change back from", call.from)?;
     done.map_err(|errno| refused(call, errno))
 }
 
@@ -208,7 +208,7 @@ pub fn writable(read_only: bool, view: &Path) -> Result<()> {
 
 /// A refused mount, with the errnos that lie translated (kernel: Documentation/filesystems/overlayfs.rst).
 fn refused(call: &MountCall, errno: Errno) -> Error {
-    let err = Error::sys(&format!("mount {} on", call.fstype), &call.target, errno);
+    let err = Error::sys(&format!("mount {} on", call.fstype), call.target, errno);
     match errno {
         Errno::ENODEV => err.way_out("this kernel does not offer it; `sliverfs probe` shows what it does"),
         Errno::ELOOP => err.way_out("base and store overlap: one lies inside the other"),
@@ -263,10 +263,10 @@ fn rewrite(work: &Rewrite) -> Result<()> {
     let progress = Progress::new("converting", None);
     layer::rewrite(
         work.from,
-        &tree::open_store(&work.store)?,
-        &tree::open(&work.base)?,
+        &tree::open_store(work.store)?,
+        &tree::open(work.base)?,
         work.to,
-        &tree::open(&work.new)?,
+        &tree::open(work.new)?,
         work.tree,
         &mut |bytes| progress.add(bytes),
     )

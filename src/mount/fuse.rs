@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -48,9 +48,9 @@ pub struct Call {
     /// The upper folder, relative to `from`.
     pub upper: String,
     /// The folder to stand in while the daemon opens its layers.
-    pub from: PathBuf,
+    pub from: &'static Path,
     /// The mount point.
-    pub target: PathBuf,
+    pub target: &'static Path,
     /// The daemon ends with this process: a view in a private mount namespace would keep it, and it the namespace, for ever.
     pub ends_with_us: bool,
 }
@@ -61,10 +61,10 @@ impl fmt::Display for Call {
             f,
             "( cd {} && exec 3<>{DEVICE} 4<{} && flock -n 4 && mount -i -t {FSTYPE} -o noatime,fd=3,{KERNEL} {} {} && {PROGRAM} -o {} \
              /dev/fd/3 )",
-            path(&self.from),
+            path(self.from),
             path(Path::new(&self.upper)),
             quote(&self.source),
-            path(&self.target),
+            path(self.target),
             quote(self.layers.as_str()),
         )
     }
@@ -90,15 +90,15 @@ pub fn serve(call: &Call) -> Result<Child> {
     let options = format!("fd={},{KERNEL}", device.as_raw_fd());
     mount(
         Some(Path::new(&call.source)),
-        &call.target,
+        call.target,
         Some(FSTYPE),
         MsFlags::MS_NOATIME,
         Some(options.as_str()),
     )
-    .at(&format!("mount {PROGRAM} on"), &call.target)?;
+    .at(&format!("mount {PROGRAM} on"), call.target)?;
     // The daemon has the device now, and nobody else: with its end the connection ends.
     start(call, device).inspect_err(|_| {
-        if let Err(err) = unmount(&call.target) {
+        if let Err(err) = unmount(call.target) {
             crate::warn!("{err}");
         }
     })
@@ -110,9 +110,9 @@ fn start(call: &Call, device: File) -> Result<Child> {
     let number = format!("/dev/fd/{}", device.as_raw_fd());
     let args = ["-f", "-o", call.layers.as_str(), &number].map(OsStr::new);
     let here = file::open(".").at("open", Path::new("."))?;
-    nix::unistd::chdir(&call.from).at("change into", &call.from)?;
+    nix::unistd::chdir(call.from).at("change into", call.from)?;
     let started = daemon::start(PROGRAM, &args, &device, &locked, call.ends_with_us);
-    nix::unistd::fchdir(&here).at("change back from", &call.from)?;
+    nix::unistd::fchdir(&here).at("change back from", call.from)?;
     drop((device, locked));
     let mut child = started.map_err(|errno| match errno {
         Errno::ENOENT => Error::unsupported(format_args!("the program {PROGRAM} is not installed"))
@@ -122,7 +122,7 @@ fn start(call: &Call, device: File) -> Result<Child> {
         _ => Error::sys("start", Path::new(PROGRAM), errno),
     })?;
     // The kernel's first question waits until the daemon answers, and fails when that ends.
-    match fs::metadata(&call.target) {
+    match fs::metadata(call.target) {
         Ok(_) => {
             child.stderr = None;
             Ok(child)

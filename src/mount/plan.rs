@@ -1,7 +1,7 @@
 //! What a command is going to do, as data: printed by `--dry-run`, carried out by [`super::exec`].
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::fuse;
 use super::options::Options;
@@ -21,9 +21,9 @@ pub struct MountCall {
     /// The options, with layers as names relative to `from`.
     pub options: Options,
     /// The folder to stand in while mounting.
-    pub from: PathBuf,
+    pub from: &'static Path,
     /// The mount point.
-    pub target: PathBuf,
+    pub target: &'static Path,
 }
 
 /// The changes of a store, to be written in another format.
@@ -32,13 +32,13 @@ pub struct Rewrite {
     /// The format that they are written in.
     pub from: Format,
     /// The upper folder, or the whole tree.
-    pub store: PathBuf,
+    pub store: &'static Path,
     /// The base's tree.
-    pub base: PathBuf,
+    pub base: &'static Path,
     /// The format to write them in.
     pub to: Format,
     /// The folder to write into.
-    pub new: PathBuf,
+    pub new: &'static Path,
     /// What it is.
     pub tree: layer::Target,
 }
@@ -47,9 +47,9 @@ pub struct Rewrite {
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Create a folder; one that is there is taken as it is.
-    CreateDir(PathBuf),
+    CreateDir(&'static Path),
     /// Write a file whose folder is private to the plan or that is not there yet. A later [`Step::SyncDisk`] makes it durable.
-    WriteFile(PathBuf, Vec<u8>),
+    WriteFile(&'static Path, Vec<u8>),
     /// Mount a union.
     Mount(Box<MountCall>),
     /// Mount what a daemon serves, and start that.
@@ -59,53 +59,53 @@ pub enum Step {
         /// The image's file-system type.
         fstype: &'static str,
         /// The image.
-        image: PathBuf,
+        image: &'static Path,
         /// The mount point.
-        target: PathBuf,
+        target: &'static Path,
     },
     /// Give a folder (the second) the owner, mode and times of another.
-    CopyAttributes(PathBuf, PathBuf),
+    CopyAttributes(&'static Path, &'static Path),
     /// Unpack an archive (the first) into a view, with links resolved beneath it.
-    Unpack(PathBuf, PathBuf),
+    Unpack(&'static Path, &'static Path),
     /// Show a folder (the first) at a mount point, too.
-    Bind(PathBuf, PathBuf),
+    Bind(&'static Path, &'static Path),
     /// Make a writable snapshot of a Btrfs subvolume (the first).
-    Snapshot(PathBuf, PathBuf),
+    Snapshot(&'static Path, &'static Path),
     /// Make a Btrfs subvolume writable.
-    MakeWritable(PathBuf),
+    MakeWritable(&'static Path),
     /// Copy a tree.
     CopyTree {
         /// The tree.
-        from: PathBuf,
+        from: &'static Path,
         /// The copy, which is not there yet.
-        to: PathBuf,
+        to: &'static Path,
         /// Whether the files' extents are shared.
         content: Content,
     },
     /// Grow a new writable image from a Btrfs seed.
     GrowSeed {
         /// The seed's image.
-        seed: PathBuf,
+        seed: &'static Path,
         /// The new image.
-        store: PathBuf,
+        store: &'static Path,
         /// Its size in bytes.
         size: u64,
         /// A free mount point.
-        target: PathBuf,
+        target: &'static Path,
     },
     /// Mount an image that grew from a seed.
     MountSeed {
         /// The seed's image.
-        seed: PathBuf,
+        seed: &'static Path,
         /// The image that grew from it.
-        store: PathBuf,
+        store: &'static Path,
         /// The mount point.
-        target: PathBuf,
+        target: &'static Path,
     },
     /// Make an image that a limited store lies in.
     MakeImage {
         /// The image.
-        image: PathBuf,
+        image: &'static Path,
         /// Its size in bytes.
         size: u64,
         /// How it is laid out.
@@ -114,40 +114,40 @@ pub enum Step {
     /// Mount the image that a store lies in.
     MountStore {
         /// The image.
-        image: PathBuf,
+        image: &'static Path,
         /// The mount point.
-        target: PathBuf,
+        target: &'static Path,
         /// It is being made, and written to the disk when it is whole.
         new: bool,
     },
     /// Limit a Btrfs subvolume.
-    LimitTree(PathBuf, u64),
+    LimitTree(&'static Path, u64),
     /// Put a new folder, with all that will be in it, into a project.
-    JoinProject(PathBuf, u32),
+    JoinProject(&'static Path, u32),
     /// Limit the project of a store to its limit, and the room for a mount where that is said.
-    LimitProject(PathBuf, Limit, bool),
+    LimitProject(&'static Path, Limit, bool),
     /// End what a command that was cut began in the folder with a store's layers.
-    Settle(PathBuf, Format),
+    Settle(&'static Path, Format),
     /// Make the kernel forget a device of a Btrfs that was unmounted.
-    Forget(PathBuf),
+    Forget(&'static Path),
     /// Unmount what is mounted on a folder; undone by nothing, so it comes last.
-    Unmount(PathBuf),
+    Unmount(&'static Path),
     /// Unmount, whoever holds it, what is mounted on a folder and works no more.
-    Detach(PathBuf),
+    Detach(&'static Path),
     /// Write a folder with all that is in it to the disk, and the rest of its disk with it.
-    SyncDisk(PathBuf),
+    SyncDisk(&'static Path),
     /// Write the changes of a store anew, in another format.
     Rewrite(Box<Rewrite>),
     /// Let two folders change places; where the kernel cannot do it at once, by way of the third name.
-    Exchange(PathBuf, PathBuf, PathBuf),
+    Exchange(&'static Path, &'static Path, &'static Path),
     /// Make a finished folder visible, or hide one that is to be removed, by renaming it.
-    Rename(PathBuf, PathBuf),
+    Rename(&'static Path, &'static Path),
     /// Remove a folder with all that is in it; undone by nothing, so it comes last.
-    RemoveTree(PathBuf),
+    RemoveTree(&'static Path),
     /// Remove a folder when nothing is in it.
-    RemoveDir(PathBuf),
+    RemoveDir(&'static Path),
     /// Remove a file.
-    RemoveFile(PathBuf),
+    RemoveFile(&'static Path),
 }
 
 impl fmt::Display for Step {
@@ -160,11 +160,11 @@ impl fmt::Display for Step {
             Self::Mount(call) => write!(
                 f,
                 "cd {} && mount -i -t {} -o noatime,{} {} {}",
-                path(&call.from),
+                path(call.from),
                 call.fstype,
                 quote(call.options.as_str()),
                 quote(&call.source),
-                path(&call.target)
+                path(call.target)
             ),
             Self::Serve(call) => call.fmt(f),
             Self::MountImage { fstype, image, target } => {
@@ -238,9 +238,9 @@ impl fmt::Display for Step {
                     f,
                     "# write {what} of the {} store {} over {} to {}, as {}",
                     work.from.name(),
-                    path(&work.store),
-                    path(&work.base),
-                    path(&work.new),
+                    path(work.store),
+                    path(work.base),
+                    path(work.new),
                     work.to.name()
                 )
             }

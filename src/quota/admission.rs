@@ -101,10 +101,10 @@ pub fn admit(
     if more == 0 {
         return Ok(());
     }
-    let total = statfs::of(&root.stores())?.total;
+    let total = statfs::of(root.stores())?.total;
     let ask = |promised| judge(policy, total, promised, more, &root.path().display().to_string());
     let (note, boot) = (root.stores().join(NOTE), proc::boot_id()?);
-    let noted = noted(&note, &boot).filter(|noted| ask(*noted).is_ok());
+    let noted = noted(&note, boot).filter(|noted| ask(*noted).is_ok());
     let promised = match noted {
         Some(noted) => noted,
         None => count(root)?,

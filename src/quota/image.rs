@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
@@ -18,6 +18,7 @@ use crate::layer::Format;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::size::Size;
+use crate::stay::Below;
 use crate::sys::tool::{self, Stream};
 use crate::sys::{btrfs, ext4, file, loopdev, mountpoint, pause, statfs, sync};
 use crate::tree;
@@ -61,14 +62,14 @@ const SPARE_SIZE: u64 = 32 << 10;
 const PATIENCE: u32 = 50;
 
 /// The folder of a store in which its layers lie: the store's own, or the one that its image is mounted on.
-pub fn content(store: &Path) -> PathBuf {
-    if store.join(FILE).exists() { store.join(POINT) } else { store.to_owned() }
+pub fn content(store: &'static Path) -> &'static Path {
+    if store.below(FILE).exists() { store.below(POINT) } else { store }
 }
 
 /// Is the store's image mounted in our mount namespace?
 pub fn is_mounted(store: &Path) -> bool {
     let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
-    device(store).is_some_and(|own| device(&store.join(POINT)).is_some_and(|device| device != own))
+    device(store).is_some_and(|own| device(store.below(POINT)).is_some_and(|device| device != own))
 }
 
 /// How an image is made.
@@ -82,10 +83,10 @@ pub struct Shape {
 
 /// The steps that make an image of `size` bytes in the folder of a new store, and mount it.
 pub fn make_steps(store: &Path, size: u64, shape: Shape) -> Vec<Step> {
-    let (image, target) = (store.join(FILE), store.join(POINT));
+    let (image, target) = (store.below(FILE), store.below(POINT));
     vec![
-        Step::MakeImage { image: image.clone(), size, shape },
-        Step::CreateDir(target.clone()),
+        Step::MakeImage { image, size, shape },
+        Step::CreateDir(target),
         Step::MountStore { image, target, new: true },
     ]
 }
@@ -95,9 +96,9 @@ pub fn mount_steps(store: &Path, format: Format) -> Vec<Step> {
     if is_mounted(store) {
         return Vec::new();
     }
-    let target = store.join(POINT);
-    let mount = Step::MountStore { image: store.join(FILE), target: target.clone(), new: false };
-    vec![Step::CreateDir(target.clone()), mount, Step::Settle(target, format)]
+    let target = store.below(POINT);
+    let mount = Step::MountStore { image: store.below(FILE), target, new: false };
+    vec![Step::CreateDir(target), mount, Step::Settle(target, format)]
 }
 
 /// How a new image in the place of a store's is made: as that was, where there is one.
@@ -113,7 +114,7 @@ pub fn shape(store: &Path) -> Shape {
 
 /// Unmounts the image of a store that nobody works on any more, where it is mounted.
 pub fn release(store: &Path) -> Result<()> {
-    if is_mounted(store) { exec::unmount(&store.join(POINT)) } else { Ok(()) }
+    if is_mounted(store) { exec::unmount(store.below(POINT)) } else { Ok(()) }
 }
 
 /// Makes a new image.
@@ -250,9 +251,9 @@ pub fn mount(image: &Path, target: &Path, new: bool) -> Result<()> {
 
 /// Gives the room for the next mount to this one. It is free when the file system has noted that it is.
 fn drop_spare(target: &Path) {
-    let dir = target.join(SPARE);
+    let dir = target.below(SPARE);
     let dropped =
-        if dir.exists() { tree::remove_path(&dir).and_then(|()| sync::disk(target)) } else { Ok(()) };
+        if dir.exists() { tree::remove_path(dir).and_then(|()| sync::disk(target)) } else { Ok(()) };
     if let Err(err) = dropped {
         crate::debug!("{err}");
     }
@@ -260,7 +261,7 @@ fn drop_spare(target: &Path) {
 
 /// Holds room in a mounted image for its next mount, where it is not held already. As much as there is: less is no reason to fail.
 pub fn keep_spare(target: &Path) {
-    if let Err(err) = make_spare(&target.join(SPARE)) {
+    if let Err(err) = make_spare(target.below(SPARE)) {
         crate::debug!("{err}");
     }
 }
@@ -282,20 +283,20 @@ fn make_spare(dir: &Path) -> Result<()> {
 
 /// Lets the image of a store grow, which is mounted here.
 pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
-    let (image, target) = (store.join(FILE), store.join(POINT));
-    let file = file::open_as(&image, OFlag::O_WRONLY, 0).at("open the image", &image)?;
-    let before = file.metadata().at("look at", &image)?.len();
-    let look_again = || loopdev::bound_to(&image)?.map_or(Ok(()), |device| loopdev::look_again(&device));
+    let (image, target) = (store.below(FILE), store.below(POINT));
+    let file = file::open_as(image, OFlag::O_WRONLY, 0).at("open the image", image)?;
+    let before = file.metadata().at("look at", image)?.len();
+    let look_again = || loopdev::bound_to(image)?.map_or(Ok(()), |device| loopdev::look_again(&device));
     let laid_out = || {
         if before < size {
-            set_size(&file, &image, size, sparse)?;
-            file.sync_all().at("write to the disk", &image)?;
+            set_size(&file, image, size, sparse)?;
+            file.sync_all().at("write to the disk", image)?;
         }
         look_again()
     };
     let grown = laid_out().and_then(|()| {
-        let blocks = size / statfs::of(&target)?.block.max(1);
-        ext4::grow(tree::open(&target)?, blocks).at("let the file system grow on", &target)
+        let blocks = size / statfs::of(target)?.block.max(1);
+        ext4::grow(tree::open(target)?, blocks).at("let the file system grow on", target)
     });
     grown.map_err(|err| {
         // What lies behind the end of the file system is of no use.
@@ -315,13 +316,13 @@ pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
 
 /// Bytes of the image that nobody else can have: all but what its file system has free.
 pub fn used(store: &Path) -> Result<u64> {
-    let path = store.join(FILE);
-    let file = file::open(&path).at("open the image", &path)?;
-    let size = file.metadata().at("look at", &path)?.len();
+    let path = store.below(FILE);
+    let file = file::open(path).at("open the image", path)?;
+    let size = file.metadata().at("look at", path)?.len();
     let free = if is_mounted(store) {
-        statfs::of(&store.join(POINT))?.free
+        statfs::of(store.below(POINT))?.free
     } else {
-        free_of(&superblock(&file, &path)?)
+        free_of(&superblock(&file, path)?)
     };
     Ok(size.saturating_sub(free))
 }

@@ -40,6 +40,7 @@ use crate::mount::seed;
 use crate::name::Name;
 use crate::out::escape;
 use crate::size::Size;
+use crate::stay::Below;
 use crate::tree;
 
 /// The backend whose stores a project quota holds: its driver writes to them without root's privilege to pass one.
@@ -196,13 +197,13 @@ impl Limit {
 /// What keeps a store of this kind to a limit here, or why nothing does; `image` is what came of the trial of one.
 pub fn offer(root: &Root, kind: Kind, image: &Result<()>) -> (Option<Means>, Option<String>) {
     if kind == Kind::BtrfsSnapshot {
-        if let Err(err) = qgroup::need(&root.stores()) {
+        if let Err(err) = qgroup::need(root.stores()) {
             return (None, Some(err.to_string()));
         }
     }
     match (Limit::new(kind, None, u64::MAX), image) {
         (Ok(Limit { means: Means::Image, .. }), Err(err)) => (None, Some(err.to_string())),
-        (Ok(limit), _) if kind == OVERLAY && project::Disk::of(&root.stores()).is_ok() => (
+        (Ok(limit), _) if kind == OVERLAY && project::Disk::of(root.stores()).is_ok() => (
             Some(limit.means),
             Some("holds a tenant who is root, too; project quotas are on, and taken where a container has lxc.idmap".into()),
         ),
@@ -251,7 +252,7 @@ pub fn renew(
     let Some(mut limit) = limit else { return Ok(None) };
     (limit.project, limit.base, limit.inodes) = (0, 0, 0);
     match limit.means {
-        Means::Qgroup => qgroup::need(&root.stores())?,
+        Means::Qgroup => qgroup::need(root.stores())?,
         Means::Project => {
             if is_copy(kind) {
                 limit.inodes = base.entries.saturating_add(1);
@@ -278,7 +279,7 @@ const fn is_copy(kind: Kind) -> bool {
 
 /// Limits a new store that is filled. Refuses one that root filled with more than its project may have.
 pub fn settle(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
-    by(limit, Means::Project).map_or(Ok(()), |limit| project::Disk::of(&root.stores())?.settle(name, limit))
+    by(limit, Means::Project).map_or(Ok(()), |limit| project::Disk::of(root.stores())?.settle(name, limit))
 }
 
 /// What a sliver has is more than a limit.
@@ -294,7 +295,7 @@ pub fn does_not_fit(name: &Name, limit: Limit, space: u64) -> Error {
 /// Removes a folder that may be a store, or half of one, with the qgroup or the project that it had for itself: nothing else would
 /// lead to that any more.
 pub fn remove_store(dir: &Path) -> Result<()> {
-    qgroup::forget(&dir.join("tree"));
+    qgroup::forget(dir.below("tree"));
     let project = project::own(dir);
     tree::remove_path(dir)?;
     project::free(dir, project);
@@ -306,14 +307,14 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
     let store = root.store(&sliver.name);
     match limit(root, sliver).map(|limit| limit.means) {
         Some(Means::Project) => {
-            sliver.quota.map_or(Ok(0), |limit| project::disk_of(&store, limit)?.used(limit))
+            sliver.quota.map_or(Ok(0), |limit| project::disk_of(store, limit)?.used(limit))
         }
-        Some(Means::Image) => image::used(&store),
+        Some(Means::Image) => image::used(store),
         Some(Means::Seed) => {
-            let path = store.join(seed::STORE);
-            Ok(fs::metadata(&path).at("look at", &path)?.blocks().saturating_mul(512))
+            let path = store.below(seed::STORE);
+            Ok(fs::metadata(path).at("look at", path)?.blocks().saturating_mul(512))
         }
-        Some(Means::Qgroup) => qgroup::used(&store.join("tree")),
-        Some(Means::Soft) | None => tree::space(&store),
+        Some(Means::Qgroup) => qgroup::used(store.below("tree")),
+        Some(Means::Soft) | None => tree::space(store),
     }
 }

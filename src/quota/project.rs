@@ -154,7 +154,7 @@ pub fn warn() {
 /// Takes a project that nobody has, and limits it: so no other call takes it meanwhile. There is room for what makes a full store
 /// anew, until [`Disk::settle`]. A dry run only names it.
 pub fn claim(root: &Root, limit: Limit, dry_run: bool) -> Result<u32> {
-    let disk = Disk::of(&root.stores())?;
+    let disk = Disk::of(root.stores())?;
     let _lock = root.lock_catalog()?;
     let mut id = FIRST;
     for name in Sliver::names(root)? {
@@ -210,7 +210,7 @@ impl Room {
     /// For a sliver with such a limit; else none is needed.
     pub fn make(root: &Root, sliver: &Sliver) -> Option<Self> {
         let limit = sliver.quota.filter(|limit| limit.project != 0)?;
-        let disk = disk_of(&root.store(&sliver.name), limit).ok()?;
+        let disk = disk_of(root.store(&sliver.name), limit).ok()?;
         disk.limit(limit, true).ok()?;
         Some(Self(disk, limit))
     }

@@ -4,7 +4,7 @@
 //! and what comes, changes or goes meanwhile is passed over. Memory: the walk's, whatever the trees hold.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -48,7 +48,7 @@ pub fn dedupe(
     tree: Dir,
     path: &[u8],
     base: Option<Dir>,
-    others: &[PathBuf],
+    others: &[&Path],
     dry_run: bool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Shared> {
@@ -81,7 +81,7 @@ pub(super) fn is_gone(errno: Errno) -> bool {
 
 struct Work<'a> {
     base: Option<Dir>,
-    others: &'a [PathBuf],
+    others: &'a [&'a Path],
     dry_run: bool,
     prefix: usize,
     sum: Shared,

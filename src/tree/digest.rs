@@ -16,7 +16,7 @@ use crate::json::{FromJson, Json};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// The digest as text: the version of the stream, a colon, 64 hexadecimal digits.
-    pub digest: String,
+    pub digest: &'static str,
     /// Names below the root.
     pub entries: u64,
     /// Bytes of all regular files, each hard-linked one counted once.
@@ -30,7 +30,7 @@ pub struct Summary {
 impl FromJson for Summary {
     fn from_json(json: &Json) -> Result<Self> {
         Ok(Self {
-            digest: json.text("digest")?.to_owned(),
+            digest: json.text("digest")?,
             entries: json.number("entries")?,
             bytes: json.number("bytes")?,
             disk: json.number("disk")?,
@@ -75,7 +75,7 @@ pub fn digest(root: &Dir, path: &[u8], attrs: bool, progress: &mut dyn FnMut(u64
     }
     stream.hash.update(b".");
     Ok(Summary {
-        digest: format!("{version}:{}", hex(&stream.hash.finalize())),
+        digest: format!("{version}:{}", hex(&stream.hash.finalize())).leak(),
         entries: stream.number.saturating_sub(1),
         bytes: stream.bytes,
         disk: stream.disk,

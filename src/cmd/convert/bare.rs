@@ -1,7 +1,7 @@
 //! Layers that lie anywhere, written anew beside themselves.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Report, look_at};
 use crate::cli::Args;
@@ -11,6 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::layer::{Format, Target};
 use crate::mount::exec;
 use crate::mount::plan::{Rewrite, Step};
+use crate::stay::{Below, stay};
 use crate::tree;
 
 /// The store that a bare folder is written into before it has its name.
@@ -33,31 +34,31 @@ pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Report> 
     }
     let mut new = OsString::from(NEW);
     new.push(name);
-    let new = above.join(new);
+    let new = stay(above.join(new));
     let looked = look_at(from, store, base, to)?;
     for told in &looked.told {
         crate::warn!("{told}");
     }
     let work = Rewrite {
         from,
-        store: store.to_owned(),
-        base: base.to_owned(),
+        store: store.stays(),
+        base: base.stays(),
         to,
-        new: new.clone(),
+        new,
         tree: if to.whole() { Target::Whole } else { Target::Store },
     };
     let steps = [
-        Step::CreateDir(new.clone()),
+        Step::CreateDir(new),
         Step::Rewrite(Box::new(work)),
-        Step::SyncDisk(new.clone()),
-        Step::Rename(new.clone(), above.join(name)),
+        Step::SyncDisk(new),
+        Step::Rename(new, stay(above.join(name))),
     ];
     if args.dry_run {
         if !args.json {
             print_plan(&steps)?;
         }
     } else {
-        tree::remove_path(&new)?;
+        tree::remove_path(new)?;
         exec::run(&steps)?;
     }
     Ok(Report {
@@ -73,7 +74,7 @@ pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Report> 
 }
 
 /// The folder that a path lies in.
-fn parent(path: &Path) -> Result<PathBuf> {
+fn parent(path: &Path) -> Result<&'static Path> {
     let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::canonicalize(above).at("open", above)
+    std::fs::canonicalize(above).at("open", above).map(stay)
 }

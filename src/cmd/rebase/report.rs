@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -29,8 +29,8 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn new(sliver: &Sliver, onto: &Name, state: &'static str) -> Self {
-        let (name, from) = (sliver.name.clone(), sliver.base.clone());
-        Self { name, from, onto: onto.clone(), state, kept: 0, taken: 0, merged: 0 }
+        let (name, from) = (sliver.name, sliver.base);
+        Self { name, from, onto: *onto, state, kept: 0, taken: 0, merged: 0 }
     }
 
     /// All of it as JSON, but for what stands behind it.
@@ -61,7 +61,7 @@ pub(super) struct Report {
     changes: Lines,
     /// The first conflicts, for an error.
     pub(super) named: Vec<String>,
-    pub(super) kept_store: Option<PathBuf>,
+    pub(super) kept_store: Option<&'static Path>,
     json: bool,
 }
 

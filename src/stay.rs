@@ -1,0 +1,33 @@
+//! Paths that stay until the program ends.
+//!
+//! A command makes some dozens of them for each sliver that it works on, and hands them to plans, errors and child processes. Given
+//! back, each would want code wherever a function that holds it can end: 4 KiB of the compressed MIPS program. The paths of what
+//! lies in a tree, of which there may be millions, are none of these.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Lets a path stay.
+pub fn stay(path: PathBuf) -> &'static Path {
+    Path::new(OsStr::from_bytes(path.into_os_string().into_vec().leak()))
+}
+
+/// Paths that are made of another one, and stay.
+pub trait Below {
+    /// The path itself.
+    fn stays(&self) -> &'static Path;
+
+    /// The path of `name` below it, which stays.
+    fn below(&self, name: &str) -> &'static Path;
+}
+
+impl Below for Path {
+    fn stays(&self) -> &'static Path {
+        stay(self.to_owned())
+    }
+
+    fn below(&self, name: &str) -> &'static Path {
+        stay(self.join(name))
+    }
+}
