@@ -14,20 +14,24 @@ import tempfile
 import zlib
 
 UNPACK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "unpack")
-# Where unpack.ld puts the packed file.
+# Where unpack.ld puts the packed file; cross/unpack knows it, too.
 ABOVE = 0x00800000
 PAGE = 4096
 EM_MIPS, EM_ARM = 8, 40
-PT_LOAD, PT_INTERP, ET_EXEC = 1, 3, 2
-# The filter that xz does not have, and the opcode that it looks for.
-NEAR, JUMP = 1, 2
+PT_LOAD, PT_INTERP, ET_EXEC, PF_X = 1, 3, 2, 1
+# The filter that xz does not have, and what it looks for: opcodes, `addiu sp, sp, -…` and its opposite, `jr ra`, and `sw` and
+# `lw` of the registers that a function saves, of which there are ten; and BEGINS of cross/unpack.
+REGULAR, JUMP, CALL = 1, 2, 3
+ENTER, LEAVE, RETURN, SAVED = 0x27BD << 1 | 1, 0x27BD, 0x03E00008, 40
+SAVING = {code | register for code in (0xAFA0, 0x8FA0) for register in (*range(16, 24), 30, 31)}
+MOST = 0x4000
 FLAGS = """-std=c99 -Wall -Wextra -Werror -Os -ffreestanding -fno-builtin -fomit-frame-pointer -fno-stack-protector
 -fno-unwind-tables -fno-asynchronous-unwind-tables -fno-sanitize=all -fno-pie -static -nostdlib -s
 -Wl,--build-id=none""".split()
 
 
 def image(program):
-    """Where in memory a program begins, its bytes there, how much room it takes, and its processor."""
+    """Where in memory a program begins, its bytes there, those of them that are run, how much room it takes, its processor."""
     if program[:5] != b"\x7fELF\x01":
         raise SystemExit("pack.py: not an ELF program of 32 bits")
     order = ">" if program[5] == 2 else "<"
@@ -50,34 +54,63 @@ def image(program):
     plain = bytearray(loads[-1][2] + loads[-1][4] - start)
     for _, offset, address, _, in_file, _, _, _ in loads:
         plain[address - start : address - start + in_file] = program[offset : offset + in_file]
-    return start, bytes(plain), room, machine
+    code = [(address - start, address - start + in_file) for _, _, address, _, in_file, _, flags, _ in loads if flags & PF_X]
+    if len(code) != 1:
+        raise SystemExit("pack.py: not one segment that is run")
+    return start, bytes(plain), code[0], room, machine
 
 
-def near(plain):
-    """The image with each jump of MIPS telling how far it goes, not where to: see `branches` in cross/unpack."""
+def regular(plain, start, code):
+    """The image with what is the same in many functions of MIPS told the same way: see `branches` in cross/unpack."""
     order = ">" if plain[5] == 2 else "<"
-    whole = len(plain) // 4
-    words = struct.unpack_from("%s%dI" % (order, whole), plain)
-    words = [JUMP << 26 | word - at & 0x3FFFFFF if word >> 26 == JUMP else word for at, word in enumerate(words)]
-    return struct.pack("%s%dI" % (order, whole), *words) + plain[4 * whole :]
+    first, end = code[0] // 4, code[1] // 4
+    words = struct.unpack_from("%s%dI" % (order, end - first), plain, 4 * first)
+    begins = [at for at, word in enumerate(words) if word >> 15 == ENTER or at > 1 and words[at - 2] == RETURN]
+    if len(begins) > MOST:
+        raise SystemExit("pack.py: more functions than the unpacker has room for")
+    numbers = {start // 4 + first + at: ABOVE // 4 + number for number, at in enumerate(begins)}
+    frame, told = 0, []
+    for at, word in enumerate(words):
+        high, low = word >> 16, word & 0xFFFF
+        if word >> 26 == 0:
+            word = high << 16 | (low & 0x3F) << 10 | (low >> 6 & 0x1F) << 5 | low >> 11
+        elif word >> 26 == JUMP:
+            word = JUMP << 26 | word - at & 0x3FFFFFF
+        elif word >> 26 == CALL:
+            # Where no function can be; a weak one that nobody has is called at 0.
+            if 0 <= (word & 0x3FFFFFF) - ABOVE // 4 < len(begins):
+                raise SystemExit("pack.py: a call goes where no program is")
+            word = CALL << 26 | numbers.get(word & 0x3FFFFFF, word & 0x3FFFFFF)
+        elif word >> 15 == ENTER:
+            frame = -low & 0xFFFF
+            if frame > 0x7F00:
+                raise SystemExit("pack.py: a function takes too much of the stack")
+        elif high == LEAVE:
+            word ^= frame
+        elif high in SAVING and low - frame + SAVED & 0xFFFF < SAVED:
+            word = high << 16 | low - frame + 0x8000 & 0xFFFF
+        elif high in SAVING and low - 0x8000 + SAVED & 0xFFFF < SAVED:
+            raise SystemExit("pack.py: a function reaches too far into the stack")
+        told.append(word)
+    return plain[: 4 * first] + struct.pack("%s%dI" % (order, end - first), *told) + plain[4 * end :]
 
 
-def compressed(plain, machine):
+def compressed(plain, start, code, machine):
     """The smallest of many ways to write the image down: LZMA's bytes, the number of a filter, and the settings."""
     best = None
     if machine == EM_MIPS:
-        plain = near(plain)
+        plain = regular(plain, start, code)
 
     def attempt(branches, lc, lp, nice, finder):
         nonlocal best
-        chain = [{"id": branches}] if branches != NEAR else []
+        chain = [{"id": branches}] if branches != REGULAR else []
         settings = {"preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 23, "nice_len": nice, "mf": finder}
         chain.append({"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": 2, **settings})
         data = lzma.compress(plain, format=lzma.FORMAT_RAW, filters=chain)
         if best is None or len(data) < len(best[0]):
             best = data, branches, lc, lp
 
-    for branches in (lzma.FILTER_ARM, lzma.FILTER_ARMTHUMB) if machine == EM_ARM else (NEAR,):
+    for branches in (lzma.FILTER_ARM, lzma.FILTER_ARMTHUMB) if machine == EM_ARM else (REGULAR,):
         for lc, lp in ((0, 2), (1, 2), (2, 2), (2, 1), (3, 1)):
             attempt(branches, lc, lp, 273, lzma.MF_BT4)
     _, branches, lc, lp = best
@@ -96,12 +129,12 @@ def fnv1a(data):
 
 def main(program, packed, *compiler):
     with open(program, "rb") as file:
-        start, plain, room, machine = image(file.read())
+        start, plain, code, room, machine = image(file.read())
     if machine not in (EM_MIPS, EM_ARM):
         raise SystemExit("pack.py: %s is not for MIPS or ARM" % program)
-    data, branches, lc, lp = compressed(plain, machine)
+    data, branches, lc, lp = compressed(plain, start, code, machine)
     known = {"START": start, "ROOM": room, "PLAIN": len(plain), "SUM": fnv1a(plain), "LC": lc, "LP": lp, "PB": 2}
-    known.update(FILTER=branches, PAYLOAD=zlib.crc32(data))
+    known.update(CODE=code[0] // 4, CODE_END=code[1] // 4, FILTER=branches, PAYLOAD=zlib.crc32(data))
     with tempfile.TemporaryDirectory() as folder:
         with open(os.path.join(folder, "payload"), "wb") as file:
             file.write(data)

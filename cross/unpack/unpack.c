@@ -6,6 +6,7 @@
  *   START, ROOM  where the image goes, and how many bytes of memory it has there, in whole pages
  *   PLAIN, SUM   how many bytes of them the file "payload" holds, compressed, and their FNV-1a
  *   LC, LP, PB   the settings of LZMA
+ *   CODE, CODE_END  the words of them that are run, counted from START
  *   PAYLOAD      something that tells one payload from another, for compilers that remember what they made
  *   FILTER       which calls or jumps are to be put back: see `branches`
  *
@@ -328,8 +329,14 @@ static void decode(uint8_t *out)
 
 /*
  * A call of ARM holds how far away the function is; the packer made that where the function is, counted from START, which
- * repeats more often. A jump of MIPS goes to a place within its function, and holds where that is; the packer made that how far
- * away it is, for the same reason. FILTER has the numbers of xz, "arm" and "armthumb", and 1 for MIPS.
+ * repeats more often. FILTER has the numbers of xz, "arm" and "armthumb", and 1 for MIPS, where the packer did this:
+ *
+ *   An instruction between registers says what it does in its last bits: these went to the front of its second half.
+ *   A jump goes to a place within its function, and holds where that is: it got how far away that is.
+ *   A call holds where a function is: it got that function's number, counted from ABOVE, where it is one of those that begin
+ *   where the stack grows or behind a `jr ra`.
+ *   A function gives back in the end what it took of the stack: it got 0 there, where that is the same.
+ *   It saves registers in the uppermost SAVED bytes of that: their places are counted as if these ended at 0x8000.
  */
 #if FILTER == 8
 static void branches(uint16_t *half)
@@ -358,13 +365,35 @@ static void branches(uint32_t *word)
 			*word = 0xeb000000 | ((*word - ((at + 8) >> 2)) & 0xffffff);
 }
 #elif FILTER == 1
+/* `addiu sp, sp, -…` without its last 15 bits, `jr ra` as the packer left it, `sw` and `lw` in the stack of s0 to s7, fp, ra. */
+enum { ENTER = 0x4f7b, RETURN = 0x03e02000, SW = 0xafa0, LW = 0x8fa0, SAVED = 40, BEGINS = 0x4000, ABOVE = 0x800000 };
+#define SAVING 0xc0ff0000u
+
 static void branches(uint32_t *word)
 {
-	uint32_t at;
+	uint32_t begins[BEGINS], count = 0, at, frame = 0;
 
-	for (at = 0; at + 4 <= PLAIN; at += 4, word++)
-		if (*word >> 26 == 2)
-			*word = 2u << 26 | ((*word + (at >> 2)) & 0x3ffffff);
+	word += CODE;
+	for (at = 0; at < CODE_END - CODE; at++)
+		if (word[at] >> 15 == ENTER || (at > 1 && word[at - 2] == RETURN))
+			begins[count++] = START / 4 + CODE + at;
+	for (at = 0; at < CODE_END - CODE; at++, word++) {
+		uint32_t high = *word >> 16, low = *word & 0xffff, to = *word & 0x3ffffff;
+
+		if (high >> 10 == 0)
+			*word = high << 16 | low >> 10 | (low >> 5 & 31) << 6 | (low & 31) << 11;
+		else if (high >> 10 == 2)
+			*word = 2u << 26 | ((to + at) & 0x3ffffff);
+		else if (high >> 10 == 3 && to - ABOVE / 4 < count)
+			*word = 3u << 26 | begins[to - ABOVE / 4];
+		else if (*word >> 15 == ENTER)
+			frame = -low & 0xffff;
+		else if (high == 0x27bd)
+			*word ^= frame;
+		else if (((high & 0xffe0) == SW || (high & 0xffe0) == LW) && SAVING >> (high & 31) & 1 &&
+			 ((low - 0x8000 + SAVED) & 0xffff) < SAVED)
+			*word = high << 16 | ((low + frame - 0x8000) & 0xffff);
+	}
 }
 #else
 #error "no such filter"
