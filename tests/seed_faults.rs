@@ -189,6 +189,23 @@ fn loop_devices_that_are_missing_or_vanish() {
     let calls = fs::read_to_string(&trace).unwrap();
     assert!(calls.contains("LOOP_SET_FD") && calls.contains("LOOP_SET_STATUS64"), "{calls}");
     is_clean(&node, "made by the older calls");
+    node.ok(&["destroy", "n"]);
+    // Somebody else took the free device between the question and the answer: the next one is asked for.
+    let plain = node.command(&create);
+    let mut robbed = Command::new("strace");
+    robbed
+        .args(["-f", "-qq", "-e", "trace=ioctl", "-e", "inject=ioctl:error=EBUSY:when=2", "-o"])
+        .arg(&trace);
+    run(robbed.arg(plain.get_program()).args(plain.get_args()));
+    let calls = fs::read_to_string(&trace).unwrap();
+    let calls: Vec<_> = calls.lines().filter(|line| line.contains("LOOP_")).take(4).collect();
+    let wanted = ["LOOP_CTL_GET_FREE", "LOOP_CONFIGURE", "LOOP_CTL_GET_FREE", "LOOP_CONFIGURE"];
+    assert!(calls.iter().zip(wanted).all(|(line, call)| line.contains(call)), "{calls:?}");
+    assert!(
+        calls[1].contains("EBUSY") && calls[1].contains("INJECTED") && calls[3].contains("= 0"),
+        "{calls:?}"
+    );
+    is_clean(&node, "made with the next device");
     node.ok(&["mount", "n"]);
     node.ok(&["umount", "n"]);
     node.ok(&["destroy", "n"]);
