@@ -88,6 +88,18 @@ agrees() {
 	[ "$((own / 1024))" = "$counted" ] && [ $((du - counted)) -le $((files * 4)) ] && [ $((counted - du)) -le $((files * 4)) ]
 }
 
+# df(1) in the view $1 shows a disk of 8 MiB, less what of them is for inodes, to root of the machine and to root of a user namespace.
+shows_limit() {
+	case $fs in
+	ext4) size=8192 ;;
+	xfs) size=7936 ;;
+	f2fs) size=6144 ;;
+	esac
+	for as in "" "unshare -U -r -m"; do
+		$as df -k "$1" | awk -v size="$size" 'END { print; exit $(NF - 4) != size }' || return 1
+	done
+}
+
 # No project from ours on has a limit or anything else.
 none_left() {
 	sync
@@ -114,6 +126,7 @@ for fs in ext4 xfs f2fs; do
 	check "$fs: one that is there stays" sf create p --base b --backend overlay --quota 8M
 	check "$fs: mount" sf mount p
 	check "$fs: usage agrees" agrees p
+	check "$fs: df in the view shows the limit" shows_limit "$view"
 	check "$fs: the limit holds" overfill "$view" 8192
 	check "$fs: it is full" is_full "$view"
 	check "$fs: usage agrees when full" agrees p
