@@ -166,21 +166,7 @@ fn a_sliver_lives_under_each() {
         if require("mksquashfs", packed) {
             run(Command::new("mksquashfs").arg(&tree).arg(&image).args(["-quiet", "-no-progress"]));
         }
-        let run_it = |args: &[&str]| {
-            let mut all = vec!["--config", "/dev/null", "--lxcpath", node.lxcpath.to_str().unwrap()];
-            all.extend(args);
-            // Among its own processes only: where one of the machine's is locked into a folder of another mount namespace,
-            // sliverfs goes into that to look, which the kernel refuses to the emulator with its threads. /proc is mounted anew
-            // in this test's mount namespace, where the views must stay, and as long as the command takes.
-            let script = "mount -t proc proc /proc && { \"$@\"; code=$?; umount /proc; exit $code; }";
-            let emulated = target.emulate(&target.binary);
-            let mut alone = Command::new("unshare");
-            alone.args(["--pid", "--fork", "sh", "-c", script, "sh"]).arg(emulated.get_program());
-            let out = alone.args(emulated.get_args()).args(&all).output().unwrap();
-            let said = String::from_utf8_lossy(&out.stderr);
-            assert!(out.status.success(), "{} {args:?}: {said}", target.name);
-            String::from_utf8(out.stdout).unwrap()
-        };
+        let run_it = |args: &[&str]| target.ok(&node, args);
         let verdicts: serde_json::Value =
             serde_json::from_str(&run_it(&["probe", "--fresh", "--json"])).unwrap();
         assert_eq!(verdicts[0]["kind"], "overlay");

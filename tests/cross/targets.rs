@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::common::node::Node;
 use crate::common::require;
 use crate::common::tree::installed;
 
@@ -73,5 +74,26 @@ impl Target {
     /// Runs sliverfs.
     pub fn sliverfs<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
         self.emulate(&self.binary).args(args).output().unwrap()
+    }
+
+    /// Runs sliverfs on a node.
+    pub fn run(&self, node: &Node, args: &[&str]) -> Output {
+        // Among its own processes only: where one of the machine's is locked into a folder of another mount namespace,
+        // sliverfs goes into that to look, which the kernel refuses to the emulator with its threads. /proc is mounted anew
+        // in this test's mount namespace, where the views must stay, and as long as the command takes.
+        let script = "mount -t proc proc /proc && { \"$@\"; code=$?; umount /proc; exit $code; }";
+        let emulated = self.emulate(&self.binary);
+        let mut alone = Command::new("unshare");
+        alone.args(["--pid", "--fork", "sh", "-c", script, "sh"]).arg(emulated.get_program());
+        alone.args(emulated.get_args()).args(["--config", "/dev/null", "--lxcpath"]).arg(&node.lxcpath);
+        alone.args(args).output().unwrap()
+    }
+
+    /// Runs sliverfs on a node, where it must succeed, and returns what it prints.
+    pub fn ok(&self, node: &Node, args: &[&str]) -> String {
+        let output = self.run(node, args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} {args:?}: {said}", self.name);
+        String::from_utf8(output.stdout).unwrap()
     }
 }
