@@ -11,8 +11,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use common::node::{Node, run, small_tree};
-use common::require;
 use common::tree::installed;
+use common::{require, strace};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -242,6 +242,27 @@ fn as_simple_quotas_count() {
     assert!(numbers[2] >= numbers[0] + 3_000_000, "{numbers:?}");
     close(number(&row["exclusive"]), exclusive + 3_000_000, files, "with the subvolume");
     node.ok(&["umount", "a"]);
+}
+
+/// Of each sliver it is asked which subvolume it is, and whether it has others: what all of them take comes at once.
+#[test]
+fn quota_groups_are_read_at_once() {
+    if !root() || !require("strace", strace::works()) {
+        return;
+    }
+    let node = Node::with_base("btrfs", 320);
+    let names = ["a", "c", "d"];
+    for name in names {
+        node.ok(&["create", name, "--base", "b", "--backend", "btrfs-snapshot"]);
+    }
+    shell("btrfs quota enable \"$1\"; btrfs quota rescan -w \"$1\" >/dev/null", &node.lxcpath);
+    let calls = |slivers: usize| {
+        let args = [&["usage"], &names[..slivers]].concat();
+        assert!(strace::command(&node, &["-e", "trace=ioctl"], &args).status().unwrap().success());
+        strace::traced(&node).lines().filter(|line| line.contains("BTRFS_IOC")).count()
+    };
+    assert_eq!(one(&node, &["a"])["by"], "qgroup");
+    assert_eq!(calls(3), calls(1) + 4);
 }
 
 /// Images: a squashfs that all slivers share, and a store that is an image with a limit.

@@ -73,7 +73,7 @@ def run(node, figures, tar, full):
     measure.time_of_list(node, figures, "1,000 slivers, none mounted", 50)
     measure.memory(node, figures, "`sliverfs list` with 1,000 slivers", "list")
     if full:
-        limits.images(node, figures, "plain", 9, ", with 1,000 slivers")
+        limits.images(node, figures, "plain", 21, ", with 1,000 slivers")
         node.ok("mount", *names[:100])
         measure.time_of_mount(node, figures, 50, "space0", ", with 100 slivers mounted", limit=False)
         node.ok("mount", "--all")
@@ -100,7 +100,7 @@ def on_btrfs(args, figures, full):
     node.ok("base", "add", "small", small)
     node.ok("probe")
     limits.groups(node, figures, "small", 21 if full else 7)
-    limits.usage(node, figures, "small", 1000 if full else 200, 21)
+    limits.usage(node, figures, "small", 1000 if full else 200, 51 if full else 21)
 
 
 def each(size, names):
