@@ -12,8 +12,8 @@ use std::process::Command;
 use common::faults::Trial;
 use common::node::{Node, run};
 use common::slivers::{Saved, backend, in_stores, view};
-use common::tree::{assert_same, installed};
-use common::{require, strace};
+use common::tree::{assert_same, installed, sh_in};
+use common::{require, seed, strace};
 use made::{check, node, only, ready, seen, trial};
 
 /// From one kind to another and back.
@@ -41,13 +41,42 @@ fn conversions_between_a_union_and_a_snapshot() {
     }
 }
 
-/// What is stored for a daemon is written without it.
+/// What is stored for a daemon is written and read without it.
 #[test]
-fn conversions_to_a_store_of_a_daemon() {
+fn conversions_to_a_store_of_a_daemon_and_back() {
     if ready() {
-        let node = node("ext4", 64, "overlay");
-        trial(&node, &["convert", "s", "--to", "fuse-overlayfs"]);
+        conversions(&node("ext4", 64, "overlay"), "overlay", "fuse-overlayfs");
     }
+}
+
+/// One in so many calls is tried of those that mount a seed.
+const EACH: usize = 25;
+
+/// A sliver on a seed, whose view is had by a mount alone.
+#[test]
+fn a_conversion_from_a_seed() {
+    if !ready() || !require("btrfs-seed", installed("mkfs.btrfs")) {
+        return;
+    }
+    let Some(node) = seed::node(400) else { return };
+    node.ok(&["probe"]);
+    seed::create(&node, "s");
+    node.ok(&["mount", "s"]);
+    sh_in(&node.view("s"), "echo s > etc/s; rm etc/b.txt; ln etc/s etc/t; echo a >> etc/a.txt");
+    node.ok(&["umount", "s"]);
+    let saved = Saved::of(&node);
+    Trial {
+        node: &node,
+        args: &["convert", "s", "--to", "overlay"],
+        fresh: &|| saved.again(),
+        seen: &|| view(&node, "s"),
+        settle: &|what| check(&node, what),
+        tidy: &|what| {
+            only(&node, &[&["s"], &[".old.s", "s"]], what);
+            seed::is_clean(&node, what);
+        },
+    }
+    .run_each(EACH);
 }
 
 #[test]
