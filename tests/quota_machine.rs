@@ -1,5 +1,6 @@
 //! A machine with Debian's kernel, emulated: what holds a tenant who is root to a project quota, and what does not, on ext4, XFS
-//! and f2fs. The work is done by `tests/quota-machine/`, which can be run by hand too.
+//! and f2fs; and an image that grows while it is mounted, which root of a container may not have it do. The work is done by
+//! `tests/quota-machine/`, which can be run by hand too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
