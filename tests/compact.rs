@@ -354,6 +354,50 @@ fn a_full_disk_is_emptied_and_a_store_in_use_is_left_alone() {
     assert_same(&shown::exact(Format::MiniFo, &full, &lower), &before, "the view");
 }
 
+/// Nor do aufs and overlayfs need a block: what they drop is removed where it lies.
+#[test]
+fn a_disk_without_a_block_is_emptied_of_aufs_and_overlayfs() {
+    if !require("root", common::root()) {
+        return;
+    }
+    for format in [Format::Aufs, Format::Overlayfs] {
+        let node = Node::new("ext4", 24);
+        let (lower, store) = (node.dir().join("lower"), node.lxcpath.join("store"));
+        base(&lower);
+        sh(
+            "head -c 300000 /dev/urandom > $1/d/big; touch -d @1500000000 $1/d/big $1/d; cp -a $1 $2; echo mine > $2/mine",
+            &[&lower, &store],
+        );
+        match format {
+            Format::Aufs => sh(
+                "cd $1; : > .wh.nothing; for d in a d; do : > $d/.wh..wh..opq; touch -r $2/$d $d; done",
+                &[&store, &lower],
+            ),
+            _ => sh(
+                "cd $1; ln -s '(overlay-whiteout)' nothing; setfattr -h -n trusted.overlay.whiteout -v y nothing; \
+                 for d in a d; do setfattr -n trusted.overlay.opaque -v y $d; done",
+                &[&store],
+            ),
+        }
+        sh(
+            "cat /dev/zero > $1/full 2>/dev/null || :; sync; n=0; \
+             while echo x > $1/fill.$n && sync -f $1; do n=$((n+1)); done 2>/dev/null; touch -r $2 $1/store",
+            &[&node.lxcpath, &lower],
+        );
+        let before = shown::exact(format, &store, &lower);
+        let output = bare("compact", format, &lower, &store, &["--json"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let done: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}: {said}", format.name()));
+        assert!(output.status.success(), "{}: {said}", format.name());
+        assert!(done["bytes"].as_u64().unwrap() >= 300_000, "{done}");
+        assert_eq!((&done["whiteouts"], &done["marks"]), (&1.into(), &2.into()), "{done}");
+        assert_same(&shown::exact(format, &store, &lower), &before, format.name());
+        let left = run(Command::new("sh").args(["-c", "cd $1; ls -A", "sh"]).arg(&store));
+        assert_eq!(left, "mine\n", "{}", format.name());
+    }
+}
+
 #[test]
 fn a_tree_of_its_own_has_nothing_to_drop() {
     if !require("root", common::root()) {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::faults::Trial;
-use common::layers::{META, bare, cases, said, sh, words};
+use common::layers::{META, UNIONS, bare, cases, said, sh, words};
 use common::node::{Node, run};
 use common::scripts::base;
 use common::slivers::Saved;
@@ -61,16 +61,19 @@ fn a_restore() {
     }
 }
 
-/// mini_fo, whose records are rewritten, aufs, and a whole tree: settled by the next run.
+/// mini_fo, whose records are rewritten, aufs, overlayfs, and a whole tree: settled by the next run.
 #[test]
 fn a_restore_in_bare_directories() {
     if !ready() {
         return;
     }
     let node = Node::with_base("ext4", 32);
-    for (format, paths) in
-        [(Format::MiniFo, &["a", "d/e"][..]), (Format::Aufs, &["d/e"]), (Format::Tree, &["a"])]
-    {
+    for (format, paths) in [
+        (Format::MiniFo, &["a", "d/e"][..]),
+        (Format::Aufs, &["d/e"]),
+        (Format::Overlayfs, &["a", "d/e"]),
+        (Format::Tree, &["a"]),
+    ] {
         let temp = Temp::quick();
         let (lower, master, store) = (temp.join("base"), temp.join("master"), temp.join("store"));
         base(&lower);
@@ -117,6 +120,11 @@ fn droppable(format: Format, lower: &Path, store: &Path) {
             &[store, lower],
         ),
         Format::MiniFo => sh(&format!("printf 'D f\\nD nothing\\nD d\\nD l\\n' > $1/{META}"), &[store]),
+        Format::Overlayfs => sh(
+            "cd $1; for f in nothing empty; do ln -s '(overlay-whiteout)' $f; setfattr -h -n trusted.overlay.whiteout -v y $f; done; \
+             setfattr -n trusted.overlay.opaque -v y d",
+            &[store],
+        ),
         _ => sh(
             "mknod $1/nothing c 0 0; mknod $1/empty c 0 0; setfattr -n trusted.overlay.opaque -v y $1/d",
             &[store],
@@ -131,7 +139,7 @@ fn a_compaction() {
         return;
     }
     let node = Node::with_base("ext4", 32);
-    for format in [Format::Overlay, Format::MiniFo, Format::Aufs] {
+    for format in UNIONS {
         let temp = Temp::quick();
         let (lower, master, store) = (temp.join("base"), temp.join("master"), temp.join("store"));
         linked_base(&lower);

@@ -42,7 +42,7 @@ impl Trial<'_> {
         let ends = Ends { old, new: (self.seen)() };
         (self.tidy)("not cut");
         let (points, writes) = (calls.points.len(), calls.writes.len());
-        assert!(points > 10 && writes > 0, "{:?}: {points} {writes}", self.args);
+        assert!(points > 5 && writes > 0, "{:?}: {points} {writes}", self.args);
         for point in calls.points.iter().step_by(step) {
             self.killed(point, &ends);
         }
