@@ -190,6 +190,25 @@ fn a_conversion_after_it_names_the_way_back() {
     assert!(node.ok(&["list"]).contains("copy"));
 }
 
+/// An import gives up what the sliver holds, and nothing that an earlier command keeps.
+#[test]
+fn an_import_after_it_leaves_the_way_back() {
+    if !ready() {
+        return;
+    }
+    let node = node("ext4", 96, &[]);
+    let layer = node.dir().join("layer.tar").display().to_string();
+    sliver(&node, "s", "overlay");
+    node.ok(&["export", "s", "-o", &layer]);
+    for change in [&["rebase", "s", "--onto", "c"][..], &["convert", "s", "--to", "copy"]] {
+        node.ok(change);
+        node.ok(&["import", "s", &layer, "--replace"]);
+        node.ok(&[change[0], "s", "--undo"]);
+        assert_eq!(base(&node, "s"), "b");
+        assert!(node.ok(&["list"]).contains("overlay"));
+    }
+}
+
 #[test]
 fn a_seed_is_refused_with_the_way_out() {
     if ready() && require("btrfs-seed", installed("mkfs.btrfs")) {

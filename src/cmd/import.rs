@@ -48,6 +48,8 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     // A kernel that does not offer the backend needs none of its options here.
     let features = probe::features(root, sliver.backend).unwrap_or_default();
     statfs::refuse_read_only(root.stores())?;
+    // A command may have promised to keep the store from before it: only the sliver's own is given up.
+    let kept = replace::kept(root, &sliver)?.is_some();
     if !is_stdin(source) {
         fs::metadata(source).at("look at", source)?;
     }
@@ -80,8 +82,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     }
     replace::put(root, name, &import.publish())?;
     Mounted::forget(root, name)?;
-    // The old store is there now, and so may be one from before a conversion.
-    sweep::told(sweep::drop_kept(root, name));
+    sweep::told(replace::prepare(root, name, kept));
     Ok(())
 }
 
