@@ -178,6 +178,46 @@ fn layers_of_every_kind_are_one() {
     }
 }
 
+/// Who unpacks a layer into an empty folder, as engines do, finds the folders on the way to each change in it, as the base has them; and no
+/// others.
+#[test]
+fn the_folders_above_a_change_are_in_the_layer() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::new("ext4", 32);
+    let (tree, folders) =
+        (node.dir().join("tree"), "find etc var -type d -printf '%p %m %U %G %T@\n' | sort");
+    fs::create_dir(&tree).unwrap();
+    sh_in(
+        &tree,
+        "mkdir -p etc/none var/deep/er/none usr/none; for file in etc/hosts var/deep/er/gone var/z; do echo 1 > $file; done
+        chmod 2750 etc; chown 7:8 etc/none var var/deep; chmod 700 var/deep/er; find . -exec touch -d @1500000000 {} +",
+    );
+    node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
+    for kind in ["overlay", "copy"] {
+        node.ok(&["create", kind, "--base", "b", "--backend", kind]);
+        node.ok(&["mount", kind]);
+        sh_in(
+            &node.view(kind),
+            "echo 2 >> etc/hosts; rm var/deep/er/gone; touch -d @1500000000 var/deep/er; echo 2 >> var/z",
+        );
+        node.ok(&["umount", kind]);
+        let (layer, empty) = (node.dir().join("layer.tar"), node.dir().join(kind));
+        let told = node.json(&["export", kind, "-o", layer.to_str().unwrap(), "--json"]);
+        let names = run(Command::new("tar").arg("-tf").arg(&layer));
+        let wanted = "./ etc/ etc/hosts var/ var/deep/ var/deep/er/ var/deep/er/.wh.gone var/z";
+        assert_eq!(names.split_whitespace().collect::<Vec<_>>().join(" "), wanted, "{kind}");
+        assert_eq!(told["entries"], 8, "{told}");
+        fs::create_dir(&empty).unwrap();
+        run(Command::new("tar").args(["--numeric-owner", "-xpf"]).arg(&layer).arg("-C").arg(&empty));
+        let list = |tree: &Path| run(Command::new("sh").args(["-ec", folders]).current_dir(tree));
+        let wanted: String =
+            list(&tree).lines().filter(|line| !line.contains("none")).flat_map(|line| [line, "\n"]).collect();
+        assert_same(&list(&empty), &wanted, kind);
+    }
+}
+
 /// In what tar sees a layer differ from the one that is there.
 fn difference(dir: &Path, other: &[u8]) -> String {
     fs::write(dir.join("other.tar"), other).unwrap();

@@ -14,6 +14,8 @@ pub struct Layer {
     tar: Tar,
     links: Links,
     comparer: Comparer,
+    /// The folders on the way down that are as in the base and not in the tar: each by the length of its path, and what it is.
+    way: Vec<(usize, Meta)>,
     /// Written so far.
     entries: u64,
 }
@@ -26,6 +28,7 @@ impl Layer {
             tar,
             links: Links::new(store).map_err(sys("look at", b"the store"))?,
             comparer: Comparer::new(format),
+            way: Vec::new(),
             entries: 0,
         })
     }
@@ -47,13 +50,55 @@ impl Layer {
             ))
             .way_out("`sliverfs diff` tells all such entries: settle them first"));
         }
+        // The walk has told each folder that it went into: those of longer paths are left.
+        let above = entry.path.len().saturating_sub(entry.name.to_bytes().len() + 1);
+        while self.way.last().is_some_and(|(length, _)| *length > above) {
+            self.way.pop();
+        }
         match (entry.change, entry.node) {
-            (Change::Delete, _) if entry.base.is_some() => self.mark(&whiteout(entry)),
-            (Change::Put | Change::Meta | Change::Opaque, Some(node)) if self.changed(entry)? => {
-                self.put(entry, node)
+            (Change::Delete, _) if entry.base.is_some() => {
+                self.go_down(entry.path)?;
+                self.mark(&whiteout(entry))
+            }
+            (Change::Put | Change::Meta | Change::Opaque, Some(node)) => {
+                if self.changed(entry)? {
+                    return self.put(entry, node);
+                }
+                if node.stat.kind == Kind::Dir {
+                    let meta = self.meta(entry, node)?;
+                    self.way.push((entry.path.len(), meta));
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    /// Writes the folders on the way to an entry: who unpacks a layer by itself would make them with an owner and a mode of its own,
+    /// which hide the base's.
+    fn go_down(&mut self, path: &[u8]) -> Result<()> {
+        for (length, meta) in std::mem::take(&mut self.way) {
+            self.folder(path.get(..length).unwrap_or_default(), &meta)?;
+        }
+        Ok(())
+    }
+
+    fn folder(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
+        let path = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
+        self.head(&Head { path: &path, flag: b'5', link: b"", size: 0, device: (0, 0), meta })
+    }
+
+    fn head(&mut self, head: &Head<'_>) -> Result<()> {
+        if let Some((name, _)) = head.meta.attrs.iter().find(|(name, _)| attr::forged(name.to_bytes())) {
+            return Err(Error::failed(format_args!(
+                "{} has an attribute {} that a union file system would obey",
+                shown(head.path).display(),
+                shown(name.to_bytes()).display()
+            ))
+            .way_out("remove the attribute from the view"));
+        }
+        self.entries += 1;
+        self.tar.head(head)
     }
 
     /// Writes the end; the layer's DiffID, its bytes and the number of its entries.
@@ -62,8 +107,8 @@ impl Layer {
         Ok((digest, size, self.entries))
     }
 
-    /// What is as in the base is no change, though a store has it: folders on the way to others, and what was changed back. So all
-    /// kinds of stores give the same layer of the same changes. Of a file with more names another one may be new; but
+    /// What is as in the base is no change, though a store has it: what was changed back, and folders on the way to nothing that is one.
+    /// So all kinds of stores give the same layer of the same changes. Of a file with more names another one may be new; but
     /// fuse-overlayfs's stores begin with those of the base.
     fn changed(&mut self, entry: &Entry<'_>) -> Result<bool> {
         let Some((node, base)) = entry.node.zip(entry.base) else { return Ok(true) };
@@ -75,6 +120,14 @@ impl Layer {
         Ok(!alike || self.comparer.differences(entry)? != Aspects::NONE)
     }
 
+    /// Owner, mode, time and attributes.
+    fn meta(&self, entry: &Entry<'_>, node: Side<'_>) -> Result<Meta> {
+        let stat = node.stat;
+        let source = if entry.stored { self.format } else { Format::Tree };
+        let attrs = compare::attrs(node, source).map_err(sys("read the attributes of", entry.path))?;
+        Ok(Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs })
+    }
+
     fn put(&mut self, entry: &Entry<'_>, node: Side<'_>) -> Result<()> {
         let (stat, path) = (node.stat, entry.path);
         let mut head = Head { path, flag: b'0', link: b"", size: 0, device: (0, 0), meta: &Meta::default() };
@@ -82,50 +135,38 @@ impl Layer {
             crate::warn!("{} is a socket: left out", shown(path).display());
             return Ok(());
         }
+        self.go_down(path)?;
         if stat.kind != Kind::Dir {
             if let Some(first) = self.links.first(stat, path).map_err(sys("note", path))? {
-                self.entries += 1;
-                return self.tar.head(&Head { flag: b'1', link: &first, ..head });
+                return self.head(&Head { flag: b'1', link: &first, ..head });
             }
         }
-        let source = if entry.stored { self.format } else { Format::Tree };
-        let attrs = compare::attrs(node, source).map_err(sys("read the attributes of", path))?;
-        if let Some((name, _)) = attrs.iter().find(|(name, _)| attr::forged(name.to_bytes())) {
-            return Err(Error::failed(format_args!(
-                "{} has an attribute {} that a union file system would obey",
-                shown(path).display(),
-                shown(name.to_bytes()).display()
-            ))
-            .way_out("remove the attribute from the view"));
-        }
-        let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs };
+        let meta = self.meta(entry, node)?;
         head.meta = &meta;
-        self.entries += 1;
         match stat.kind {
             Kind::Dir => {
-                let path = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
-                self.tar.head(&Head { path: &path, flag: b'5', ..head })?;
+                self.folder(path, &meta)?;
                 let hides = entry.base.is_some_and(|base| base.stat.kind == Kind::Dir);
                 if entry.change == Change::Opaque && hides {
-                    return self.mark(&[&path, OPAQUE.to_bytes()].concat());
+                    return self.mark(&[path, b"/", OPAQUE.to_bytes()].concat());
                 }
                 Ok(())
             }
             Kind::Link => {
                 let target = node.dir.read_link(node.name).map_err(sys("read the link", path))?;
-                self.tar.head(&Head { flag: b'2', link: &target, ..head })
+                self.head(&Head { flag: b'2', link: &target, ..head })
             }
             Kind::File => self.file(entry, entry.data.unwrap_or(node), head),
-            Kind::Char => self.tar.head(&Head { flag: b'3', device: stat.device, ..head }),
-            Kind::Block => self.tar.head(&Head { flag: b'4', device: stat.device, ..head }),
-            Kind::Fifo | Kind::Socket => self.tar.head(&Head { flag: b'6', ..head }),
+            Kind::Char => self.head(&Head { flag: b'3', device: stat.device, ..head }),
+            Kind::Block => self.head(&Head { flag: b'4', device: stat.device, ..head }),
+            Kind::Fifo | Kind::Socket => self.head(&Head { flag: b'6', ..head }),
         }
     }
 
     fn file(&mut self, entry: &Entry<'_>, data: Side<'_>, head: Head<'_>) -> Result<()> {
         let path = entry.path;
         let from = data.dir.open_file(data.name, data.stat).map_err(sys("open", path))?;
-        self.tar.head(&Head { size: data.stat.size, ..head })?;
+        self.head(&Head { size: data.stat.size, ..head })?;
         let (mut at, tar) = (0, &mut self.tar);
         tree::data(&from, data.stat, path, &mut |start, end| {
             tar.zeros(start.saturating_sub(at))?;
@@ -138,9 +179,8 @@ impl Layer {
 
     /// An empty file that only its name makes something.
     fn mark(&mut self, path: &[u8]) -> Result<()> {
-        self.entries += 1;
         let meta = Meta::default();
-        self.tar.head(&Head { path, flag: b'0', link: b"", size: 0, device: (0, 0), meta: &meta })
+        self.head(&Head { path, flag: b'0', link: b"", size: 0, device: (0, 0), meta: &meta })
     }
 }
 
