@@ -209,6 +209,36 @@ fn an_import_after_it_leaves_the_way_back() {
     }
 }
 
+/// A file of several names that lost one and got another has as many as before: the new one stays a name of the same file.
+#[test]
+fn a_file_that_changed_names_stays_one() {
+    if !ready() || !require("btrfs-snapshot", installed("mkfs.btrfs")) {
+        return;
+    }
+    let node = Node::new("btrfs", 160);
+    let tree = node.dir().join("tree");
+    fs::create_dir(&tree).unwrap();
+    sh_in(&tree, "echo text > a; ln a b; echo text > d; ln d e");
+    node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
+    sh_in(&tree, "echo new > new; echo newer > d");
+    node.ok(&["base", "add", "c", tree.to_str().unwrap()]);
+    for kind in ["copy", "btrfs-snapshot"] {
+        node.ok(&["create", kind, "--base", "b", "--backend", kind]);
+        node.ok(&["mount", kind]);
+        sh_in(&node.view(kind), "ln a c; rm b e");
+        node.ok(&["umount", kind]);
+        let plan = node.ok(&["rebase", kind, "--onto", "c", "--plan"]);
+        assert!(plan.contains("keep a\n"), "{kind}: {plan}");
+        node.ok(&["rebase", kind, "--onto", "c"]);
+        node.ok(&["mount", kind]);
+        let meta = |name: &str| fs::symlink_metadata(node.view(kind).join(name)).unwrap();
+        assert_eq!((meta("a").ino(), meta("a").nlink()), (meta("c").ino(), 2), "{kind}");
+        // One that has only lost a name comes from the new base.
+        assert_eq!(fs::read_to_string(node.view(kind).join("d")).unwrap(), "newer\n", "{kind}");
+        node.ok(&["umount", kind]);
+    }
+}
+
 #[test]
 fn a_seed_is_refused_with_the_way_out() {
     if ready() && require("btrfs-seed", installed("mkfs.btrfs")) {

@@ -90,7 +90,7 @@ impl Judge {
                     return Ok(Verdict::Keep);
                 }
                 let mine = self.own.sides(node, entry.data.unwrap_or(node), old)?.without(self.from.loses());
-                return Ok(if mine.has(CORE) || linked(node.stat, old.stat) {
+                return Ok(if mine.has(CORE) || linked(entry, node.stat, old.stat) {
                     Verdict::Conflict("changed here, gone from the new base")
                 } else {
                     Verdict::Take
@@ -109,7 +109,7 @@ impl Judge {
         }
         let mine = self.own.sides(node, entry.data.unwrap_or(node), old)?;
         let mine = mine.without(self.from.loses()).without(Aspects::LINKS);
-        let linked = linked(node.stat, old.stat);
+        let linked = linked(entry, node.stat, old.stat);
         if old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir {
             return Ok(Verdict::Keep);
         }
@@ -168,9 +168,10 @@ pub(super) fn is_dir(side: Option<Side<'_>>) -> bool {
     side.is_some_and(|side| side.stat.kind == Kind::Dir)
 }
 
-/// Has the sliver given the file another name?
-fn linked(node: &Stat, old: &Stat) -> bool {
-    node.kind != Kind::Dir && node.links > 1 && node.links != old.links
+/// Has the sliver given the file another name? It may have taken an old one off, too.
+fn linked(entry: &Entry<'_>, node: &Stat, old: &Stat) -> bool {
+    let others = node.links != old.links || entry.differs.is_some_and(|found| found.has(Aspects::LINKS));
+    node.kind != Kind::Dir && node.links > 1 && others
 }
 
 /// Owner, mode and time: of each what one side changed.
