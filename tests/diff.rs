@@ -7,11 +7,11 @@ mod recorded;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::node::{Node, run};
-use common::require;
 use common::tree::{Temp, installed};
+use common::{require, strace};
 use recorded::Recording;
 use serde_json::{Value, json};
 use sliverfs::layer::Format;
@@ -256,4 +256,33 @@ fn what_nobody_understands_is_told_and_fails() {
     );
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("1 entries of the store are not what overlayfs writes"), "{said}");
+}
+
+/// A folder that goes while a view in use is looked through makes no difference, whichever look misses it: names of files are sought
+/// in a walk of their own.
+#[test]
+fn a_folder_that_goes_is_passed_over() {
+    if !require("root", common::root()) || !require("strace", strace::works()) {
+        return;
+    }
+    let node = Node::new("ext4", 32);
+    let tree = node.dir().join("tree");
+    fs::create_dir(&tree).unwrap();
+    shell(&tree, "echo text > a; ln a b; mkdir goes; echo in > goes/in; echo z > z");
+    node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
+    node.ok(&["create", "s", "--base", "b", "--backend", "copy"]);
+    node.ok(&["mount", "s"]);
+    shell(&node.view("s"), "ln a c; rm b; echo zz > z");
+    for number in 1.. {
+        let inject = format!("inject=openat:error=ENOENT:when={number}");
+        let options = ["-P", "goes", "-e", "trace=openat", "-e", &inject];
+        let done = strace::command(&node, &options, &["diff", "s"]).stdout(Stdio::piped()).output().unwrap();
+        let (said, trace) = (String::from_utf8_lossy(&done.stdout), strace::traced(&node));
+        assert!(done.status.success(), "{number}: {trace}");
+        assert!(said.contains("modified  a  links") && said.contains("modified  z"), "{number}: {said}");
+        if !trace.contains("INJECTED") {
+            assert!(number > 3, "{trace}");
+            break;
+        }
+    }
 }

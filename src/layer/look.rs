@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::decode::{self, Marks, TARGET};
 use super::format::FUSE;
-use super::walk::{Below, Far, Found, Origin, Seen, stat};
+use super::walk::{Below, Far, Found, Origin, Seen, beside, stat};
 use super::{Aspects, Change, Changes, Doubt, Format, Show, Side, Step};
 use crate::error::Result;
 use crate::tree::{Chain, Dir, Ids, Kind, SELF, Stat, attr, c_name, sys};
@@ -312,7 +312,11 @@ fn groups(tree: &Dir, root: &Dir) -> Result<Ids> {
                 found.note(node.stat.id, 0).map_err(failed())?;
             }
         }
-        names.enter()?;
+        match names.enter() {
+            // Removed or replaced in the meantime: in a view that is in use that is no fault.
+            Err(err) if beside(&err) => {}
+            entered => entered?,
+        }
     }
     Ok(found)
 }
