@@ -165,3 +165,28 @@ fn a_cut_leaves_no_promise_that_is_not_noted() {
     }
     assert_eq!(seen, [true; 2], "some cut lay between the note and the record, and some behind it");
 }
+
+/// A record that may promise something counts, or nothing is promised; one that is none does not stand in the way.
+#[test]
+fn a_record_that_cannot_be_read_is_no_room() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = node(96);
+    node.ok(&create("a", "8M"));
+    let stores = node.lxcpath.join(".store");
+    fs::write(stores.join("stray"), "").unwrap();
+    let record = node.store("a").join("sliver.json");
+    let text = fs::read_to_string(&record).unwrap();
+    for (version, code) in [("\"version\":1", 0), ("\"version\":99", 3), ("", 0)] {
+        fs::write(&record, text.replace("\"version\":1", version)).unwrap();
+        let _none = fs::remove_file(stores.join(".promised"));
+        let output = node.run(&create("c", "8M"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{version}: {said}");
+        assert!(code == 0 || said.contains("has version 99"), "{said}");
+        if code == 0 {
+            node.ok(&["destroy", "c"]);
+        }
+    }
+}

@@ -1,20 +1,25 @@
 //! Is there room for a promise? The node counts what it promised to its slivers, and not what happens to be free.
 //!
 //! The records say what was promised. To read all of a thousand takes 12 ms, so a note beside them says what the sum was at most: it
-//! grows before a promise is recorded, and nothing that takes one back touches it. So it can only be too high; where that would refuse
-//! somebody, the records are read, and the note is their sum again. It holds in the boot that it names, in which no crash can have
+//! grows before a promise is recorded, and does not shrink with one that is taken back. So it can only be too high; where that would refuse
+//! somebody, the records are read, and the note is their sum again. They are read, too, after two stores changed places and after
+//! `check`, which drop it ([`forget`]). It holds in the boot that it names, in which no crash can have
 //! lost it and no other machine had the disk.
 
 use std::fs;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use crate::catalog::lock::Lock;
 use crate::catalog::{Root, Sliver, record, sliver, sweep};
-use crate::error::{Context, Error, Result};
+use crate::error::{Class, Context, Error, Result};
+use crate::name::Name;
 use crate::proc;
 use crate::quota::Limit;
 use crate::quota::image::Shape;
 use crate::size::Size;
+use crate::stay::Below;
 use crate::sys::{file, statfs};
 
 /// The note, in the folder of the stores: the boot's id, and bytes.
@@ -128,12 +133,24 @@ fn noted(note: &Path, boot: &str) -> Option<u64> {
 fn count(root: &Root) -> Result<u64> {
     let mut promised = 0u64;
     for name in Sliver::names(root)? {
-        let swapped = || record::read(&sweep::swapped_store(root, &name).join(sliver::FILE));
-        // A record that cannot be read promises nothing that could be kept.
-        let limit = Sliver::load(root, &name).or_else(|_| swapped()).map_or(None, |sliver| sliver.quota);
-        promised = promised.saturating_add(promise(limit));
+        promised = promised.saturating_add(promise(recorded(root, &name)?));
     }
     Ok(promised)
+}
+
+/// The limit that is recorded of a sliver. A store without a record, or with a damaged one, promises nothing that could be kept; of
+/// one that just cannot be read nobody knows.
+fn recorded(root: &Root, name: &Name) -> Result<Option<Limit>> {
+    let load = || Sliver::load(root, name);
+    let swapped = || record::read(sweep::swapped_store(root, name).below(sliver::FILE));
+    // Between the first look and the second one what stood in for the store may have gone back to its place.
+    match load().or_else(|_| swapped()).or_else(|_| load()) {
+        Ok(sliver) => Ok(sliver.quota),
+        // It was destroyed meanwhile, or is a file of somebody's.
+        Err(err) if matches!(err.class(), Class::Damaged | Class::Usage) => Ok(None),
+        Err(err) if err.errno() == Some(Errno::ENOTDIR) => Ok(None),
+        Err(err) => Err(err),
+    }
 }
 
 /// Drops the note, before a promise comes back, or rises, that was not asked for: a store of before takes its place again. The
