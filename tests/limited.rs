@@ -263,4 +263,7 @@ fn an_image_without_a_journal_is_checked_after_a_power_cut() {
     let output = node.command(&["mount", "a"]).env("PATH", "/nonexistent").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(3) && said.contains("e2fsck is not installed"), "{said}");
+    node.ok(&["quota", "a", "6M"]);
+    assert!(!has_journal());
+    node.ok(&["quota", "a", "8M"]);
 }

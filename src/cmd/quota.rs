@@ -237,7 +237,8 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
             return Err(does_not_fit(&new.name, limit, space));
         }
     }
-    let (steps, into) = ground.begin(stage, policy.shape());
+    let shape = if old.has_image() { image::shape(store) } else { policy.shape() };
+    let (steps, into) = ground.begin(stage, shape);
     exec::run(&steps)?;
     let from = from.below(folder);
     exec::run(&ground.again(from, into)).and_then(|()| replace::finish(root, new)).map_err(|err| {

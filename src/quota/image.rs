@@ -104,11 +104,11 @@ pub fn mount_steps(store: &Path, format: Format) -> Vec<Step> {
 /// How a new image in the place of a store's is made: as that was, where there is one.
 pub fn shape(store: &Path) -> Shape {
     let path = store.join(FILE);
+    let block = file::open(&path).at("open", &path).and_then(|file| superblock(&file, &path));
     Shape {
         sparse: fs::metadata(&path).is_ok_and(|image| image.blocks().saturating_mul(512) < image.len()),
-        journal: file::open(&path)
-            .is_ok_and(|file| superblock(&file, &path).is_ok_and(|block| !lacks_journal(&block)))
-            || !path.exists(),
+        // With one nothing is lost, whatever the old one had.
+        journal: !block.is_ok_and(|block| lacks_journal(&block)),
     }
 }
 
@@ -239,12 +239,10 @@ pub fn mount(image: &Path, target: &Path, new: bool) -> Result<()> {
             _ => err.way_out("the kernel's log (dmesg) may say more; `e2fsck -f` checks the image"),
         }
     })?;
-    let disk = statfs::of(target)?;
-    let tight = disk.available < SPARES * SPARE_SIZE || disk.free_inodes < 2 * SPARES;
-    if tight {
-        drop_spare(target)
-    } else {
-        keep_spare(target)
+    // It is mounted, whatever comes of a look at it.
+    if let Ok(disk) = statfs::of(target) {
+        let tight = disk.available < SPARES * SPARE_SIZE || disk.free_inodes < 2 * SPARES;
+        if tight { drop_spare(target) } else { keep_spare(target) }
     }
     Ok(())
 }
