@@ -154,6 +154,11 @@ fn an_image_goes_with_each_new_store() {
     node.ok(&["convert", "a", "--to", "overlay"]);
     limited(&node, "image", 24 * MIB, kept, "and back");
     assert_eq!(seen(&node), before);
+    // Where the limit would stay as it is, or does not go with it, nothing is left for a means to say.
+    for rest in [&["overlay"][..], &["btrfs-seed", "--size", "256M"]] {
+        let said = node.fails(2, &[&["convert", "a", "--means", "image", "--to"], rest].concat());
+        assert!(said.contains("sliverfs quota a SIZE --means"), "{said}");
+    }
     // A kind that nothing keeps to a limit, and one that is only measured.
     let said = node.fails(3, &["convert", "a", "--to", "copy"]);
     assert!(said.contains("sliverfs quota a none") && said.contains("--means"), "{said}");

@@ -140,6 +140,12 @@ fn convert(
         Choice::Named(kind) => kind,
         Choice::Auto => create::choose(root, Choice::Auto, &base, dry_run)?,
     };
+    if means.is_some() && (size.is_some() || sliver.quota.is_none() || to == sliver.backend) {
+        return Err(Error::usage(
+            "--means is for a limit that goes to another kind of store, and there is none",
+        )
+        .way_out(format_args!("sliverfs quota {name} SIZE --means MEANS")));
+    }
     let mut report = Report {
         name: Some(*name),
         from: sliver.backend.name(),
