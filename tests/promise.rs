@@ -190,3 +190,39 @@ fn a_record_that_cannot_be_read_is_no_room() {
         }
     }
 }
+
+/// A store that comes back has the limit that it had, where that can still be promised.
+#[test]
+fn what_comes_back_is_promised_again() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = node(96);
+    let tree = node.dir().join("tree");
+    fs::write(tree.join("new"), "new").unwrap();
+    node.ok(&["base", "add", "c", tree.to_str().unwrap()]);
+    let said = |args: &[&str], code: i32| {
+        let output = command(&node, args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        said
+    };
+    let rest = (most(&node) / MIB - 8).to_string() + "M";
+    said(&create("a", "16M"), 0);
+    for (there, back) in [
+        (["convert", "a", "--to", "aufs"], ["convert", "a", "--undo"]),
+        (["rebase", "a", "--onto", "c"], ["rebase", "a", "--undo"]),
+    ] {
+        said(&there, 0);
+        assert!(!said(&back, 0).contains("limit"), "it is the same");
+        said(&there, 0);
+        said(&["quota", "a", "4M"], 0);
+        said(&create("full", &rest), 0);
+        assert!(said(&back, 1).contains("12 MiB more cannot be promised"));
+        let limit = || node.json(&["show", "a", "--json"])["limit"].as_u64();
+        assert_eq!(limit(), Some(4 * MIB));
+        said(&["destroy", "full"], 0);
+        assert!(said(&back, 0).contains("the limit of before again (16 MiB by image)"));
+        assert_eq!(limit(), Some(16 * MIB));
+    }
+}

@@ -56,7 +56,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let name = args.words.first().map(|_| args.name()).transpose()?;
     let report = match (&name, args.to.text(), args.undo) {
         (None, Some(to), false) if bare => bare::run(args, &layers, to)?,
-        (Some(name), None, true) if !bare => undo(&ctx.root()?, name, args.dry_run, args.json)?,
+        (Some(name), None, true) if !bare => undo(ctx, name, args.dry_run, args.json)?,
         (Some(name), Some(to), false) if !bare => {
             let (root, to) = (ctx.root()?, Choice::parse(to)?);
             let _lock = root.lock_sliver(name)?;
@@ -345,12 +345,13 @@ fn look_at(from: Format, store: &Path, base: &Path, to: Format) -> Result<Looked
 }
 
 /// Brings the store back that was kept.
-fn undo(root: &Root, name: &Name, dry_run: bool, quiet: bool) -> Result<Report> {
+fn undo(ctx: &mut Ctx, name: &Name, dry_run: bool, quiet: bool) -> Result<Report> {
+    let root = &ctx.root()?;
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
     let to = match replace::kept(root, &sliver)? {
         Some(kept) if kept.base == sliver.base => {
-            replace::bring_back(root, &sliver, dry_run, quiet)?;
+            replace::bring_back(ctx, (&sliver, &kept), dry_run, quiet)?;
             kept.backend
         }
         // Cut after the stores changed places, or before a conversion had done that: this is the old one.

@@ -55,7 +55,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             }
             for_each(&names, |name| rebase(&root, name, onto, &how))
         }
-        (Some(name), None, false, None, true, false) => undo(&root, name, &how),
+        (Some(name), None, false, None, true, false) => undo(ctx, name, &how),
         (Some(name), None, false, None, false, true) => commit(&root, name, &how),
         _ => Err(Error::usage("say what to rebase, and onto what").way_out(
             "`SLIVER --onto BASE`, `--all --from BASE --onto BASE`, `SLIVER --undo` or `SLIVER --commit`",
@@ -211,7 +211,8 @@ fn kept_by_rebase(root: &Root, sliver: &Sliver) -> Result<Sliver> {
 }
 
 /// Brings the store back that was kept.
-fn undo(root: &Root, name: &Name, how: &How) -> Result<()> {
+fn undo(ctx: &mut Ctx, name: &Name, how: &How) -> Result<()> {
+    let root = &ctx.root()?;
     let plan = how.plan;
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
@@ -224,7 +225,7 @@ fn undo(root: &Root, name: &Name, how: &How) -> Result<()> {
     let kept = kept_by_rebase(root, &sliver)?;
     view::check_base(&kept, &Base::load(root, &kept.base)?)?;
     let report = |state| Head::new(&sliver, &kept.base, state);
-    replace::bring_back(root, &sliver, plan, how.json)?;
+    replace::bring_back(ctx, (&sliver, &kept), plan, how.json)?;
     if plan {
         return if how.json { report("planned").json() } else { Ok(()) };
     }

@@ -8,13 +8,14 @@
 use nix::errno::Errno;
 
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
-use crate::cmd::{offline, print_plan};
+use crate::cmd::{Ctx, offline, print_plan};
 use crate::error::{Error, Result};
 use crate::mount::exec;
 use crate::mount::plan::Step;
 use crate::name::Name;
 use crate::out;
-use crate::quota::{self, image};
+use crate::quota::admission::{self, Policy};
+use crate::quota::{self, Limit, image};
 use crate::size::Size;
 use crate::stay::Below;
 
@@ -125,9 +126,15 @@ pub fn put(root: &Root, name: &Name, steps: &[Step]) -> Result<()> {
     root.lock_catalog().and_then(|_catalog| exec::run(steps)).inspect_err(|_| left_over(root, name, false))
 }
 
-/// Brings the store back that is kept, and gives up the one that took its place. A dry run prints the steps, unless it is `quiet`.
-pub fn bring_back(root: &Root, sliver: &Sliver, dry_run: bool, quiet: bool) -> Result<()> {
-    let name = &sliver.name;
+/// Brings the store back that is kept, with its limit, and gives up the one that took its place. A dry run prints the steps, unless it
+/// is `quiet`.
+pub fn bring_back(
+    ctx: &mut Ctx,
+    (sliver, kept): (&Sliver, &Sliver),
+    dry_run: bool,
+    quiet: bool,
+) -> Result<()> {
+    let (root, name) = (&ctx.root()?, &sliver.name);
     offline::refuse(root, name, Some(sliver.backend))?;
     let (old, removed) = (sweep::kept_store(root, name), sweep::removed_store(root, name));
     let back = [Step::Exchange(old, root.store(name), sweep::swapped_store(root, name))];
@@ -138,9 +145,27 @@ pub fn bring_back(root: &Root, sliver: &Sliver, dry_run: bool, quiet: bool) -> R
         print_plan(&back)?;
         return print_plan(&[Step::Rename(old, removed), Step::RemoveTree(removed)]);
     }
+    let other = |limit: Option<Limit>| limit.map(|limit| (limit.bytes, limit.means));
+    let other = other(sliver.quota) != other(kept.quota);
+    let mut policy = Policy::default();
+    if other {
+        let config = ctx.config()?;
+        config.check_main()?;
+        policy = config.main.policy;
+    }
     {
-        let _catalog = root.lock_catalog()?;
+        let catalog = root.lock_catalog()?;
+        admission::admit(root, policy, sliver.quota, kept.quota, Some(&catalog))?;
         exec::run(&back)?;
+    }
+    if other {
+        let limit = kept.quota.map_or_else(
+            || "none".to_owned(),
+            |limit| format!("{} by {}", Size(limit.bytes), limit.means.name()),
+        );
+        crate::warn!(
+            "`{name}` has the limit of before again ({limit}): `sliverfs quota {name} SIZE` gives it another"
+        );
     }
     Mounted::forget(root, name)?;
     sweep::told(sweep::drop_kept(root, name));
