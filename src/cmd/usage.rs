@@ -166,7 +166,7 @@ fn fill(
     if let Some(Limit { bytes, means, .. }) = quota::limit(root, &sliver) {
         (row.limit, row.means) = (Some(bytes), Some(means));
         row.used = Some(match (means, used) {
-            (Means::Soft, _) => exclusive.saturating_add(shared),
+            (Means::Soft, _) => exclusive,
             (Means::Qgroup, Some(used)) => used,
             _ => quota::used(root, &sliver)?,
         });

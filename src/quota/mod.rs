@@ -41,7 +41,7 @@ use crate::name::Name;
 use crate::out::escape;
 use crate::size::Size;
 use crate::stay::Below;
-use crate::tree;
+use crate::{tree, usage};
 
 /// The backend whose stores a project quota holds: its driver writes to them without root's privilege to pass one.
 pub const OVERLAY: Kind = Kind::Union(Union::Overlay);
@@ -315,6 +315,7 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
             Ok(fs::metadata(path).at("look at", path)?.blocks().saturating_mul(512))
         }
         Some(Means::Qgroup) => qgroup::used(store.below("tree")),
-        Some(Means::Soft) | None => tree::space(store),
+        // What it shares with its base or others it did not add.
+        Some(Means::Soft) | None => Ok(usage::taken(root, sliver, None)?.exclusive),
     }
 }
