@@ -34,6 +34,18 @@ impl Size {
                 .way_out("give bytes, or a number with K, M, G or T: 512M")
         })
     }
+
+    /// The same number of bytes as a command takes it: `256M`.
+    pub fn typed(self) -> String {
+        let (mut number, mut unit) = (self.0, "");
+        for next in ["K", "M", "G", "T"] {
+            if number == 0 || number & 1023 != 0 {
+                break;
+            }
+            (number, unit) = (number >> 10, next);
+        }
+        format!("{number}{unit}")
+    }
 }
 
 impl fmt::Display for Size {
@@ -85,11 +97,26 @@ mod tests {
         for (text, bytes) in [("0", 0), ("4096", 4096), ("512M", 512 << 20), ("1g", 1 << 30), ("7K", 7 << 10)]
         {
             assert_eq!(Size::parse(text).unwrap(), Size(bytes), "{text}");
+            assert_eq!(Size::parse(&Size(bytes).typed()).unwrap(), Size(bytes), "{text}");
         }
         for text in
             ["", "M", "-1", "+1", "1.5G", "1 G", "1P", "512MiB", "99999999999999999999", "16777216T", "1M\n"]
         {
             assert!(Size::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn prints_what_it_takes() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1000, "1000"),
+            (1536, "1536"),
+            (7 << 10, "7K"),
+            (300 << 20, "300M"),
+            (1 << 50, "1024T"),
+        ] {
+            assert_eq!(Size(bytes).typed(), text);
         }
     }
 

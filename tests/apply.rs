@@ -79,7 +79,8 @@ fn adds_creates_and_mounts_what_is_missing() {
     // What is no longer named is told and left.
     let output = node.apply(&node.base(), &[]);
     assert!(output.status.success());
-    assert!(said(&output).contains("`one` is not in the configuration"), "{}", said(&output));
+    let said = said(&output);
+    assert!(said.contains("`one` is not in the configuration, and is left as it is"), "{said}");
     assert!(node.0.view("one").join("mine").exists());
 }
 

@@ -268,6 +268,8 @@ fn the_command_line() {
     assert_eq!(json["directories"], 5);
     assert_eq!(json["format"], "overlay");
     assert_same(&shown::exact(Format::Overlay, &store, &lower), &before, "the view");
+    let output = bare("compact", Format::Overlay, &lower, &store, &[]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "nothing to drop\n");
     let output = bare("compact", Format::Overlay, &lower, &store, &["--json", "--ignore-times"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&json["files"], &json["directories"]), (&1.into(), &1.into()), "{json}");

@@ -58,6 +58,13 @@ fn a_slip_of_the_pen() {
             (1, "base add x /nowhere.tar", &["open /nowhere.tar: No such file"]),
             (2, "base add x DIR/text", &["DIR/text is no archive or image", "it takes tar"]),
             (2, "base add x DIR/tree --pack zip", &["`zip` is no image format", "squashfs, erofs or btrfs"]),
+            (
+                2,
+                "create web --base b --quota 64M",
+                &["with another limit", "sliverfs quota web 64M changes it"],
+            ),
+            (2, "create web --base b --size 300M", &["limit is none", "`destroy` loses its changes"]),
+            (2, "create x --base b --size 300M", &["keeps no limit", "a quota in its place"]),
             (2, "frobnicate", &["Unrecognized argument: frobnicate", "`sliverfs help` lists"]),
             (2, "list --spaces", &["Unrecognized argument: --spaces", "`sliverfs COMMAND --help`"]),
             (2, "create x", &["a sliver stands on a base", "--base BASE"]),
@@ -92,7 +99,7 @@ fn a_slip_of_the_pen() {
                 &["`DIR/disk` holds the slivers themselves", "rsync://HOST/MODULE/PATH"],
             ),
             (2, "base remove nope", &["no base `nope`", "`sliverfs base list`"]),
-            (4, "base remove b", &["the base `b` is used by web", "rebase them"]),
+            (4, "base remove b", &["the base `b` is used by web", "rebase them", "--commit`"]),
         ],
     );
     // Nothing differs where nothing is, and that must not look the same.

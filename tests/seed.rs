@@ -138,6 +138,8 @@ fn a_size_is_a_promise() {
     let said = node.fails(1, &["convert", "c", "--to", "btrfs-seed", "--size", "300M"]);
     assert!(said.contains("cannot be promised"), "{said}");
     // The size that it was made with, and which was none of the promises.
+    let said = node.fails(2, &create("usual", "--quota 300M"));
+    assert!(said.contains("keeps the size that it was made with"), "{said}");
     let said = node.fails(1, &["quota", "usual", "1G"]);
     assert!(said.contains("1 GiB more cannot be promised"), "{said}");
     assert!(overcommitted(&["quota", "usual", "1G"]).contains("limited to 1 GiB by seed"));
@@ -146,7 +148,8 @@ fn a_size_is_a_promise() {
     overcommitted(&create("d", "--size 256M"));
     // The end of a promise is no end of the size.
     for name in ["usual", "d"] {
-        assert!(node.ok(&["quota", name, "none"]).contains("by seed"), "{name}");
+        let told = node.ok(&["quota", name, "none"]);
+        assert!(told.contains("by seed") && told.contains("; not promised"), "{name}: {told}");
     }
     node.ok(&["convert", "c", "--to", "btrfs-seed", "--size", "256M"]);
     assert!(node.fails(1, &["quota", "d", "256M"]).contains("and 556 MiB are"));
@@ -255,7 +258,7 @@ fn what_a_container_gets_on_its_way_in() {
     };
     let planned = apply(&["apply", "--dry-run"]);
     let planned = String::from_utf8_lossy(&planned.stdout).into_owned();
-    assert!(planned.contains(&format!("--backend btrfs-seed --size {}", 300 << 20)), "{planned}");
+    assert!(planned.contains("--backend btrfs-seed --size 300M\n"), "{planned}");
     for _ in 0..2 {
         let output = apply(&["apply"]);
         let said = String::from_utf8_lossy(&output.stderr);

@@ -100,7 +100,7 @@ pub fn retire(root: &Root, name: &Name) -> Result<()> {
 /// Removes what nobody is at work on: bases that were retired, and imports that were interrupted.
 pub fn sweep(root: &Root) -> Result<()> {
     each_left(root, &mut |path| {
-        crate::info!("clearing away {}, which is no base", path.display());
+        crate::debug!("clearing away {}, which is no base", path.display());
         tree::remove_path(path)
     })
 }

@@ -134,7 +134,7 @@ pub static PROGRAM: Spec = group(
                         info("name", "the base's name"),
                         info(
                             "source",
-                            "a folder, a tar (plain, gzip, xz, zstd), a squashfs, erofs or Btrfs seed image, or `-` for a tar on standard input",
+                            "a folder, a tar (plain, gzip, xz, zstd, bzip2), a squashfs, erofs or Btrfs seed image, or `-` for a tar on standard input",
                         ),
                     ],
                     &[PACK, DRY_RUN],

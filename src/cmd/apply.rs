@@ -12,6 +12,7 @@ use crate::error::{Class, Error, Result};
 use crate::kind::{Choice, Kind};
 use crate::out;
 use crate::shell;
+use crate::size::Size;
 use crate::stay::Below;
 
 /// Brings every section up that can be; what cannot is told by file, line and section, and the others still come up.
@@ -122,9 +123,12 @@ fn bring_up(
     if let Some((sliver, bytes)) = there.as_ref().and_then(|sliver| Some((sliver, request.quota.take()?))) {
         let has = sliver.quota.map(|limit| limit.bytes);
         if has != Some(bytes) && dry_run {
-            out::line(&format!("sliverfs quota {name} {bytes}"))?;
+            out::line(&format!("sliverfs quota {name} {}", Size(bytes).typed()))?;
         } else if has != Some(bytes) {
             limited = set_quota(root, name, Some(bytes), main.quota_mode, main.policy);
+            if limited.is_ok() {
+                crate::info!("the sliver `{name}` is limited to {}", Size(bytes));
+            }
         }
     }
     let there = there.is_some();
@@ -137,8 +141,10 @@ fn bring_up(
     }
     let created = base_to_come && !there || !create(root, &request, dry_run)?.is_empty();
     if created && dry_run {
-        let size = wanted.size.map_or_else(String::new, |size| format!(" --size {size}"));
-        let quota = wanted.quota.map_or_else(String::new, |bytes| format!(" --quota {bytes}"));
+        let limit = |option: &str, bytes: Option<u64>| {
+            bytes.map_or_else(String::new, |bytes| format!(" {option} {}", Size(bytes).typed()))
+        };
+        let (size, quota) = (limit("--size", wanted.size), limit("--quota", wanted.quota));
         let data = match &wanted.data {
             Some(path) => format!(" --data {}", shell::path(path)),
             None => String::new(),
@@ -166,7 +172,8 @@ fn report_unnamed(root: &Root, config: &Config) -> Result<()> {
     for name in Sliver::names(root)? {
         if !config.slivers.iter().any(|sliver| sliver.name == name) {
             crate::info!(
-                "the sliver `{name}` is not in the configuration; `sliverfs destroy {name}` removes it"
+                "the sliver `{name}` is not in the configuration, and is left as it is: `config sliver '{name}'` \
+                 makes it known, `sliverfs destroy {name}` removes it"
             );
         }
     }

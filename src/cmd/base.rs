@@ -264,7 +264,7 @@ pub fn remove(root: &Root, args: &Args) -> Result<()> {
     if !users.is_empty() {
         let users = users.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
         return Err(Error::in_use(format_args!("the base `{name}` is used by {users}"))
-            .way_out("destroy these slivers first, or rebase them, with --commit; one whose record is damaged counts, too"));
+            .way_out("destroy these slivers first, or rebase them; what a rebase keeps of one counts until `sliverfs rebase NAME --commit`, and so does a damaged record"));
     }
     let mount_point = root.base_mount(name);
     let mounted = MountInfo::of_self()?.at(mount_point).is_some();

@@ -195,7 +195,7 @@ fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
             sliver.name,
             Size(size)
         ))
-        .way_out("leave the size out, or destroy it first"));
+        .way_out("leave the size out; or `sliverfs export` it, since `destroy` loses its changes, and make it anew"));
     }
     if let Some(bytes) =
         wanted.quota.filter(|bytes| quota::limit(root, sliver).map(|limit| limit.bytes) != Some(*bytes))
@@ -204,7 +204,10 @@ fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
             "the sliver `{}` is there already, with another limit",
             sliver.name
         ))
-        .way_out(format_args!("sliverfs quota {} {bytes} changes it", sliver.name)));
+        .way_out(match sliver.backend.grows_image() {
+            true => "leave the quota out: its store keeps the size that it was made with".to_owned(),
+            false => format!("sliverfs quota {} {} changes it", sliver.name, Size(bytes).typed()),
+        }));
     }
     let other_backend = matches!(wanted.backend, Choice::Named(kind) if kind != sliver.backend);
     if sliver.base != *wanted.base || other_backend {
@@ -243,7 +246,7 @@ pub(super) fn check_kind(kind: Kind, base: &Base, size: Option<u64>) -> Result<(
     match size {
         Some(size) if !kind.grows_image() => {
             Err(Error::usage(format_args!("a store of {kind} keeps no limit of {}", Size(size)))
-                .way_out("leave the size out, or take btrfs-seed"))
+                .way_out("leave the size out, or take btrfs-seed, or a quota in its place"))
         }
         Some(size) if size < seed::LEAST => Err(seed::too_small(size)),
         _ => Ok(()),

@@ -132,6 +132,9 @@ fn one(root: &Root, sliver: &Sliver, others: &[Sliver], dry_run: bool) -> Result
 }
 
 fn print(sheet: &Sheet) -> Result<()> {
+    if sheet.slivers.is_empty() {
+        return out::line("no sliver here is a whole tree (btrfs-snapshot, reflink, copy): nothing to do");
+    }
     let mut table = Table::new(&["NAME", "FILES", "SIZE", "FOUND", "GAIN"]);
     for row in &sheet.slivers {
         if row.error.is_some() {

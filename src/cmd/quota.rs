@@ -67,7 +67,11 @@ fn tell(root: &Root, name: &Name) -> Result<()> {
     let sliver = Sliver::load(root, name)?;
     out::line(&match quota::limit(root, &sliver) {
         None => format!("`{name}` has no limit"),
-        Some(limit) => format!("`{name}`: {}", limit.words(quota::used(root, &sliver)?)),
+        Some(limit) => {
+            // A store on a seed has its size as a limit in any case.
+            let free = if sliver.quota.is_none() { "; not promised" } else { "" };
+            format!("`{name}`: {}{free}", limit.words(quota::used(root, &sliver)?))
+        }
     })
 }
 

@@ -121,11 +121,14 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
         found.told.push(format!("{garbage} entries that a crash left are left out"));
     }
     if unseen {
-        found.told.push(format!(
-            "{} gives what it copies up from the base to root, with a new time, and shows no extended attributes, which stay in \
-             the store: {attributes} entries have some",
-            to.name()
-        ));
+        let mut told =
+            format!("{} gives what it copies up from the base to root, with a new time", to.name());
+        if attributes > 0 {
+            told += &format!(
+                ", and shows no extended attributes, which stay in the store: {attributes} entries have some"
+            );
+        }
+        found.told.push(told);
     }
     Ok(found)
 }

@@ -302,9 +302,12 @@ pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
             let _as_before = look_again();
         }
         match err.errno() {
-            // An old kernel, or a container's root without CAP_SYS_RESOURCE.
             Some(errno @ (Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPERM)) => {
-                Error::unsupported(format_args!("no mounted ext4 grows on this kernel ({})", meaning(errno)))
+                let why = match errno {
+                    Errno::EPERM => "this process lacks CAP_SYS_RESOURCE".to_owned(),
+                    errno => meaning(errno),
+                };
+                Error::unsupported(format_args!("a mounted ext4 does not grow here: {why}"))
                     .way_out("unmount the sliver: then its store is made anew")
             }
             _ => err,
