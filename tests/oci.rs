@@ -218,6 +218,35 @@ fn the_folders_above_a_change_are_in_the_layer() {
     }
 }
 
+/// A new name of a file that has lost one, or whose other name came again in a folder that was made anew, is a link in the layer; and a
+/// file that has its names as in the base is none of it.
+#[test]
+fn a_file_that_changed_names_is_one_in_the_layer() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::new("ext4", 32);
+    let tree = node.dir().join("tree");
+    fs::create_dir(&tree).unwrap();
+    sh_in(&tree, "mkdir d; for file in a k d/x; do echo $file > $file; done; ln a b; ln k l; ln d/x y");
+    node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
+    let fuse =
+        ["fuse-overlayfs", "fusermount3"].iter().all(|tool| require("fuse-overlayfs", installed(tool)));
+    for kind in ["copy", "fuse-overlayfs"].into_iter().take(if fuse { 2 } else { 1 }) {
+        node.ok(&["create", kind, "--base", "b", "--backend", kind]);
+        node.ok(&["mount", kind]);
+        sh_in(&node.view(kind), "ln a c; rm b; rm -r d; mkdir d; ln y d/x");
+        node.ok(&["umount", kind]);
+        let layer = node.dir().join("layer.tar");
+        node.ok(&["export", kind, "-o", layer.to_str().unwrap()]);
+        let listed = run(Command::new("tar").arg("-tvf").arg(&layer));
+        assert!(listed.contains(" c link to a\n") && !listed.contains(" k\n"), "{kind}: {listed}");
+        // In a whole tree they are the base's two names again.
+        let again = kind == "copy" || listed.contains(" y link to d/x\n");
+        assert!(again, "{kind}: {listed}");
+    }
+}
+
 /// In what tar sees a layer differ from the one that is there.
 fn difference(dir: &Path, other: &[u8]) -> String {
     fs::write(dir.join("other.tar"), other).unwrap();

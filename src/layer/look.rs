@@ -109,6 +109,10 @@ impl Changes {
                     child => aufs(&mut seen, &child?)?,
                 }
             }
+            // Its stores begin with the base's files of several names.
+            Format::FuseOverlayfs if stands.links > 1 && self.show == Show::Flat => {
+                self.untouched(&mut seen)?;
+            }
             Format::Aufs | Format::FuseOverlayfs => {}
             Format::Snapshot | Format::Tree => {
                 if self.show != Show::View && self.untouched(&mut seen)? {
@@ -262,7 +266,7 @@ impl Changes {
         Ok(())
     }
 
-    /// For whole trees: is the entry the base's? A directory may hold what is not.
+    /// For whole trees, and files of several names in a store of fuse-overlayfs's: is the entry the base's? A directory may hold what is not.
     fn untouched(&mut self, seen: &mut Seen) -> nix::Result<bool> {
         let base = self.base.last().map_or(&self.root, Chain::here);
         let (Some(node), Some(old)) = (&seen.node, &seen.base) else { return Ok(false) };
@@ -286,7 +290,9 @@ impl Changes {
     fn regrouped(&mut self, id: (u64, u64)) -> nix::Result<bool> {
         let mut found = match self.regrouped.take() {
             Some(found) => found,
-            None => groups(&self.top, &self.root).map_err(|err| err.errno().unwrap_or(Errno::EIO))?,
+            None => {
+                groups(self.format, &self.top, &self.root).map_err(|err| err.errno().unwrap_or(Errno::EIO))?
+            }
         };
         let is = found.has(id);
         self.regrouped = Some(found);
@@ -294,13 +300,15 @@ impl Changes {
     }
 }
 
-/// The files of a whole tree whose names are not those of one file of the base.
-fn groups(tree: &Dir, root: &Dir) -> Result<Ids> {
+/// The files of a store whose names are not those of one file of the base.
+fn groups(format: Format, tree: &Dir, root: &Dir) -> Result<Ids> {
     let failed = || sys("look for the names of files in", b".");
     let ids = || Ids::beside(tree).map_err(failed());
     let (mut first, mut found) = (ids()?, ids()?);
     let top = tree.again().map_err(failed())?;
-    let mut names = Changes::new(Format::Tree, top, root, Show::View)?.without_leaves();
+    // Neither compares.
+    let show = if format.whole() { Show::View } else { Show::Changes };
+    let mut names = Changes::new(format, top, root, show)?.without_leaves();
     while let Some(step) = names.step()? {
         let Step::Entry(entry) = step else { continue };
         if let Some(node) = entry.node.filter(|node| node.stat.kind != Kind::Dir && node.stat.links > 1) {

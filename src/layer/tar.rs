@@ -109,7 +109,7 @@ impl Layer {
 
     /// What is as in the base is no change, though a store has it: what was changed back, and folders on the way to nothing that is one.
     /// So all kinds of stores give the same layer of the same changes. Of a file with more names another one may be new; but
-    /// fuse-overlayfs's stores begin with those of the base.
+    /// fuse-overlayfs's stores begin with those of the base: there the walk has looked at all of them.
     fn changed(&mut self, entry: &Entry<'_>) -> Result<bool> {
         let Some((node, base)) = entry.node.zip(entry.base) else { return Ok(true) };
         let (new, old) = (node.stat, base.stat);

@@ -160,7 +160,7 @@ pub struct Changes {
     pub(super) device: u64,
     /// The base's root, for moved directories.
     pub(super) root: Dir,
-    /// Of a whole tree: its root, and the files whose names are other ones than in the base, where that had to be found out.
+    /// The root of the store, and of a whole tree the files whose names are other ones than in the base, where that had to be found out.
     pub(super) top: Dir,
     pub(super) regrouped: Option<Ids>,
     /// The way down the base; a new one for each moved directory.
