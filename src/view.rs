@@ -84,12 +84,9 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
         steps.extend(image::mount_steps(root.store(name), Format::of(sliver.backend)));
     }
     if let Some(limit) = sliver.quota.filter(|limit| limit.means == Means::Qgroup) {
-        // A store that came from another disk begins with no group here.
-        let tree = root.store(name).below("tree");
-        if qgroup::used(tree).is_err() {
-            qgroup::need(root.stores())?;
-            steps.push(Step::LimitTree(tree, limit.bytes));
-        }
+        // A store that came from another disk begins with no group here, and a change that was cut left another limit.
+        qgroup::need(root.stores())?;
+        steps.push(Step::LimitTree(root.store(name).below("tree"), limit.bytes));
     }
     let store = root.store(name);
     let limit = sliver.quota.filter(|limit| limit.means == Means::Project);

@@ -524,6 +524,45 @@ fn a_cut_leaves_no_qgroup() {
     }
 }
 
+/// Cut anywhere, the kernel lets a snapshot have no more than is promised to it, and the next mount puts it right.
+#[test]
+fn a_cut_change_of_a_qgroup_promises_what_it_gives() {
+    if !require("root", common::root()) || !require("strace", strace::works()) {
+        return;
+    }
+    let node = Node::with_base("btrfs", 256);
+    if !enabled(&node) {
+        return;
+    }
+    node.ok(&["create", "a", "--base", "b", "--backend", "btrfs-snapshot"]);
+    // Without one, as the kernel tells it, it is as much as there can be.
+    let told = || {
+        let shown = run(Command::new("btrfs").args(["qgroup", "show", "-r", "--raw"]).arg(&node.lxcpath));
+        let line = shown.lines().find(|line| line.trim_start().starts_with("1/"));
+        line.and_then(|line| line.split_whitespace().nth(3)?.parse().ok()).unwrap_or(u64::MAX)
+    };
+    let promised = || node.json(&["show", "a", "--json"])["limit"].as_u64().unwrap_or(u64::MAX);
+    let change = |to: &'static str| ["quota", "a", to, "--means", "qgroup"];
+    for (from, to) in [("32M", "16M"), ("16M", "32M"), ("32M", "none")] {
+        node.ok(&change(from));
+        let mut points = strace::points(&node, &change(to));
+        points.retain(|point| point.call == "ioctl" || point.call.starts_with("rename"));
+        assert!(points.len() > 2, "{points:?}");
+        for point in points {
+            node.ok(&change(from));
+            strace::kill(&node, &point, &change(to));
+            assert!(told() <= promised(), "{from} to {to}, {point:?}: {} of {}", told(), promised());
+            node.ok(&["mount", "a"]);
+            if promised() != u64::MAX {
+                assert_eq!(told(), promised(), "{from} to {to}, {point:?}, mounted");
+            }
+            node.ok(&change(to));
+            assert_eq!(told(), promised(), "{from} to {to}, {point:?}, and again");
+            node.ok(&["umount", "a"]);
+        }
+    }
+}
+
 /// What a crash left inside of an image is found in there.
 #[test]
 fn a_check_looks_into_an_image() {

@@ -103,7 +103,8 @@ pub(super) fn limit(
     Ok(limit)
 }
 
-/// Gives the sliver this limit. Its view shows the same as before; nothing happens where it has that limit already.
+/// Gives the sliver this limit. Its view shows the same as before. One that it has already is told to the kernel again: a change
+/// that was cut is ended so.
 pub(super) fn set(
     root: &Root,
     name: &Name,
@@ -139,8 +140,9 @@ pub(super) fn set(
     if let (Some(old), Some(new)) = (in_project, quota::by(new, Means::Project)) {
         let disk = project::disk_of(store, new)?;
         disk.refuse_more(name, new, false)?;
-        // The record wants room, too, which a full store has not.
-        disk.limit(Limit { bytes: old.bytes.max(new.bytes), ..old }, true)?;
+        // The record wants room, too, which a full store has not. No more than that before it is promised, and less at once: cut
+        // in between, what the kernel lets it have is promised.
+        disk.limit(Limit { bytes: old.bytes.min(new.bytes), ..old }, true)?;
         let written = promise(root, policy, &sliver, &new_sliver);
         let limit = if written.is_ok() { new } else { old };
         return written.and(disk.limit(limit, false));
@@ -148,19 +150,30 @@ pub(super) fn set(
     if in_project.is_some() || quota::by(new, Means::Project).is_some() {
         return remake(root, &sliver, &new_sliver, policy);
     }
-    let in_qgroup = quota::by(old, Means::Qgroup).is_some();
     let tree = store.join(layer(sliver.backend));
     if let Some(limit) = quota::by(new, Means::Qgroup) {
         qgroup::need(store)?;
-        let used = if in_qgroup { qgroup::used(&tree)? } else { 0 };
+        let used = match qgroup::used(&tree) {
+            // It had none yet, or came from another disk.
+            Err(err) if err.errno() == Some(Errno::ENOENT) => 0,
+            used => used?,
+        };
         if used > limit.bytes {
             return Err(does_not_fit(name, limit, used));
+        }
+        if let Some(old) = quota::by(old, Means::Qgroup).filter(|old| limit.bytes < old.bytes) {
+            // What is promised to nobody any more can be promised to others at once.
+            qgroup::set(&tree, limit.bytes)?;
+            let done = promise(root, policy, &sliver, &new_sliver);
+            return done.inspect_err(|_| sweep::told(qgroup::set(&tree, old.bytes)));
         }
         let done = promise(root, policy, &sliver, &new_sliver).and_then(|()| qgroup::set(&tree, limit.bytes));
         return done.inspect_err(|_| sweep::told(promise(root, policy, &new_sliver, &sliver)));
     }
-    if in_qgroup {
-        qgroup::clear(&tree)?;
+    if sliver.backend == Kind::BtrfsSnapshot {
+        promise(root, policy, &sliver, &new_sliver)?;
+        // Whatever was recorded: an earlier change may have been cut here.
+        return if qgroup::need(store).is_ok() { qgroup::clear(&tree) } else { Ok(()) };
     }
     match (old.filter(|_| sliver.has_image()), new.filter(|_| new_sliver.has_image())) {
         (Some(old), Some(new)) if new.bytes >= old.bytes => {
@@ -193,7 +206,8 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: Limit, policy: Policy) -
         false => private::run(store, || {
             exec::run(&image::mount_steps(store, Format::of(new.backend)))?;
             let grown = work();
-            image::release(store)?;
+            // It is as large as that now, and goes with the namespace.
+            sweep::told(image::release(store));
             grown.map(|()| Vec::new())
         })
         .map(drop),
