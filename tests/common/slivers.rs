@@ -52,7 +52,13 @@ pub struct Saved {
 impl Saved {
     /// Copies them.
     pub fn of(node: &Node) -> Self {
-        let (stores, copy) = (node.lxcpath.join(".store"), node.lxcpath.with_file_name("saved"));
+        Self::under(node, "saved")
+    }
+
+    /// Copies them under this name, in place of what has it.
+    pub fn under(node: &Node, name: &str) -> Self {
+        let (stores, copy) = (node.lxcpath.join(".store"), node.lxcpath.with_file_name(name));
+        run(Command::new("rm").arg("-rf").arg(&copy));
         run(Command::new("cp").arg("-aT").arg(&stores).arg(&copy));
         Self { stores, copy }
     }

@@ -31,20 +31,30 @@ pub fn node(fstype: &str, mib: u64, kind: &str) -> Node {
         node.ok(&["base", "add", name, tree.to_str().unwrap()]);
     }
     node.ok(&["probe"]);
-    node.ok(&["create", "s", "--base", "b", "--backend", kind]);
-    node.ok(&["mount", "s"]);
-    sh_in(&node.view("s"), "echo s > a; rm b; echo s > d/s; ln d/s d/t; touch -d @1600000000 a d/s d .");
-    node.ok(&["umount", "s"]);
+    sliver(&node, "s", kind);
     node
+}
+
+/// Another such sliver.
+pub fn sliver(node: &Node, name: &str, kind: &str) {
+    node.ok(&["create", name, "--base", "b", "--backend", kind]);
+    node.ok(&["mount", name]);
+    sh_in(&node.view(name), "echo s > a; rm b; echo s > d/s; ln d/s d/t; touch -d @1600000000 a d/s d .");
+    node.ok(&["umount", name]);
 }
 
 /// The sliver's backend and base, and its view as the layer engine reads it, without any mount.
 pub fn seen(node: &Node) -> String {
-    let record = fs::read(node.store("s").join("sliver.json")).unwrap();
+    seen_of(node, "s")
+}
+
+/// The same of any sliver.
+pub fn seen_of(node: &Node, name: &str) -> String {
+    let record = fs::read(node.store(name).join("sliver.json")).unwrap();
     let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
     let [kind, base] = ["backend", "base"].map(|field| record[field].as_str().unwrap());
     let backend = Kind::parse(kind).unwrap();
-    let layer = node.store("s").join(if backend.reads_base() { "upper" } else { "tree" });
+    let layer = node.store(name).join(if backend.reads_base() { "upper" } else { "tree" });
     let tree = node.lxcpath.join(format!(".base/{base}/tree"));
     format!("{kind} on {base}\n{}", shown::whole(Format::of(backend), &layer, &tree))
 }
