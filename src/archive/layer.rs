@@ -11,7 +11,7 @@ use super::place::{components, is_unnamed};
 use super::reader::{Member, Reader, What};
 use super::refuse;
 use super::stream::Stream;
-use super::unpack::{Policy, Unpack};
+use super::unpack::{ONE_OF_BOTH, Policy, Unpack};
 use crate::error::Result;
 use crate::layer::{OPAQUE, TARGET, WH};
 use crate::tree::{Dir, Kind, Meta, SELF, Stat, Step, Walk, c_name, sys};
@@ -84,9 +84,14 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
         if dumped && link || long && is_mark(name) {
             let gone = c_name(gone)?;
             // What the layer has by the name needs no whiteout: see `settle`.
-            let there = |stat: Stat| stat.kind != Kind::Dir;
-            if long && to.enter(parents, path)?.way.here().stat_at(&gone).is_ok_and(there) {
-                continue;
+            if long {
+                match to.enter(parents, path)?.way.here().stat_at(&gone) {
+                    Ok(Stat { kind: Kind::Dir, .. }) => {
+                        return Err(refuse(path, "would replace a directory").way_out(ONE_OF_BOTH));
+                    }
+                    Ok(_) => continue,
+                    Err(_) => {}
+                }
             }
             let mut mark: Vec<u8> =
                 parents.iter().flat_map(|part| [part.to_bytes(), b"/"].concat()).collect();

@@ -15,6 +15,9 @@ use crate::sys::file::set_size;
 use crate::sys::xattr;
 use crate::tree::{Chain, Dir, Ids, Kind, Meta, SELF, Stat, Time, attr, shown, sys};
 
+/// What to do about a folder of a layer and a whiteout of its name, where that name is too long for both to be unpacked.
+pub(super) const ONE_OF_BOTH: &str = "leave the whiteout out of the layer; a folder that hides the base's has an empty file .wh..wh..opq in it";
+
 /// Where an archive may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -147,8 +150,10 @@ impl<'a> Unpack<'a> {
         let Some(into) = &self.folder else { return Ok(()) };
         match into.way.here().stat_at(name) {
             Ok(stat) if stat.kind == Kind::Dir => {}
-            Ok(_) if self.policy != Policy::Beneath => {
-                return Err(refuse(path, "is a directory in the place of something else"));
+            Ok(stat) if self.policy != Policy::Beneath => {
+                let refused = refuse(path, "is a directory in the place of something else");
+                // No archive holds a socket: in a layer it is a whiteout whose name would be too long.
+                return Err(if stat.kind == Kind::Socket { refused.way_out(ONE_OF_BOTH) } else { refused });
             }
             Ok(stat) => {
                 // On a merged /usr `bin` is a link: what the archive holds below `bin/` goes where the link leads.
