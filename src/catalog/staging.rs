@@ -100,7 +100,10 @@ pub fn retire(root: &Root, name: &Name) -> Result<()> {
 /// Removes what nobody is at work on: bases that were retired, and imports that were interrupted.
 pub fn sweep(root: &Root) -> Result<()> {
     each_left(root, &mut |path| {
-        crate::debug!("clearing away {}, which is no base", path.display());
+        // One that was removed, mostly by this very command, is no news.
+        if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(REMOVED.as_bytes())) {
+            crate::info!("clearing away {}, which is no base", path.display());
+        }
         tree::remove_path(path)
     })
 }
