@@ -65,9 +65,9 @@ impl Report {
         out::print(&String::from_utf8_lossy(&text))
     }
 
-    /// What a crash left at `path`, which is removed.
-    fn left_over(&mut self, path: &Path) -> Result<()> {
-        let done = if self.repair { remove_store(path).map(|()| true) } else { Ok(false) };
+    /// What a crash left at `path`, which `remove` removes.
+    fn left_over(&mut self, path: &Path, remove: fn(&Path) -> Result<()>) -> Result<()> {
+        let done = if self.repair { remove(path).map(|()| true) } else { Ok(false) };
         self.tell("left_over", "left over by a crash", path.as_os_str().as_bytes(), done)
     }
 
@@ -157,12 +157,12 @@ fn node(root: &Root, report: &mut Report) -> Result<()> {
         // A store may have been put there by hand.
         admission::forget(root.stores());
     }
-    staging::each_left(root, &mut |path| report.left_over(path))?;
+    staging::each_left(root, &mut |path| report.left_over(path, remove_store))?;
     for name in sweep::names(root)? {
         let _lock = root.lock_sliver(&name)?;
         for path in left(root, &name) {
             // What is removed here is hidden from every other command already.
-            report.left_over(path)?;
+            report.left_over(path, remove_store)?;
         }
         if repair && !root.store(&name).exists() {
             Mounted::forget(root, &name)?;
@@ -185,7 +185,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
     let (held, sliver) = Held::take(root, name)?;
     let folder = root.store(name);
     for path in left(root, name) {
-        report.left_over(path)?;
+        report.left_over(path, remove_store)?;
     }
     let noted = root.mounted(name);
     if noted.exists()
@@ -198,7 +198,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
     }
     let record = folder.below(".sliver.json.new");
     if record.exists() {
-        report.left_over(record)?;
+        report.left_over(record, tree::remove_path)?;
     }
     if sliver.backend.grows_image() {
         return Ok(());
@@ -207,7 +207,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
     layers.with(ctx, &mut |format, base, store, _| {
         // In here an image is mounted.
         for path in stale_work(image::content(folder))? {
-            report.left_over(path)?;
+            report.left_over(path, tree::remove_path)?;
         }
         let scratch = offline::scratch(Some(&held), format, &store, true)?;
         let left = scratch.left();

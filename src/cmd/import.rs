@@ -190,7 +190,8 @@ impl Import<'_> {
         if seed {
             exec::unmount(self.target)?;
         }
-        exec::run(&[Step::RemoveTree(unpacked)])?;
+        // No store, whatever it holds.
+        tree::remove_path(unpacked)?;
         replace::finish(self.root, &Sliver { quota: self.ground.limit, ..self.sliver.clone() })
     }
 }

@@ -4,6 +4,7 @@
 //! subvolume lies in a qgroup of its own, 1/NUMBER, which has the limit; the kernel puts what a tenant makes below it into the same
 //! one. Full qgroups do not do that: there a subvolume of his own is a tenant's way out, and they are not taken.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -75,9 +76,11 @@ pub fn clear(subvolume: &Path) -> Result<()> {
     done.at("take the limit off the subvolume", subvolume)
 }
 
-/// Takes the limit off what is about to be removed, where there may be one. A failure is no reason to keep it.
+/// Takes the limit off what is about to be removed, where there may be one. A failure is no reason to keep it. A link, or a folder
+/// that is no subvolume, leads to what is another's.
 pub fn forget(subvolume: &Path) {
-    if subvolume.symlink_metadata().is_err() || need(subvolume).is_err() {
+    let own = subvolume.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.ino() == btrfs::ROOT_INODE);
+    if !own || need(subvolume).is_err() {
         return;
     }
     if let Err(err) = clear(subvolume) {
