@@ -64,6 +64,8 @@ def main(arguments):
                     functions.append((shape(machine, order, held), name))
                 elif not flags & MERGED and name.startswith(".rodata."):
                     constants.append((held, name))
+    if not functions:
+        raise SystemExit("order.py: there is no function among the arguments")
     print(SCRIPT % tuple("".join("*(%s)\n" % name for _, name in sorted(all_)) for all_ in (constants, functions)))
 
 

@@ -375,7 +375,8 @@ static void branches(uint32_t *word)
 
 	word += CODE;
 	for (at = 0; at < CODE_END - CODE; at++)
-		if (word[at] >> 15 == ENTER || (at > 1 && word[at - 2] == RETURN))
+		/* A damaged file may hold anything, until its sum is looked at. */
+		if (count < BEGINS && (word[at] >> 15 == ENTER || (at > 1 && word[at - 2] == RETURN)))
 			begins[count++] = START / 4 + CODE + at;
 	for (at = 0; at < CODE_END - CODE; at++, word++) {
 		uint32_t high = *word >> 16, low = *word & 0xffff, to = *word & 0x3ffffff;
