@@ -43,9 +43,12 @@ impl Trial<'_> {
         (self.tidy)("not cut");
         let (points, writes) = (calls.points.len(), calls.writes.len());
         assert!(points > 5 && writes > 0, "{:?}: {points} {writes}", self.args);
+        let mut met = 0;
         for point in calls.points.iter().step_by(step) {
-            self.killed(point, &ends);
+            met += usize::from(self.killed(point, &ends));
         }
+        // What a call is the how manieth may differ where a command asks the kernel more the first time.
+        assert!(met * 20 >= points.div_ceil(step) * 19, "{:?}: {met} of {points} calls were met", self.args);
         let mut failed = 0;
         for point in calls.writes.iter().step_by(step) {
             failed += usize::from(self.no_space(point, &ends));
@@ -53,17 +56,20 @@ impl Trial<'_> {
         assert!(failed > 0, "{:?}: {writes} calls without space were all passed over", self.args);
     }
 
-    fn killed(&self, point: &Point, ends: &Ends) {
+    /// Was it killed there?
+    fn killed(&self, point: &Point, ends: &Ends) -> bool {
         let what = format!("{:?} killed at {point:?}", self.args);
         (self.fresh)();
         strace::kill(self.node, point, self.args);
-        assert!(point.was_met(self.node), "{what}: {}", strace::traced(self.node));
+        let met = point.was_met(self.node);
+        assert!(met || point.path.is_none(), "{what}: {}", strace::traced(self.node));
         (self.settle)(&what);
         let now = (self.seen)();
         if now != ends.old {
             assert_same(&now, &ends.new, &what);
         }
         self.again(&now, ends, &what);
+        met
     }
 
     /// Did the command fail?
@@ -73,7 +79,7 @@ impl Trial<'_> {
         let (code, said) = strace::no_space(self.node, point, self.args);
         let (failed, now) = (code != Some(0), (self.seen)());
         let trace = strace::traced(self.node);
-        assert!(point.was_met(self.node), "{what}: {trace}");
+        assert!(!failed || point.was_met(self.node), "{what}: {trace}");
         let lost =
             |write: &str| trace.lines().any(|line| line.contains(write) && line.contains("(INJECTED)"));
         if failed {

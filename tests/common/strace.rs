@@ -67,11 +67,12 @@ impl Point {
         options
     }
 
-    /// Did the last run come to it? Known of an `openat`, which is then the one that makes a file.
+    /// Did the last run come to it? An `openat` must be the one that makes a file.
     pub fn was_met(&self, node: &Node) -> bool {
         let met =
             |line: &str| ["= ?", "<unfinished ...>", "(INJECTED)"].iter().any(|end| line.ends_with(end));
-        self.path.is_none() || self.many || traced(node).lines().any(|line| makes(line) && met(line))
+        let same = |line: &str| self.path.is_none() || makes(line);
+        self.many || traced(node).lines().any(|line| same(line) && met(line))
     }
 }
 
