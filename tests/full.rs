@@ -155,7 +155,9 @@ fn conversions() {
 
 /// What the base's folder and the view of `s` are, without a mount.
 fn all(node: &Node) -> String {
-    let list = |dir: &Path| run(Command::new("find").args([dir, Path::new("-maxdepth"), Path::new("1")]));
+    let list = |dir: &Path| {
+        run(Command::new("find").arg(dir).args(["-maxdepth", "1", "-not", "-name", ".promised"]))
+    };
     [".base", ".store", ""].map(|dir| list(&node.lxcpath.join(dir))).concat() + &made::seen(node)
 }
 

@@ -236,8 +236,20 @@ fn a_qgroup_goes_with_each_new_store() {
     assert_eq!(seen(&node), before);
     holds(&node, "converted");
     node.ok(&["destroy", "a"]);
-    let groups = run(Command::new("btrfs").args(["qgroup", "show", "-re"]).arg(&node.lxcpath));
-    assert!(!groups.contains("24.00MiB"), "{groups}");
+    let groups = || run(Command::new("btrfs").args(["qgroup", "show", "-re"]).arg(&node.lxcpath));
+    assert!(!groups().contains("24.00MiB"), "{}", groups());
+    // What a layer calls as a store calls its own leads nowhere.
+    for (name, limit) in [("own", &["--quota", "24M", "--means", "qgroup"][..]), ("other", &[])] {
+        node.ok(&[&["create", name, "--base", "b", "--backend", "btrfs-snapshot"], limit].concat());
+    }
+    let limits = groups();
+    assert!(limits.contains("24.00MiB"), "{limits}");
+    let (layer, tar) = (node.dir().join("layer"), node.dir().join("layer.tar"));
+    fs::create_dir(&layer).unwrap();
+    std::os::unix::fs::symlink(node.store("own").join("tree"), layer.join("tree")).unwrap();
+    run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&layer).arg("tree"));
+    node.ok(&["import", "other", tar.to_str().unwrap()]);
+    assert!(groups().contains("24.00MiB"), "{}", groups());
 }
 
 /// What a program of e2fsprogs says of an image, or does with it.

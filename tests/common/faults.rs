@@ -47,7 +47,7 @@ impl Trial<'_> {
         for point in calls.points.iter().step_by(step) {
             met += usize::from(self.killed(point, &ends));
         }
-        // What a call is the how manieth may differ where a command asks the kernel more the first time.
+        // Some are not made each time: those by which the kernel's messages are kept from the console, and what is asked of a disk once.
         assert!(met * 20 >= points.div_ceil(step) * 19, "{:?}: {met} of {points} calls were met", self.args);
         let mut failed = 0;
         for point in calls.writes.iter().step_by(step) {
@@ -62,7 +62,6 @@ impl Trial<'_> {
         (self.fresh)();
         strace::kill(self.node, point, self.args);
         let met = point.was_met(self.node);
-        assert!(met || point.path.is_none(), "{what}: {}", strace::traced(self.node));
         (self.settle)(&what);
         let now = (self.seen)();
         if now != ends.old {
@@ -79,7 +78,6 @@ impl Trial<'_> {
         let (code, said) = strace::no_space(self.node, point, self.args);
         let (failed, now) = (code != Some(0), (self.seen)());
         let trace = strace::traced(self.node);
-        assert!(!failed || point.was_met(self.node), "{what}: {trace}");
         let lost =
             |write: &str| trace.lines().any(|line| line.contains(write) && line.contains("(INJECTED)"));
         if failed {
