@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -144,7 +145,7 @@ impl Host {
 
     /// The container's first process as the host sees it; none where it does not run.
     pub fn init(&self, name: &str) -> Option<u32> {
-        let output = self.lxc("lxc-info", name).arg("-pH").output().unwrap();
+        let output = self.info(name, "-pH");
         text(&output.stdout).trim().parse().ok()
     }
 
@@ -164,8 +165,22 @@ impl Host {
 
     /// LXC's own word.
     pub fn state(&self, name: &str) -> String {
-        let output = self.lxc("lxc-info", name).arg("-sH").output().unwrap();
-        text(&output.stdout).trim().to_owned()
+        text(&self.info(name, "-sH").stdout).trim().to_owned()
+    }
+
+    /// What `lxc-info` says. Where it asks a container that ends at that moment, it waits until that one's hooks have run, which may
+    /// wait for the test: it is asked anew.
+    fn info(&self, name: &str, what: &str) -> Output {
+        loop {
+            let ask = self.lxc("lxc-info", name);
+            let mut bounded = Command::new("timeout");
+            bounded.args(["-s", "KILL", "5"]).arg(ask.get_program()).args(ask.get_args()).arg(what);
+            let output = bounded.stdin(Stdio::null()).output().unwrap();
+            // Ended by `timeout`, which kills itself by the same signal.
+            if output.status.signal() != Some(9) && output.status.code() != Some(137) {
+                return output;
+            }
+        }
     }
 
     /// What `list` says of the container.
