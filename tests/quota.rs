@@ -312,7 +312,7 @@ fn the_configuration_gives_limits_and_changes_them() {
     node.ok(&["umount", "a"]);
     let done = apply("8M", &["apply"]);
     let told = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success() && told.contains("`a` is limited to 8 MiB"), "{told}");
+    assert!(done.status.success() && told.contains("`a` is given 8 MiB"), "{told}");
     assert_eq!(node.json(&["show", "a", "--json"])["limit"], 8 * MIB);
     assert!(node.view("a").join("etc").exists());
     let bad = apply("8 MB", &["apply"]);

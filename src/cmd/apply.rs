@@ -127,7 +127,7 @@ fn bring_up(
         } else if has != Some(bytes) {
             limited = set_quota(root, name, Some(bytes), main.quota_mode, main.policy);
             if limited.is_ok() {
-                crate::info!("the sliver `{name}` is limited to {}", Size(bytes));
+                crate::info!("the sliver `{name}` is given {}", Size(bytes));
             }
         }
     }
