@@ -164,6 +164,19 @@ def create(disk, rows, missing):
     return rows
 
 
+def by_turns(disk, rows, count, remove):
+    """So many creations by each, in turn: who began a round ends the next one. Removed before the next, or left."""
+    for row in rows:
+        row.creates = []
+    for number in range(count):
+        name = "t%d" % number
+        for row in rows if number % 2 == 0 else reversed(rows):
+            command(["sync", "-f", disk.path])
+            row.creates.append(row.way.create(name))
+            if remove:
+                row.way.remove(name)
+
+
 def race(disk, node, rows, extent, bases):
     """More snapshots by the program and by hand, and by hand with the same fsyncs, in turn."""
     ours = rows[0].way if rows[0].way.ours else rows[1].way
@@ -171,25 +184,14 @@ def race(disk, node, rows, extent, bases):
     third = Row(disk, replay, bases, extent)
     third.note = "%d fsyncs" % replay.syncs
     racers = [*rows, third]
-    for row in racers:
-        row.creates = []
-    for number in range(extent.snapshots):
-        for row in racers if number % 2 == 0 else reversed(racers):
-            command(["sync", "-f", disk.path])
-            row.creates.append(row.way.create("r%d" % number))
+    by_turns(disk, racers, extent.snapshots, False)
     return third
 
 
 def again(disk, node, rows, extent):
     """Full copies by the program and by hand, in turn, of a base that is in memory: each is removed before the next."""
     measures.read(os.path.join(node.lxcpath, ".base", "plain", "tree"))
-    for row in rows:
-        row.creates = []
-    for number in range(extent.pairs):
-        for row in rows if number % 2 == 0 else reversed(rows):
-            command(["sync", "-f", disk.path])
-            row.creates.append(row.way.create("c%d" % number))
-            row.way.remove("c%d" % number)
+    by_turns(disk, rows, extent.pairs, True)
 
 
 class Row:
