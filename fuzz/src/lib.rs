@@ -134,7 +134,7 @@ fn copy(old: &Dir, target: &CString, dir: &Dir, name: &CString) {
     }
     let (Ok(mut from), Ok(mut to)) = (old.open_file(target, &stat), dir.create_file(name)) else { return };
     std::io::copy(&mut from, &mut to).unwrap();
-    tree::Meta::read(old, target, &stat, b"").unwrap().apply(dir, name, Kind::File, b"").unwrap();
+    tree::Meta::read(old, target, &stat, None, b"").unwrap().apply(dir, name, Kind::File, b"").unwrap();
 }
 
 /// The folder that a path leads to, and its last name; none where it leads out of `root`, or through a link.
