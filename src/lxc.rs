@@ -9,6 +9,7 @@ use crate::hash::fnv64a;
 use crate::name::Name;
 use crate::out::joined;
 use crate::shell::quote;
+use crate::stay::Below;
 use crate::sys::file;
 use crate::sys::tool::{self, Stream};
 
@@ -17,6 +18,39 @@ pub const CONFIG: &str = "config";
 
 /// Settings that LXC's own containers start from, where they are installed.
 const INCLUDES: [&str; 2] = ["/usr/share/lxc/config/common.conf", "/etc/lxc/default.conf"];
+
+/// What a profile of seccomp must say so that nobody leaves a qgroup: no ioctl of Btrfs, whatever the processor's encoding of it and
+/// the upper half of its number, in which the kernel does not look; and no clone by another call. The errors are those that programs
+/// know from other file systems (ENOTTY, EXDEV), and have these numbers on all processors.
+const CLOSED: [&str; 2] = ["ioctl errno 25 [1,0x9400,SCMP_CMP_MASKED_EQ,0xff00]", "copy_file_range errno 18"];
+
+/// The profile that says so, as it is installed: beside the folder of the program.
+pub fn profile() -> Result<PathBuf> {
+    let program = program()?;
+    let prefix = program.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));
+    Ok(prefix.join("share/sliverfs/qgroup.seccomp"))
+}
+
+/// The program that runs.
+pub fn program() -> Result<PathBuf> {
+    let this = Path::new("/proc/self/exe");
+    fs::read_link(this).at("read", this)
+}
+
+/// Does the container's configuration name such a profile, or will the one that `create` writes do it?
+pub fn is_closed(root: &Root, name: &Name) -> bool {
+    let profile = match file::text(root.container(name).below(CONFIG)) {
+        // The last one counts.
+        Ok(text) => text.lines().rev().find_map(|line| {
+            let value =
+                line.trim_start().strip_prefix("lxc.seccomp.profile")?.trim_start().strip_prefix('=')?;
+            Some(PathBuf::from(value.trim()))
+        }),
+        Err(_) => profile().ok(),
+    };
+    let text = profile.and_then(|path| file::text(path).ok()).unwrap_or_default();
+    CLOSED.iter().all(|rule| text.lines().any(|line| line == *rule))
+}
 
 /// A version of LXC: its configuration keys changed at 2.1, and `lxc.rootfs.managed` came with 4.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,8 +82,14 @@ impl Version {
 /// The configuration of a sliver's container.
 ///
 /// The pre-start hook mounts the view, and a failure of it stops the start; the post-stop hook unmounts it. lxc-destroy is
-/// kept from the view: it would fill the store with deletions.
-pub fn config(root: &Root, name: &Name, lxc: Version, program: &Path) -> Result<String> {
+/// kept from the view: it would fill the store with deletions. A profile of seccomp takes the place of that of LXC's own containers.
+pub fn config(
+    root: &Root,
+    name: &Name,
+    lxc: Version,
+    program: &Path,
+    profile: Option<&Path>,
+) -> Result<String> {
     let view = root.view(name);
     let view = view.to_str().filter(|path| !path.contains(|c: char| c.is_ascii_control()));
     let Some(view) = view else {
@@ -82,6 +122,7 @@ pub fn config(root: &Root, name: &Name, lxc: Version, program: &Path) -> Result<
     } else {
         lines.push(format!("lxc.hook.destroy = {}", hook("destroy")));
     }
+    lines.extend(profile.map(|path| format!("lxc.seccomp.profile = {}", path.display())));
     lines.push(format!("lxc.hook.pre-start = {}", hook("pre-start")));
     lines.push(format!("lxc.hook.post-stop = {}", hook("post-stop")));
     lines.push(String::new());
@@ -186,6 +227,17 @@ mod tests {
     }
 
     #[test]
+    fn the_profile_that_is_installed_closes_a_qgroup() {
+        let text = include_str!("../files/usr/share/sliverfs/qgroup.seccomp");
+        assert!(CLOSED.iter().all(|rule| text.lines().any(|line| line == *rule)), "{text}");
+        // What LXC's own profile refuses, whose place it takes.
+        for call in ["kexec_load", "open_by_handle_at", "init_module", "finit_module", "delete_module"] {
+            assert!(text.contains(&format!("\n{call} errno 1\n")), "{call}");
+        }
+        assert!(text.contains("\nreject_force_umount\n[all]\n"));
+    }
+
+    #[test]
     fn a_monitor_in_the_list_of_sockets() {
         let root = Root::locate(&std::env::temp_dir()).unwrap();
         let path = root.path().display();
@@ -210,7 +262,7 @@ mod tests {
     fn keys_of_each_lxc() {
         let root = Root::locate(&std::env::temp_dir()).unwrap();
         let name = Name::parse("web").unwrap();
-        let text = |version| config(&root, &name, version, Path::new("/usr/sbin/sliverfs")).unwrap();
+        let text = |version| config(&root, &name, version, Path::new("/usr/sbin/sliverfs"), None).unwrap();
         for (version, has, has_not) in [
             (
                 Version(1, 1),

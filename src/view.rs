@@ -13,7 +13,7 @@ use crate::catalog::{Mounted, Root, Sliver};
 use crate::error::{Class, Context, Error, Result};
 use crate::kind::Kind;
 use crate::layer::Format;
-use crate::lxc::Sockets;
+use crate::lxc::{self, Sockets};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, fuse};
@@ -86,6 +86,9 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     if let Some(limit) = sliver.quota.filter(|limit| limit.means == Means::Qgroup) {
         // A store that came from another disk begins with no group here, and a change that was cut left another limit.
         qgroup::need(root.stores())?;
+        if !lxc::is_closed(root, name) {
+            qgroup::warn(name);
+        }
         steps.push(Step::LimitTree(root.store(name).below("tree"), limit.bytes));
     }
     let store = root.store(name);

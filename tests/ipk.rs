@@ -131,6 +131,9 @@ fn what_lands_on_the_router() {
         ("./usr/", 0o755),
         ("./usr/sbin/", 0o755),
         ("./usr/sbin/sliverfs", 0o755),
+        ("./usr/share/", 0o755),
+        ("./usr/share/sliverfs/", 0o755),
+        ("./usr/share/sliverfs/qgroup.seccomp", 0o644),
     ];
     assert_eq!(names(&ipk.data), wanted);
     for member in ipk.data.iter().filter(|member| !member.name.ends_with('/')) {

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::node::{Node, run};
+use common::node::{Node, PROFILE, run};
 use common::tree::sh_in;
 use common::{listing, require};
 
@@ -229,8 +229,8 @@ fn a_qgroup_goes_with_each_new_store() {
     limited(&node, "image", 24 * MIB, &[".old.a", "a"], "to an image");
     assert_eq!(seen(&node), before);
     let said = node.fails(3, &["convert", "a", "--to", "btrfs-snapshot"]);
-    assert!(said.contains("lxc.idmap") && said.contains("--means"), "{said}");
-    sh_in(&node.lxcpath, "echo 'lxc.idmap = u 0 100000 65536' >>a/config");
+    assert!(said.contains("lxc.seccomp.profile") && said.contains("--means"), "{said}");
+    sh_in(&node.lxcpath, &format!("echo 'lxc.seccomp.profile = {PROFILE}' >>a/config"));
     node.ok(&["convert", "a", "--to", "btrfs-snapshot"]);
     limited(&node, "qgroup", 24 * MIB, &[".old.a", "a"], "to a qgroup");
     assert_eq!(seen(&node), before);

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::escapes::TRIES;
-use common::node::{Node, run};
+use common::node::{Node, PROFILE, run};
 use common::slivers::in_stores;
 use common::{listing, require, strace};
 
@@ -416,9 +416,24 @@ fn a_qgroup_limits_a_snapshot() {
     }
     node.ok(&["quota", "--enable"]);
     let said = node.fails(3, &make);
-    assert!(said.contains("lxc.idmap") && !node.store("a").exists(), "{said}");
-    node.ok(&named);
-    node.ok(&["mount", "a"]);
+    assert!(said.contains("lxc.seccomp.profile = ") && !node.store("a").exists(), "{said}");
+    let warns = |args: &[&str]| {
+        let output = node.run(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {said}");
+        said.contains("`a`: a tenant leaves a qgroup by ioctls") && said.contains("lxc.seccomp.profile = /")
+    };
+    assert!(warns(&named));
+    // A mount that fails leaves the limit that was there.
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=mount:error=ENOMEM:when=1+"]);
+    let mount = node.command(&["mount", "a"]);
+    let output = strace.arg(mount.get_program()).args(mount.get_args()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("Cannot allocate memory"), "{said}");
+    let groups = || run(Command::new("btrfs").args(["qgroup", "show", "-re"]).arg(&node.lxcpath));
+    assert!(groups().contains("16.00MiB"), "{}", groups());
+    assert!(warns(&["mount", "a"]));
     let view = node.view("a");
     // What he takes by that is measured in tests/quota_escapes.rs.
     fill(&view, "Disk quota exceeded", "1");
@@ -454,15 +469,29 @@ fn a_qgroup_limits_a_snapshot() {
     assert!(sh(&view, "head -c 200M /dev/zero >over").contains("Disk quota exceeded"));
     assert!(node.fails(3, &["convert", "a", "--to", "copy"]).contains("sliverfs quota a none"));
     node.ok(&["umount", "a"]);
-    sh(&node.lxcpath, "echo 'lxc.idmap = u 0 100000 65536' >>a/config");
     node.ok(&["quota", "a", "none"]);
+    // A user namespace alone does not hold him.
+    sh(&node.lxcpath, "echo 'lxc.idmap = u 0 100000 65536' >>a/config");
+    node.fails(3, &["quota", "a", "80M"]);
+    sh(&node.lxcpath, &format!("echo ' lxc.seccomp.profile={PROFILE}' >>a/config"));
     assert!(
-        node.ok(&["quota", "a", "80M"]).contains("by qgroup"),
-        "auto takes it for a tenant who is mapped"
+        node.fails(1, &["quota", "a", "80M"]).contains("does not fit"),
+        "what it wrote without a limit counts"
     );
+    assert!(!warns(&["quota", "a", "95M"]) && !warns(&["mount", "a"]));
+    assert!(node.ok(&["quota", "a"]).contains("by qgroup"));
+    // A later line takes its place, and a profile that leaves something open is none.
+    sh(
+        &node.lxcpath,
+        &format!(
+            "sed 's/0xff00/0xffff/' {PROFILE} >open; echo \"lxc.seccomp.profile = $PWD/open\" >>a/config"
+        ),
+    );
+    node.ok(&["umount", "a"]);
+    assert!(warns(&["mount", "a"]));
+    node.ok(&["umount", "a"]);
     node.ok(&["destroy", "a"]);
-    let groups = run(Command::new("btrfs").args(["qgroup", "show"]).arg(&node.lxcpath));
-    assert!(!groups.contains("16.00MiB"), "{groups}");
+    assert!(!groups().contains("16.00MiB"), "{}", groups());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::backend::store::Ground;
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::cli::Args;
+use crate::cmd::quota::limit as set_limit;
 use crate::cmd::{Ctx, print_plan, probe as probe_cmd};
 use crate::config::lxcconf;
 use crate::error::{Context, Error, Result};
@@ -20,7 +21,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, project};
+use crate::quota::{self, Limit, Means};
 use crate::size::Size;
 use crate::stay::{Below, stay};
 use crate::sys::{file, statfs};
@@ -93,11 +94,11 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
         ))
         .way_out("take another name, or move that container away"));
     }
-    let Container { mut make, publish: reveal } = container_steps(root, name)?;
     let (mut planned, mut promised) = (Vec::new(), None);
     let (base, publish) = match there {
         Some(sliver) => {
             check_same(root, &sliver, wanted)?;
+            let Container { mut make, publish: reveal } = container_steps(root, name, sliver.quota)?;
             make.extend(reveal.first().map(|_| Step::SyncDisk(root.container(name))));
             make.extend(reveal);
             (None, make)
@@ -107,7 +108,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
             statfs::refuse_read_only(root.stores())?;
             let kind = choose(root, wanted.backend, &base, dry_run)?;
             let limit = match wanted.quota {
-                Some(bytes) => Some(Limit::new(kind, wanted.means, bytes)?),
+                Some(bytes) => Some(set_limit(root, name, kind, (wanted.means, None), bytes)?),
                 None => wanted.size.map(Limit::of_seed),
             };
             let of_seed = quota::by(limit, Means::Seed).map(|limit| limit.bytes);
@@ -118,9 +119,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
             }
             admission::admit(root, wanted.policy, None, limit, None)?;
             let data = wanted.data.map(real_file).transpose()?;
-            if quota::by(limit, Means::Project).is_some() {
-                project::warn();
-            }
+            let Container { make, publish: reveal } = container_steps(root, name, limit)?;
             promised = limit;
             let stage = |limit| stage(root, wanted, (&base, kind, limit), data, &make);
             let renew = || quota::renew(root, limit, (kind, &base), dry_run);
@@ -325,17 +324,19 @@ struct Container {
     publish: Vec<Step>,
 }
 
-fn container_steps(root: &Root, name: &Name) -> Result<Container> {
+fn container_steps(root: &Root, name: &Name, limit: Option<Limit>) -> Result<Container> {
     let container = root.container(name);
     let config = container.below(lxc::CONFIG);
     let mut make = vec![Step::CreateDir(container), Step::CreateDir(root.view(name))];
     make.retain(|step| !matches!(step, Step::CreateDir(dir) if dir.is_dir()));
     let mut publish = Vec::new();
     if !config.exists() {
-        let this = Path::new("/proc/self/exe");
-        let program = fs::read_link(this).at("read", this)?;
         let version = lxc::Version::installed().unwrap_or(lxc::Version::ASSUMED);
-        let text = lxc::config(root, name, version, &program)?;
+        let profile = match quota::by(limit, Means::Qgroup) {
+            Some(_) if lxc::is_closed(root, name) => Some(lxc::profile()?),
+            _ => None,
+        };
+        let text = lxc::config(root, name, version, &lxc::program()?, profile.as_deref())?;
         // By a rename: half a configuration would be taken for somebody else's.
         let whole = container.below(NEW_CONFIG);
         if whole.symlink_metadata().is_ok() {

@@ -12,7 +12,7 @@ use crate::cmd::{Ctx, offline};
 use crate::error::{Class, Error, Result};
 use crate::kind::Kind;
 use crate::layer::Format;
-use crate::lxc::CONFIG;
+use crate::lxc::{self, CONFIG};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private};
@@ -84,21 +84,20 @@ pub(super) fn limit(
     (means, old): (Option<Means>, Option<Limit>),
     bytes: u64,
 ) -> Result<Limit> {
-    let mapped = is_mapped(root, name);
+    let (mapped, closed) = (is_mapped(root, name), lxc::is_closed(root, name));
     let kept = old.map(|old| old.means).filter(|means| means.keeps(kind));
-    let means = means.or(kept).or_else(|| {
-        match kind {
-            Kind::BtrfsSnapshot => Some(Means::Qgroup),
-            kind if Means::Project.keeps(kind) && project::Disk::of(root.stores()).is_ok() => {
-                Some(Means::Project)
-            }
-            _ => None,
+    let means = means.or(kept).or_else(|| match kind {
+        Kind::BtrfsSnapshot if closed => Some(Means::Qgroup),
+        kind if mapped && Means::Project.keeps(kind) && project::Disk::of(root.stores()).is_ok() => {
+            Some(Means::Project)
         }
-        .filter(|_| mapped)
+        _ => None,
     });
     let limit = Limit::new(kind, means, bytes)?;
-    if limit.means == Means::Project && !mapped {
-        project::warn();
+    match limit.means {
+        Means::Project if !mapped => project::warn(),
+        Means::Qgroup if !closed => qgroup::warn(name),
+        _ => {}
     }
     Ok(limit)
 }
@@ -154,7 +153,7 @@ pub(super) fn set(
     if let Some(limit) = quota::by(new, Means::Qgroup) {
         qgroup::need(store)?;
         let used = match qgroup::used(&tree) {
-            // It had none yet, or came from another disk.
+            // Nothing counts it: it came from another disk.
             Err(err) if err.errno() == Some(Errno::ENOENT) => 0,
             used => used?,
         };
@@ -165,9 +164,10 @@ pub(super) fn set(
             // What is promised to nobody any more can be promised to others at once.
             qgroup::set(&tree, limit.bytes)?;
             let done = promise(root, policy, &sliver, &new_sliver);
-            return done.inspect_err(|_| sweep::told(qgroup::set(&tree, old.bytes)));
+            return done.inspect_err(|_| sweep::told(qgroup::set(&tree, old.bytes).map(drop)));
         }
-        let done = promise(root, policy, &sliver, &new_sliver).and_then(|()| qgroup::set(&tree, limit.bytes));
+        let done = promise(root, policy, &sliver, &new_sliver)
+            .and_then(|()| qgroup::set(&tree, limit.bytes).map(drop));
         return done.inspect_err(|_| sweep::told(promise(root, policy, &new_sliver, &sliver)));
     }
     if sliver.backend == Kind::BtrfsSnapshot {

@@ -109,8 +109,10 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             undo.push(Undo::Unmount(target));
         }
         Step::LimitTree(tree, bytes) => {
-            undo.push(Undo::Unlimit(tree));
-            qgroup::set(tree, *bytes)?;
+            // The group of a store that was limited before stays: what is recorded is what it has then.
+            if qgroup::set(tree, *bytes)? {
+                undo.push(Undo::Unlimit(tree));
+            }
         }
         Step::JoinProject(dir, id) => {
             crate::sys::project::join(&tree::open(dir)?, *id).at("put into a project", dir)?;

@@ -8,10 +8,10 @@
 //!   it is made, since a disk that is full later would be EIO in there; only where the operator overcommits it is laid out sparse.
 //! - `seed`: the store is a writable image as it is ([`crate::mount::seed`]), and its size is the limit. It is a promise where it was
 //!   asked for; the size of a store that nobody gave one promises no more than a store without a limit has.
-//! - `qgroup` ([`qgroup`]): of a snapshot, on a Btrfs with simple quotas, which nothing but a command of their own turns on. Root
-//!   without a user namespace lifts it by an ioctl, so it is taken by name only, or where the container has `lxc.idmap`.
+//! - `qgroup` ([`qgroup`]): of a snapshot, on a Btrfs with simple quotas, which nothing but a command of their own turns on. Any
+//!   tenant leaves it by an ioctl, so it is taken by name only, or where LXC refuses those to the container.
 //! - `project` ([`project`]): the store lies in a project of its own, on a disk that is mounted with project quotas. Root without a user
-//!   namespace leaves it by an ioctl, as he does a qgroup, and so it is taken as that is. Of a store that is a whole tree the kernel counts
+//!   namespace leaves it by an ioctl, so it is taken by name only, or where the container has `lxc.idmap`. Of a store that is a whole tree the kernel counts
 //!   what came from the base, shared or not: it is stopped at base and limit together.
 //! - `soft`: no more than a number beside what is measured; it is never called a quota.
 //!
@@ -36,6 +36,7 @@ use crate::config::AUTO;
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::kind::{Kind, Union};
+use crate::lxc;
 use crate::mount::seed;
 use crate::name::Name;
 use crate::out::escape;
@@ -150,9 +151,10 @@ impl Limit {
                 .way_out("leave the means out, or take soft, which only measures"));
             }
             None if kind == Kind::BtrfsSnapshot => {
-                return Err(Error::unsupported(
-                    "a store of btrfs-snapshot is limited by a qgroup, which root in a container without lxc.idmap can lift",
-                )
+                return Err(Error::unsupported(format_args!(
+                    "a store of btrfs-snapshot is limited by a qgroup: {}",
+                    qgroup::open()
+                ))
                 .way_out("--means qgroup takes it all the same"));
             }
             None => {
@@ -197,8 +199,10 @@ impl Limit {
 /// What keeps a store of this kind to a limit here, or why nothing does; `image` is what came of the trial of one.
 pub fn offer(root: &Root, kind: Kind, image: &Result<()>) -> (Option<Means>, Option<String>) {
     if kind == Kind::BtrfsSnapshot {
-        if let Err(err) = qgroup::need(root.stores()) {
-            return (None, Some(err.to_string()));
+        match qgroup::need(root.stores()) {
+            Err(err) => return (None, Some(err.to_string())),
+            Ok(()) if lxc::profile().is_ok_and(|path| path.exists()) => return (Some(Means::Qgroup), None),
+            Ok(()) => {}
         }
     }
     match (Limit::new(kind, None, u64::MAX), image) {

@@ -3,13 +3,20 @@
 //! They count an extent for the subvolume that wrote it: of a snapshot, what it added to the base, and its own metadata. Each limited
 //! subvolume lies in a qgroup of its own, 1/NUMBER, which has the limit; the kernel puts what a tenant makes below it into the same
 //! one. Full qgroups do not do that: there a subvolume of his own is a tenant's way out, and they are not taken.
+//!
+//! But whoever makes a subvolume may say by BTRFS_IOC_SUBVOL_CREATE_V2 which groups it is in: none (flag BTRFS_SUBVOL_QGROUP_INHERIT
+//! and an empty list; tried on Linux 6.18, as a user without any privilege). So it holds only where the container may call no ioctl of
+//! Btrfs ([`lxc::is_closed`]), whatever user namespace it has. The same closes what is not counted at all: the records of clones.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 
+use crate::catalog::sweep;
 use crate::error::{Context, Error, Result};
+use crate::lxc;
+use crate::name::Name;
 use crate::sys::btrfs;
 use crate::tree;
 
@@ -27,6 +34,20 @@ pub fn need(folder: &Path) -> Result<()> {
     Err(Error::unsupported(format_args!("the Btrfs of {} has no simple quotas: {why}", folder.display())).way_out(
         "`sliverfs quota --enable` turns simple ones on, for good: kernels before 6.7 do not mount it then",
     ))
+}
+
+/// What does not hold, and what would.
+pub fn open() -> String {
+    let profile = lxc::profile().unwrap_or_default();
+    format!(
+        "a tenant leaves a qgroup by ioctls of Btrfs, unless his container's configuration says: lxc.seccomp.profile = {}",
+        profile.display()
+    )
+}
+
+/// Says that of this sliver.
+pub fn warn(name: &Name) {
+    crate::warn!("`{name}`: {}", open());
 }
 
 /// Turns simple quotas on.
@@ -55,15 +76,19 @@ fn ids(subvolume: &Path) -> Result<(u64, u64)> {
     Ok((id, limited(id)))
 }
 
-/// Limits a subvolume with all that is made below it.
-pub fn set(subvolume: &Path, bytes: u64) -> Result<()> {
+/// Limits a subvolume with all that is made below it. True where it had no group for that yet; a failure leaves none then.
+pub fn set(subvolume: &Path, bytes: u64) -> Result<bool> {
     let (dir, (own, group)) = (tree::open(subvolume)?, ids(subvolume)?);
     let there = |done: nix::Result<()>| if done == Err(Errno::EEXIST) { Ok(()) } else { done };
-    there(btrfs::make_qgroup(&dir, group, true))
+    let made = btrfs::make_qgroup(&dir, group, true);
+    let done = there(made)
         // Before it has a member: what is there already must not be more than the limit.
         .and_then(|()| btrfs::limit_qgroup(&dir, group, bytes))
-        .and_then(|()| there(btrfs::assign_qgroup(&dir, own, group, true)))
-        .at("limit the subvolume", subvolume)
+        .and_then(|()| there(btrfs::assign_qgroup(&dir, own, group, true)));
+    if done.is_err() && made.is_ok() {
+        sweep::told(clear(subvolume));
+    }
+    done.map(|()| made.is_ok()).at("limit the subvolume", subvolume)
 }
 
 /// Takes the limit off. What a tenant made below keeps its group, with no limit in it.
@@ -88,8 +113,10 @@ pub fn forget(subvolume: &Path) {
     }
 }
 
-/// Bytes that a limited subvolume added, with all that was made below it.
+/// Bytes that a limited subvolume added, with all that was made below it. Of one that has no limit (yet) only what is its own is known.
 pub fn used(subvolume: &Path) -> Result<u64> {
-    let (_, group) = ids(subvolume)?;
-    btrfs::qgroup_bytes(tree::open(subvolume)?, group).at("ask for what is counted of", subvolume)
+    let (dir, (own, group)) = (tree::open(subvolume)?, ids(subvolume)?);
+    let bytes = |id| btrfs::qgroup_bytes(&dir, id);
+    let missing = |err| if err == Errno::ENOENT { bytes(own) } else { Err(err) };
+    bytes(group).or_else(missing).at("ask for what is counted of", subvolume)
 }

@@ -35,6 +35,21 @@ pub const TRIES: &str = r#"
     sync -f .; full fill head -c 1G /dev/zero
     umount bound || no umount; "#;
 
+/// How anybody leaves a qgroup, or takes of the disk what none counts: what the kernel says to each, a line for each.
+pub const LEAVES: &str = r#"
+    sub out { print "$_[0]: ", ($_[1] ? "done" : $!), "\n" }
+    open(D, "<", ".") && open(F, "+>", "cloned") && open(G, "+>", "clone") or die; syswrite(F, "x" x 8192);
+    sub subvolume { my $none = "\0" x 72; my $at = unpack("Q", pack("p", $none));
+        my $x = pack("q Q Q Q Q Q Q a4040", 0, 0, 4, 72, $at, 0, 0, $_[1]); my $done = eval { &{$_[0]}($x) }; out($_[1], $done) }
+    subvolume(sub { ioctl(D, 0x50009418, $_[0]) }, "outside");
+    # The kernel looks at the lower half of the number alone.
+    subvolume(sub { syscall(16, fileno(D), 0x150009418, $_[0]) == 0 }, "half") if `uname -m` eq "x86_64\n";
+    my $old = pack("q a4088", 0, "old"); out("old", ioctl(D, 0x5000940e, $old));
+    out("clone", ioctl(G, 0x40049409, fileno(F)));
+    my $range = pack("q Q3", fileno(F), 0, 4096, 8192); out("range", ioctl(G, 0x4020940d, $range));
+    my $same = pack("Q2 S S L q Q2 l L", 0, 4096, 1, 0, 0, fileno(G), 8192, 0, 0, 0); out("same", ioctl(F, 0xc0189436, $same));
+    if (`uname -m` eq "x86_64\n") { my $at = pack("q", 0); out("copy", syscall(326, fileno(F), $at, fileno(G), 0, 4096, 0) >= 0) }"#;
+
 /// How root lifts the limit of a qgroup: what the kernel says to each, a line for each.
 pub const LIFTS: &str = r#"
     open(D, "<", ".") or die; my $look = pack("QQa4080", 0, 256, ""); ioctl(D, 0xd0009412, $look) or die "look: $!\n";

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// The profile of seccomp that is installed.
+pub const PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/files/usr/share/sliverfs/qgroup.seccomp");
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Gives the calling thread, which is a test of its own, a mount namespace of its own: what other tests do in theirs, private
@@ -22,6 +25,8 @@ fn own_namespace() {
 /// A disk of its own, unmounted and removed when dropped.
 pub struct Node {
     dir: PathBuf,
+    /// The binary that is run.
+    program: PathBuf,
     /// LXCPATH.
     pub lxcpath: PathBuf,
 }
@@ -42,7 +47,7 @@ impl Node {
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(dir.join("disk")));
         let lxcpath = dir.join("disk/lxc");
         std::fs::create_dir(&lxcpath).unwrap();
-        let node = Self { dir, lxcpath };
+        let node = Self { dir, program: env!("CARGO_BIN_EXE_sliverfs").into(), lxcpath };
         node.ok(&["init"]);
         node
     }
@@ -71,9 +76,20 @@ impl Node {
         self.lxcpath.join(".store").join(name)
     }
 
+    /// Runs a copy of the binary from now on that is installed as on a router, with what lies beside it.
+    #[allow(dead_code)]
+    pub fn install(&mut self) {
+        let (sbin, share) = (self.dir.join("sbin"), self.dir.join("share/sliverfs"));
+        std::fs::create_dir_all(&share).unwrap();
+        std::fs::create_dir(&sbin).unwrap();
+        std::fs::copy(PROFILE, share.join("qgroup.seccomp")).unwrap();
+        run(Command::new("cp").arg(&self.program).arg(&sbin));
+        self.program = sbin.join("sliverfs");
+    }
+
     /// The binary, with this node's LXCPATH and without the machine's configuration.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
+        let mut command = Command::new(&self.program);
         command.arg("--config").arg("/dev/null").arg("--lxcpath").arg(&self.lxcpath).args(args);
         command
     }
