@@ -1,11 +1,11 @@
-"""cross/pack.py PROGRAM PACKED COMPILER...: makes of a static ELF program for MIPS or ARM one that unpacks itself.
+"""cross/pack.py PROGRAM PACKED TARGET...: makes of a static ELF program for MIPS or ARM one that unpacks itself.
 
-An opkg package is a gzip, and the programs of these processors are long and regular: LZMA makes them a quarter smaller than
-gzip does. What is compressed is the program as it lies in memory; cross/unpack says how it gets back there. COMPILER is a C
-compiler for the program's processor, with its arguments.
+An opkg package is a gzip, and the programs of these processors are long and regular: a coder that knows what an instruction is
+makes them a third smaller than gzip does. What is compressed is the program as it lies in memory; cross/unpack says how, and how
+it gets back there. TARGET is zig's name of the program's processor, with its options; zig compiles for this machine, too.
 """
 
-import lzma
+import math
 import os
 import struct
 import subprocess
@@ -25,9 +25,12 @@ REGULAR, JUMP, CALL = 1, 2, 3
 ENTER, LEAVE, RETURN, SAVED = 0x27BD << 1 | 1, 0x27BD, 0x03E00008, 40
 SAVING = {code | register for code in (0xAFA0, 0x8FA0) for register in (*range(16, 24), 30, 31)}
 MOST = 0x4000
-FLAGS = """-std=c99 -Wall -Wextra -Werror -Os -ffreestanding -fno-builtin -fomit-frame-pointer -fno-stack-protector
--fno-unwind-tables -fno-asynchronous-unwind-tables -fno-sanitize=all -fno-pie -static -nostdlib -s
--Wl,--build-id=none""".split()
+FLAGS = """-Os -ffreestanding -fno-builtin -fomit-frame-pointer -fno-stack-protector -fno-unwind-tables
+-fno-asynchronous-unwind-tables -fno-sanitize=all -fno-pie -static -nostdlib -s -Wl,--build-id=none""".split()
+FLAGS.append("-Wl,-T," + os.path.join(UNPACK, "unpack.ld"))
+ZIG = [sys.executable, "-m", "ziglang", "cc"]
+# A part of 65536, never none and never all.
+LOGISTIC = [min(max(round(65536 / (1 + math.exp(8 - half / 2))), 16), 65520) for half in range(33)]
 
 
 def image(program):
@@ -95,29 +98,47 @@ def regular(plain, start, code):
     return plain[: 4 * first] + struct.pack("%s%dI" % (order, end - first), *told) + plain[4 * end :]
 
 
-def compressed(plain, start, code, machine):
-    """The smallest of many ways to write the image down: LZMA's bytes, the number of a filter, and the settings."""
-    best = None
-    if machine == EM_MIPS:
-        plain = regular(plain, start, code)
+def calls(plain, code, unit):
+    """The image with the calls of ARM as where they go, counted from the first instruction: see `branches` in cross/unpack."""
+    plain = bytearray(plain)
+    for at in range(code[0], code[1] - unit + 1, unit):
+        place = (at - code[0]) // unit
+        if unit == 4:
+            (word,) = struct.unpack_from("<I", plain, at)
+            if word >> 24 == 0xEB:
+                struct.pack_into("<I", plain, at, 0xEB << 24 | word + place & 0xFFFFFF)
+        elif at + 4 <= code[1]:
+            first, second = struct.unpack_from("<HH", plain, at)
+            # Two halves that were told already do not look like the beginning of a call from the second one on.
+            if first & 0xF800 == 0xF000 and second & 0xF800 == 0xF800:
+                to = ((first & 0x7FF) << 11 | second & 0x7FF) + place
+                struct.pack_into("<HH", plain, at, 0xF000 | to >> 11 & 0x7FF, 0xF800 | to & 0x7FF)
+    return bytes(plain)
 
-    def attempt(branches, lc, lp, nice, finder):
-        nonlocal best
-        chain = [{"id": branches}] if branches != REGULAR else []
-        settings = {"preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 23, "nice_len": nice, "mf": finder}
-        chain.append({"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": 2, **settings})
-        data = lzma.compress(plain, format=lzma.FORMAT_RAW, filters=chain)
-        if best is None or len(data) < len(best[0]):
-            best = data, branches, lc, lp
 
-    for branches in (lzma.FILTER_ARM, lzma.FILTER_ARMTHUMB) if machine == EM_ARM else (REGULAR,):
-        for lc, lp in ((0, 2), (1, 2), (2, 2), (2, 1), (3, 1)):
-            attempt(branches, lc, lp, 273, lzma.MF_BT4)
-    _, branches, lc, lp = best
-    for nice in (64, 128, 273):
-        for finder in (lzma.MF_BT2, lzma.MF_BT3, lzma.MF_BT4):
-            attempt(branches, lc, lp, nice, finder)
-    return best
+def ordered(plain, code, unit):
+    """The image with each instruction's first byte in front."""
+    if plain[5] == 2:
+        return plain
+    run = bytearray(plain[code[0] : code[1]])
+    for at in range(0, len(run), unit):
+        run[at : at + unit] = run[at : at + unit][::-1]
+    return plain[: code[0]] + bytes(run) + plain[code[1] :]
+
+
+def compile_in(folder, command, known):
+    """What a compiler makes of a file of cross/unpack and these numbers."""
+    command = [*command, "-std=c99", "-Wall", "-Wextra", "-Werror", *("-D%s=%s" % pair for pair in known.items()), "-o", "made"]
+    made = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if made.returncode:
+        raise SystemExit("pack.py: %s: %s" % (" ".join(command), made.stderr))
+
+
+def compressed(folder, plain, known):
+    """The payload: see cross/unpack/mix.h."""
+    # No C library of this machine's is asked for.
+    compile_in(folder, [*ZIG, "-target", os.uname().machine + "-linux-musl", "-O2", os.path.join(UNPACK, "pack.c")], known)
+    return subprocess.run([os.path.join(folder, "made")], input=plain, stdout=subprocess.PIPE, check=True).stdout
 
 
 def fnv1a(data):
@@ -127,23 +148,22 @@ def fnv1a(data):
     return total
 
 
-def main(program, packed, *compiler):
+def main(program, packed, *target):
     with open(program, "rb") as file:
         start, plain, code, room, machine = image(file.read())
     if machine not in (EM_MIPS, EM_ARM):
         raise SystemExit("pack.py: %s is not for MIPS or ARM" % program)
-    data, branches, lc, lp = compressed(plain, start, code, machine)
-    known = {"START": start, "ROOM": room, "PLAIN": len(plain), "SUM": fnv1a(plain), "LC": lc, "LP": lp, "PB": 2}
-    known.update(CODE=code[0] // 4, CODE_END=code[1] // 4, FILTER=branches, PAYLOAD=zlib.crc32(data))
+    unit = 2 if "-mthumb" in target else 4
+    known = {"START": start, "ROOM": room, "PLAIN": len(plain), "SUM": fnv1a(plain)}
+    known.update(BEGIN=code[0], END=code[1], UNIT=unit, LOGISTIC=",".join(map(str, LOGISTIC)))
+    told = regular(plain, start, code) if machine == EM_MIPS else calls(plain, code, unit)
     with tempfile.TemporaryDirectory() as folder:
+        data = compressed(folder, ordered(told, code, unit), known)
         with open(os.path.join(folder, "payload"), "wb") as file:
             file.write(data)
-        command = [*compiler, *FLAGS, *("-D%s=%d" % pair for pair in known.items())]
-        command += ["-Wl,-T," + os.path.join(UNPACK, "unpack.ld"), os.path.join(UNPACK, "unpack.c"), "-o", "packed"]
-        made = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if made.returncode:
-            raise SystemExit("pack.py: %s: %s" % (" ".join(command), made.stderr))
-        with open(os.path.join(folder, "packed"), "rb") as file:
+        known["PAYLOAD"] = zlib.crc32(data)
+        compile_in(folder, [*ZIG, "-target", *target, *FLAGS, os.path.join(UNPACK, "unpack.c")], known)
+        with open(os.path.join(folder, "made"), "rb") as file:
             result = file.read()
     # Not a word of the payload may have been lost between the compiler's caches.
     if data not in result:

@@ -5,10 +5,8 @@
  *
  *   START, ROOM  where the image goes, and how many bytes of memory it has there, in whole pages
  *   PLAIN, SUM   how many bytes of them the file "payload" holds, compressed, and their FNV-1a
- *   LC, LP, PB   the settings of LZMA
- *   CODE, CODE_END  the words of them that are run, counted from START
+ *   BEGIN, END, UNIT, LOGISTIC  what mix.h wants to know
  *   PAYLOAD      something that tells one payload from another, for compilers that remember what they made
- *   FILTER       which calls or jumps are to be put back: see `branches`
  *
  * It has no C library and no memory of its own but the stack, and lies above the program, so that the heap, which the kernel
  * begins behind the last segment of the file, is free.
@@ -16,7 +14,7 @@
 #include <stdint.h>
 
 #if defined(__mips__)
-enum { EXIT = 4001, WRITE = 4004, MPROTECT = 4125, CACHEFLUSH = 4147, SIGACTION = 4194, MMAP = 4210 };
+enum { EXIT = 4001, WRITE = 4004, MUNMAP = 4091, MPROTECT = 4125, CACHEFLUSH = 4147, SIGACTION = 4194, MMAP = 4210 };
 enum { MAP_ANONYMOUS = 0x800, SIGBUS = 10, SIGSET = 16 };
 
 __asm__(
@@ -58,7 +56,7 @@ static void flush(uint32_t from, uint32_t to)
 	call(CACHEFLUSH, from, to - from, 3, 0);
 }
 #elif defined(__arm__)
-enum { EXIT = 1, WRITE = 4, MPROTECT = 125, SIGACTION = 174, MMAP = 192, CACHEFLUSH = 0xf0002 };
+enum { EXIT = 1, WRITE = 4, MUNMAP = 91, MPROTECT = 125, SIGACTION = 174, MMAP = 192, CACHEFLUSH = 0xf0002 };
 enum { MAP_ANONYMOUS = 0x20, SIGBUS = 7, SIGSET = 8 };
 
 __asm__(
@@ -135,201 +133,52 @@ static const uintptr_t on_bus_error[3 + 2] = { (uintptr_t)damaged };
 #endif
 static const uintptr_t by_default[2 + 4];
 
-/*
- * LZMA, as Igor Pavlov's specification has it: a range coder of bits, each with a probability of its own that learns.
- */
-enum { STATES = 12, POSITIONS = 1 << PB, LITERALS = 1 << (LC + LP) };
-
-struct lengths {
-	uint16_t choice[2];
-	uint16_t low[POSITIONS][8];
-	uint16_t mid[POSITIONS][8];
-	uint16_t high[256];
-};
-
-struct chances {
-	uint16_t match[STATES][POSITIONS];
-	uint16_t again[STATES];
-	uint16_t again_first[STATES];
-	uint16_t again_longer[STATES][POSITIONS];
-	uint16_t again_second[STATES];
-	uint16_t again_third[STATES];
-	struct lengths length;
-	struct lengths again_length;
-	uint16_t slot[4][64];
-	uint16_t near[128];
-	uint16_t align[16];
-	uint16_t literal[LITERALS][0x300];
-};
-
+/* The part of all numbers that what was read so far leaves, and where in it the payload is. */
 struct coder {
 	const uint8_t *in;
 	uint32_t range;
-	uint32_t code;
+	uint32_t at;
 };
 
-static void refill(struct coder *coder)
+static unsigned code(struct coder *coder, uint32_t chance, unsigned unknown)
 {
-	if (coder->range >> 24)
-		return;
-	if (coder->in == payload_end)
-		damaged();
-	coder->range <<= 8;
-	coder->code = coder->code << 8 | *coder->in++;
-}
+	uint32_t bound = (coder->range >> 16) * chance;
+	unsigned bit = coder->at < bound;
 
-static __attribute__((noinline)) unsigned bit(struct coder *coder, uint16_t *chance)
-{
-	uint32_t bound;
-
-	refill(coder);
-	bound = (coder->range >> 11) * *chance;
-	if (coder->code < bound) {
-		coder->range = bound;
-		*chance += (2048 - *chance) >> 5;
-		return 0;
+	(void)unknown;
+	coder->range = bit ? bound : coder->range - bound;
+	coder->at -= bit ? 0 : bound;
+	for (; !(coder->range >> 24); coder->range <<= 8) {
+		if (coder->in == payload_end)
+			damaged();
+		coder->at = coder->at << 8 | *coder->in++;
 	}
-	coder->range -= bound;
-	coder->code -= bound;
-	*chance -= *chance >> 5;
-	return 1;
+	return bit;
 }
 
-/* Bits from the highest to the lowest, each with the chance that those before it choose; with a one in front. */
-static __attribute__((noinline)) unsigned tree(struct coder *coder, uint16_t *chances, unsigned limit)
-{
-	unsigned symbol = 1;
-
-	while (symbol < limit)
-		symbol = symbol << 1 | bit(coder, chances + symbol);
-	return symbol;
-}
-
-/* The same from the lowest to the highest. */
-static __attribute__((noinline)) unsigned reverse(struct coder *coder, uint16_t *chances, unsigned bits)
-{
-	unsigned symbol = 1, value = 0, at;
-
-	for (at = 0; at < bits; at++) {
-		unsigned is = bit(coder, chances + symbol);
-
-		symbol = symbol << 1 | is;
-		value |= is << at;
-	}
-	return value;
-}
-
-static __attribute__((noinline)) unsigned length(struct coder *coder, struct lengths *lengths, unsigned position)
-{
-	if (!bit(coder, &lengths->choice[0]))
-		return tree(coder, lengths->low[position], 8) - 8 + 2;
-	if (!bit(coder, &lengths->choice[1]))
-		return tree(coder, lengths->mid[position], 8) - 8 + 2 + 8;
-	return tree(coder, lengths->high, 256) - 256 + 2 + 16;
-}
-
-static unsigned distance(struct coder *coder, struct chances *chances, unsigned length)
-{
-	unsigned slot = tree(coder, chances->slot[length < 6 ? length - 2 : 3], 64) - 64;
-	unsigned bits = (slot >> 1) - 1, distance;
-
-	if (slot < 4)
-		return slot;
-	distance = (2 | (slot & 1)) << bits;
-	if (slot < 14)
-		return distance + reverse(coder, chances->near + distance - slot, bits);
-	while (bits-- > 4) {
-		refill(coder);
-		coder->range >>= 1;
-		if (coder->code >= coder->range) {
-			coder->code -= coder->range;
-			distance |= 1u << bits;
-		}
-		if (bits == 4)
-			break;
-	}
-	return distance + reverse(coder, chances->align, 4);
-}
+#include "mix.h"
 
 static void decode(uint8_t *out)
 {
-	struct chances chances;
-	struct coder coder = { payload + 5, 0xffffffff, 0 };
-	unsigned state = 0, at = 0, rep0 = 0, rep1 = 0, rep2 = 0, rep3 = 0, i;
-	uint16_t *chance = (uint16_t *)&chances;
+	struct coder coder = { payload, 0xffffffff, 0 };
+	struct mixer *mixer = (struct mixer *)call(MMAP, 0, sizeof(*mixer), 3, 2 | MAP_ANONYMOUS);
+	uint32_t i;
 
-	for (i = 0; i < sizeof(chances) / 2; i++)
-		chance[i] = 1024;
-	for (i = 1; i < 5; i++)
-		coder.code = coder.code << 8 | payload[i];
-	while (at < PLAIN) {
-		unsigned position = at & (POSITIONS - 1), count;
-
-		if (!bit(&coder, &chances.match[state][position])) {
-			unsigned before = at ? out[at - 1] : 0, symbol = 1;
-			uint16_t *literal = chances.literal[(at & ((1 << LP) - 1)) << LC | before >> (8 - LC)];
-
-			if (state >= 7) {
-				unsigned match = out[at - rep0 - 1], offset = 0x100;
-
-				while (symbol < 0x100) {
-					unsigned is;
-
-					match <<= 1;
-					is = bit(&coder, literal + offset + (match & offset) + symbol);
-					symbol = symbol << 1 | is;
-					offset &= is ? match : ~match;
-				}
-			} else {
-				symbol = tree(&coder, literal, 0x100);
-			}
-			out[at++] = (uint8_t)symbol;
-			state = state < 4 ? 0 : state < 10 ? state - 3 : state - 6;
-			continue;
-		}
-		if (!bit(&coder, &chances.again[state])) {
-			rep3 = rep2;
-			rep2 = rep1;
-			rep1 = rep0;
-			count = length(&coder, &chances.length, position);
-			state = state < 7 ? 7 : 10;
-			rep0 = distance(&coder, &chances, count);
-		} else {
-			count = 0;
-			if (!bit(&coder, &chances.again_first[state])) {
-				if (!bit(&coder, &chances.again_longer[state][position]))
-					count = 1;
-			} else {
-				unsigned chosen = rep1;
-
-				if (bit(&coder, &chances.again_second[state])) {
-					chosen = rep2;
-					if (bit(&coder, &chances.again_third[state])) {
-						chosen = rep3;
-						rep3 = rep2;
-					}
-					rep2 = rep1;
-				}
-				rep1 = rep0;
-				rep0 = chosen;
-			}
-			if (count) {
-				state = state < 7 ? 9 : 11;
-			} else {
-				count = length(&coder, &chances.again_length, position);
-				state = state < 7 ? 8 : 11;
-			}
-		}
-		if (rep0 >= at || count > PLAIN - at)
-			damaged();
-		for (; count; count--, at++)
-			out[at] = out[at - rep0 - 1];
-	}
+	if ((long)mixer == -1)
+		no_memory();
+	for (i = 0; i < BARE; i++)
+		out[i] = *coder.in++;
+	for (i = 0; i < 4; i++)
+		coder.at = coder.at << 8 | *coder.in++;
+	mix(mixer, &coder, out);
+	call(MUNMAP, (long)mixer, sizeof(*mixer), 0, 0);
 }
 
 /*
- * A call of ARM holds how far away the function is; the packer made that where the function is, counted from START, which
- * repeats more often. FILTER has the numbers of xz, "arm" and "armthumb", and 1 for MIPS, where the packer did this:
+ * Instructions lie in the payload with their first byte in front, whatever the processor's order is.
+ *
+ * A call of ARM holds how far away the function is; the packer made that where the function is, counted from BEGIN, which
+ * repeats more often. With MIPS it did more:
  *
  *   An instruction between registers says what it does in its last bits: these went to the front of its second half.
  *   A jump goes to a place within its function, and holds where that is: it got how far away that is.
@@ -338,47 +187,46 @@ static void decode(uint8_t *out)
  *   A function gives back in the end what it took of the stack: it got 0 there, where that is the same.
  *   It saves registers in the uppermost SAVED bytes of that: their places are counted as if these ended at 0x8000.
  */
-#if FILTER == 8
-static void branches(uint16_t *half)
+#if UNIT == 2
+static void branches(uint16_t *half, uint32_t count)
 {
 	uint32_t at;
 
-	for (at = 0; at + 4 <= PLAIN; at += 2, half++) {
+	for (at = 0; at + 1 < count; at++, half++) {
 		uint32_t to;
 
 		if ((half[0] & 0xf800) != 0xf000 || (half[1] & 0xf800) != 0xf800)
 			continue;
-		to = ((half[0] & 0x7ffu) << 11 | (half[1] & 0x7ffu)) - ((at + 4) >> 1);
+		to = ((half[0] & 0x7ffu) << 11 | (half[1] & 0x7ffu)) - at;
 		half[0] = 0xf000 | (to >> 11 & 0x7ff);
 		half[1] = 0xf800 | (to & 0x7ff);
-		at += 2;
+		at++;
 		half++;
 	}
 }
-#elif FILTER == 7
-static void branches(uint32_t *word)
+#elif defined(__arm__)
+static void branches(uint32_t *word, uint32_t count)
 {
 	uint32_t at;
 
-	for (at = 0; at + 4 <= PLAIN; at += 4, word++)
+	for (at = 0; at < count; at++, word++)
 		if (*word >> 24 == 0xeb)
-			*word = 0xeb000000 | ((*word - ((at + 8) >> 2)) & 0xffffff);
+			*word = 0xeb000000 | ((*word - at) & 0xffffff);
 }
-#elif FILTER == 1
+#else
 /* `addiu sp, sp, -…` without its last 15 bits, `jr ra` as the packer left it, `sw` and `lw` in the stack of s0 to s7, fp, ra. */
 enum { ENTER = 0x4f7b, RETURN = 0x03e02000, SW = 0xafa0, LW = 0x8fa0, SAVED = 40, BEGINS = 0x4000, ABOVE = 0x800000 };
 #define SAVING 0xc0ff0000u
 
-static void branches(uint32_t *word)
+static void branches(uint32_t *word, uint32_t words)
 {
 	uint32_t begins[BEGINS], count = 0, at, frame = 0;
 
-	word += CODE;
-	for (at = 0; at < CODE_END - CODE; at++)
+	for (at = 0; at < words; at++)
 		/* A damaged file may hold anything, until its sum is looked at. */
 		if (count < BEGINS && (word[at] >> 15 == ENTER || (at > 1 && word[at - 2] == RETURN)))
-			begins[count++] = START / 4 + CODE + at;
-	for (at = 0; at < CODE_END - CODE; at++, word++) {
+			begins[count++] = (START + BEGIN) / 4 + at;
+	for (at = 0; at < words; at++, word++) {
 		uint32_t high = *word >> 16, low = *word & 0xffff, to = *word & 0x3ffffff;
 
 		if (high >> 10 == 0)
@@ -396,9 +244,25 @@ static void branches(uint32_t *word)
 			*word = high << 16 | ((low + frame - 0x8000) & 0xffff);
 	}
 }
-#else
-#error "no such filter"
 #endif
+
+static void instructions(void *begin, uint32_t count)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	uint8_t *byte = begin, *end = byte + count * UNIT;
+
+	for (; byte != end; byte += UNIT) {
+		uint8_t i, swapped;
+
+		for (i = 0; i < UNIT / 2; i++) {
+			swapped = byte[i];
+			byte[i] = byte[UNIT - 1 - i];
+			byte[UNIT - 1 - i] = swapped;
+		}
+	}
+#endif
+	branches(begin, count);
+}
 
 /* The parts of an ELF file that are read here. */
 struct header {
@@ -426,7 +290,7 @@ __attribute__((used)) uint32_t unpack(uintptr_t *stack)
 		no_memory();
 	call(SIGACTION, SIGBUS, (long)on_bus_error, 0, SIGSET);
 	decode((uint8_t *)START);
-	branches((void *)START);
+	instructions((uint8_t *)START + BEGIN, (END - BEGIN) / UNIT);
 	for (byte = (const uint8_t *)START; byte != (const uint8_t *)START + PLAIN; byte++)
 		sum = (sum ^ *byte) * 0x01000193;
 	if (sum != SUM)
