@@ -190,6 +190,50 @@ fn a_table_of_three_ways() {
     }
 }
 
+/// What a new entry has by itself depends on the umask, on a set-gid folder above it, and on who makes it: none of that is left in the
+/// new store, and nothing lacks that was to be set.
+#[test]
+fn owners_and_modes_are_the_slivers_own() {
+    if !require("root", common::root()) || !require("setfacl", installed("setfacl")) {
+        return;
+    }
+    let temp = Temp::quick();
+    let [base, new, ours, wanted] = ["old", "new", "ours", "wanted"].map(|name| temp.join(name));
+    fs::create_dir(&base).unwrap();
+    sh_in(&base, "mkdir d s t acl; echo 1 > d/f; echo 1 > s/f; touch -h -d @1500000000 * */*");
+    copy(&base, &new);
+    copy(&base, &ours);
+    sh_in(&new, "echo 1 > other");
+    copy(&new, &wanted);
+    let changes = "chgrp 50 s; chmod 2775 s; echo 2 > s/group; mkdir s/group.d; echo 2 > s/group.d/f
+        echo 3 > s/root; chgrp 0 s/root; mkdir s/root.d; chgrp 0 s/root.d; chmod 0755 s/root.d; chmod g-s s/root.d
+        chmod 1777 t; echo u > t/user; chown 1000:1000 t/user; chmod 600 t/user
+        mkdir t/closed; echo x > t/closed/x; chmod 000 t/closed/x t/closed
+        for mode in 444 600 666 1644 4755 6711; do echo $mode > d/$mode; cp d/$mode d/other.$mode
+        chown 7:8 d/other.$mode; chmod $mode d/$mode d/other.$mode; done
+        mkdir -m 4711 d/odd.d; echo x > d/odd.d/x; chmod 750 d; chown 0:9 d
+        mkfifo -m 622 d/p; mknod -m 640 d/n c 1 3; ln -s x d/l; chown -h 5:6 d/l
+        setfacl -d -m u:77:rwx acl; echo x > acl/x; echo y > acl/y; setfacl -b acl/x; mkdir acl/sub; setfacl -k -b acl/sub";
+    sh_in(&ours, changes);
+    sh_in(&wanted, changes);
+    let wanted = text(&lines(Format::Tree, &wanted, &wanted));
+    for umask in [0, 0o22, 0o77] {
+        let before = umask_of(umask);
+        // mini_fo loses what folders are by itself.
+        let formats = UNIONS.into_iter().chain([Format::Tree]).filter(|format| *format != Format::MiniFo);
+        for format in formats {
+            let (view, _) = rebase(format, &temp, Prefer::Both, [&base, &new, &ours]);
+            assert_same(&text(&view), &wanted, &format!("umask {umask:o}: {}", format.name()));
+        }
+        umask_of(before);
+    }
+}
+
+/// Gives this process another umask, and returns the one that it had. Other tests' scripts only compare what they made alike.
+fn umask_of(mask: u32) -> u32 {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask)).bits()
+}
+
 /// Both new versions find a place, though their names have no room for what is put behind them, and begin alike.
 #[test]
 fn long_names_that_begin_alike() {

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::{Entry, Format, Side};
 use crate::error::Result;
-use crate::sys::file::read_some;
+use crate::sys::file::fill_from;
 use crate::tree::attr::{self, Attr};
 use crate::tree::{BLOCK, Kind, sys};
 
@@ -140,19 +140,19 @@ impl Comparer {
         }
         self.buffer.resize(BLOCK * 16, 0);
         let (left, right) = self.buffer.split_at_mut(BLOCK * 8);
-        let mut size = one.stat.size;
-        let mut one = one.dir.open_file(one.name, one.stat)?;
-        let mut other = other.dir.open_file(other.name, other.stat)?;
-        while size > 0 {
-            let most = usize::try_from(size).unwrap_or(usize::MAX).min(BLOCK * 8);
+        let size = one.stat.size;
+        let (mut held, mut others) = (None, None);
+        let (one, other) = (opened(one, &mut held)?, opened(other, &mut others)?);
+        let mut at = 0;
+        while at < size {
+            let most = usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX).min(BLOCK * 8);
             let (left, right) =
                 (left.get_mut(..most).unwrap_or_default(), right.get_mut(..most).unwrap_or_default());
-            let (a, b) = (fill(&mut one, left)?, fill(&mut other, right)?);
             // One that became shorter is not what was looked at.
-            if a.len() < most || !alike(a, b) {
+            if !fill_from(one, left, at)? || !fill_from(other, right, at)? || !alike(left, right) {
                 return Ok(false);
             }
-            size = size.saturating_sub(most as u64);
+            at = at.saturating_add(most as u64);
         }
         Ok(true)
     }
@@ -168,16 +168,12 @@ fn alike(one: &[u8], other: &[u8]) -> bool {
         && a.remainder() == b.remainder()
 }
 
-/// Reads until the buffer is full or the file ends.
-fn fill<'a>(file: &mut File, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
-    let mut got = 0;
-    while let Some(free) = buffer.get_mut(got..).filter(|free| !free.is_empty()) {
-        match read_some(&*file, free)? {
-            0 => break,
-            more => got += more,
-        }
+/// A regular file that may be open already; `held` keeps it open where it is not.
+fn opened<'a>(side: Side<'a>, held: &'a mut Option<File>) -> nix::Result<&'a File> {
+    match side.file {
+        Some(file) => Ok(file),
+        None => Ok(held.insert(side.dir.open_file(side.name, side.stat)?)),
     }
-    Ok(buffer.get(..got).unwrap_or_default())
 }
 
 /// The attributes that the view shows of an entry, sorted.

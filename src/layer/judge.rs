@@ -101,20 +101,24 @@ impl Judge {
             let same = self.apart(entry, node, new)?.both(CORE).is_empty();
             return Ok(if same { Verdict::Take } else { Verdict::Conflict("new here and in the new base") });
         };
-        let theirs = self.news(old, new)?;
-        let went_on = theirs.has(CORE);
         if node.stat.kind == Kind::Dir {
             // Deleted and made anew: it hides what the new base has, too.
-            return Ok(if went_on { Verdict::Conflict(both) } else { Verdict::Keep });
+            return Ok(if self.news(old, new)?.has(CORE) { Verdict::Conflict(both) } else { Verdict::Keep });
         }
         let mine = self.own.sides(node, entry.data.unwrap_or(node), old)?;
         let mine = mine.without(self.from.loses()).without(Aspects::LINKS);
         let linked = linked(entry, node.stat, old.stat);
+        if !mine.has(CORE.and(Aspects::TIME)) && !linked {
+            // Whatever the new base has: nothing needs be read for that.
+            return Ok(Verdict::Take);
+        }
+        let theirs = self.news(old, new)?;
+        let went_on = theirs.has(CORE);
         if old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir {
             return Ok(Verdict::Keep);
         }
         if !mine.has(CORE) && !linked {
-            return Ok(if !mine.has(Aspects::TIME) || theirs.has(Aspects::CONTENT.and(Aspects::TYPE)) {
+            return Ok(if theirs.has(Aspects::CONTENT.and(Aspects::TYPE)) {
                 Verdict::Take
             } else if went_on {
                 Verdict::Merge(mine, theirs)

@@ -4,13 +4,14 @@
 //! whole tree is compared with its old base, and its changes are made in a copy of the new one.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 
 use super::judge::{Judge, META, Verdict, changed_in, is_dir, merged};
 use super::walk::stat;
 use super::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Side, Step, Writer};
 use crate::error::{Error, Result};
 use crate::hash::fnv64a;
-use crate::tree::{Chain, Dir, Kind, shown, sys};
+use crate::tree::{Chain, Dir, Kind, Stat, shown, sys};
 
 /// What is put in beside a name that both sides changed is called like it, and this.
 const BESIDE: &[u8] = b".base-new";
@@ -20,6 +21,9 @@ const BESIDE_MAX: usize = 220;
 
 /// As much of a longer one does, and a hash of all of it: others may begin alike.
 const BESIDE_CUT: usize = 200;
+
+/// Of so many levels on the way down it is remembered what the directories are: a tenant can make a hundred thousand.
+const KNOWN: usize = 64;
 
 /// Whose version stays of what both sides changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +95,7 @@ pub fn merge(
     };
     let root = new.again().and_then(Chain::new);
     let mut new = root.map_err(sys("look at the new base at", b"."))?;
-    let mut changes = Changes::new(from, store, old, Show::Flat)?;
+    let mut changes = Changes::new(from, store, old, Show::Flat)?.known(KNOWN);
     while let Some(step) = changes.step()? {
         match step {
             Step::Entry(entry) => {
@@ -109,16 +113,20 @@ pub fn merge(
                 let side =
                     there.as_ref().map(|stat| Side { open, ..Side::new(new.here(), entry.name, stat) });
                 // Each of them is compared with the other two.
-                let (olds, news) = match (entry.base, side) {
-                    (Some(old), Some(new)) => {
-                        (Some(listed(old, entry.path)?), Some(listed(new, entry.path)?))
-                    }
-                    _ => (None, None),
-                };
-                let base = entry.base.map(|base| Side { attrs: olds.as_deref(), ..base });
-                let side = side.map(|side| Side { attrs: news.as_deref(), ..side });
+                let (mut olds, mut news) = (Listed::default(), Listed::default());
+                if let (Some(old), Some(new)) = (entry.base, side) {
+                    let failed = || sys("list the attributes in the bases of", entry.path);
+                    olds = Listed::of(old).map_err(failed())?;
+                    news = Listed::of(new).map_err(failed())?;
+                }
+                let base = entry.base.map(|base| olds.of_side(base));
+                let side = side.map(|side| news.of_side(side));
+                let depth = merge.levels.len();
                 let Some(mut level) = merge.entry(&Entry { base, ..entry }, side)? else { continue };
-                level.bare = news.is_some_and(|names| names.is_empty());
+                level.bare = news.attrs.is_some_and(|names| names.is_empty());
+                if let Some(node) = entry.node.filter(|_| depth < KNOWN) {
+                    level.seen = Some(Box::new((*node.stat, there)));
+                }
                 if let Some((child, id)) = inside.filter(|_| level.open) {
                     new.down_to(child, id);
                 }
@@ -131,8 +139,14 @@ pub fn merge(
                     new.up().map_err(sys("go back in the new base from", entry.path))?;
                 }
                 let open = merge.levels.last().is_none_or(|level| level.open);
-                let there = if open { stat(new.here(), entry.name) } else { Ok(None) };
+                let there = match level.seen.as_deref() {
+                    Some((_, there)) => Ok(*there),
+                    None if open => stat(new.here(), entry.name),
+                    None => Ok(None),
+                };
                 let there = there.map_err(sys("look in the new base at", entry.path))?;
+                let node = level.seen.as_deref().map(|(node, _)| Side::new(entry.here, entry.name, node));
+                let entry = Entry { node: entry.node.or(node), ..entry };
                 let attrs = level.bare.then_some(&[][..]);
                 let side =
                     there.as_ref().map(|stat| Side { attrs, ..Side::new(new.here(), entry.name, stat) });
@@ -143,8 +157,27 @@ pub fn merge(
     Ok(())
 }
 
-fn listed(side: Side<'_>, path: &[u8]) -> Result<Vec<CString>> {
-    side.attr_names().map_err(sys("list the attributes in the bases of", path))
+/// What is asked of an entry more than once: a regular file is open, too.
+#[derive(Default)]
+struct Listed {
+    file: Option<File>,
+    attrs: Option<Vec<CString>>,
+}
+
+impl Listed {
+    fn of(side: Side<'_>) -> nix::Result<Self> {
+        let file = match side.stat.kind {
+            // To look for it by its name costs more than to open it, and mostly its content is compared.
+            Kind::File => Some(side.dir.open_file(side.name, side.stat)?),
+            _ => None,
+        };
+        let attrs = Side { file: file.as_ref(), ..side }.attr_names()?;
+        Ok(Self { file, attrs: Some(attrs) })
+    }
+
+    fn of_side<'a>(&'a self, side: Side<'a>) -> Side<'a> {
+        Side { file: self.file.as_ref(), attrs: self.attrs.as_deref(), ..side }
+    }
 }
 
 /// A directory that was entered.
@@ -159,6 +192,8 @@ struct Level {
     bare: bool,
     /// What is below it is told, and not written: the new base's version stays.
     quiet: bool,
+    /// What the store's directory is, and what the new base has: of those [`KNOWN`] levels down, others are looked at again.
+    seen: Option<Box<(Stat, Option<Stat>)>>,
     /// What was found out of the directory itself: see [`Judge::sides`].
     sides: Option<(Aspects, Aspects, Aspects)>,
 }
@@ -188,7 +223,8 @@ impl<'w> Merge<'_, 'w> {
             return Ok(None);
         }
         let quiet = self.levels.last().is_some_and(|level| level.quiet);
-        let level = Level { open: false, made: true, blocked: false, bare: false, quiet, sides: None };
+        let level =
+            Level { open: false, made: true, blocked: false, bare: false, quiet, seen: None, sides: None };
         if entry.path.is_empty() {
             self.write(entry, new, entry.change)?;
             let sides = self.judge.sides(entry, new)?;
@@ -401,7 +437,7 @@ impl<'w> Merge<'_, 'w> {
     /// The directory is written when something in it is; `blocked` says that the new base has something else there.
     fn lazily(&mut self, entry: &Entry<'_>, blocked: bool, quiet: bool) {
         if let Some(writer) = self.writer.as_mut().filter(|_| !quiet) {
-            writer.lazily(entry.name, blocked);
+            writer.lazily(entry, blocked);
         }
     }
 

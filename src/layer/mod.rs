@@ -37,6 +37,8 @@ pub use walk::{Changes, Show, Step, beside};
 pub use write::{Writer, cannot};
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::os::fd::AsFd;
 
 use crate::tree::{Dir, SELF, Stat, attr};
 
@@ -121,6 +123,8 @@ pub struct Side<'a> {
     pub stat: &'a Stat,
     /// It itself, where it is a directory that is open already.
     pub open: Option<&'a Dir>,
+    /// The same of a regular file.
+    pub file: Option<&'a File>,
     /// The names of its attributes, where they were listed already.
     pub attrs: Option<&'a [CString]>,
 }
@@ -128,7 +132,7 @@ pub struct Side<'a> {
 impl<'a> Side<'a> {
     /// Of which nothing more is known.
     pub fn new(dir: &'a Dir, name: &'a CStr, stat: &'a Stat) -> Self {
-        Self { dir, name, stat, open: None, attrs: None }
+        Self { dir, name, stat, open: None, file: None, attrs: None }
     }
 
     /// The names of all its attributes.
@@ -136,7 +140,7 @@ impl<'a> Side<'a> {
         match (self.attrs, self.open) {
             (Some(names), _) => Ok(names.to_vec()),
             (None, Some(open)) => attr::names(open, SELF),
-            (None, None) => attr::names(self.dir, self.name),
+            (None, None) => attr::names_of(self.dir, self.name, self.file.map(File::as_fd)),
         }
     }
 }

@@ -173,6 +173,8 @@ pub struct Changes {
     pub(super) fresh: bool,
     /// The ends of directories are told, too.
     pub(super) leaves: bool,
+    /// So far down, the caller remembers what a directory of the store is, and is not told it again at its end.
+    known: usize,
     /// Names are not told in their order, but from another one on.
     pub(super) turn: usize,
 }
@@ -201,6 +203,7 @@ impl Changes {
             began: false,
             fresh: false,
             leaves: true,
+            known: 0,
             turn: 0,
         })
     }
@@ -208,6 +211,11 @@ impl Changes {
     /// The same walk by another way: in each directory it begins at another name, where the format lets it.
     pub fn turned(self, turn: usize) -> Self {
         Self { turn, ..self }
+    }
+
+    /// The same walk with no look at what a directory of the store is when it is left, `depth` levels down from the root: two calls for each.
+    pub(super) fn known(self, depth: usize) -> Self {
+        Self { known: depth, ..self }
     }
 
     /// The same walk without the ends of directories.
@@ -270,11 +278,18 @@ impl Changes {
     /// The entry of a directory that was left, looked at again.
     fn left(&self, level: Level) -> nix::Result<Seen> {
         let above = self.levels.last().map_or(Below::Down, |above| above.base);
-        let base = match self.base.last().filter(|_| above != Below::None) {
+        let known = level.stored && self.levels.len() < self.known;
+        let base = match self.base.last().filter(|_| above != Below::None && !known) {
             Some(base) => stat(base.here(), &level.name)?,
             None => None,
         };
-        let node = if level.stored { stat(self.store.here(), &level.name)? } else { base };
+        let node = if known {
+            None
+        } else if level.stored {
+            stat(self.store.here(), &level.name)?
+        } else {
+            base
+        };
         Ok(Seen {
             name: level.name,
             change: level.change,
@@ -453,7 +468,7 @@ impl Changes {
             doubt: seen.doubt,
             name,
             path: &self.path,
-            node: seen.node.as_ref().map(|stat| Side { dir, name, stat, open, attrs }),
+            node: seen.node.as_ref().map(|stat| Side { open, attrs, ..Side::new(dir, name, stat) }),
             stored: seen.stored,
             here: self.store.here(),
             data,

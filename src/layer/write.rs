@@ -2,18 +2,24 @@
 
 use std::ffi::{CStr, CString};
 use std::io::Write;
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
 use super::decode::{OPAQUE, TARGET, WH, WHITEOUT};
 use super::{Aspects, Change, Comparer, Entry, Format, Side, Step, compare, records};
 use crate::error::{Error, Result};
-use crate::sys::xattr;
+use crate::sys::{sync, xattr};
 use crate::tree::attr::{self, Attr};
-use crate::tree::{self, BLOCK, Chain, Content, Dir, Kind, Links, Meta, SELF, copy_content, shown, sys};
+use crate::tree::{
+    self, BLOCK, Chain, Content, Dir, Kind, Links, Meta, SELF, Stat, copy_content, shown, sys,
+};
 
 /// The longest name that aufs takes: its whiteout must fit.
 const AUFS_NAME_MAX: usize = 242;
+
+/// The disk begins with files of so many bytes at once; smaller ones it gathers when it is waited for.
+const LARGE: u64 = 1 << 15;
 
 /// Writes changes into a folder: an empty one for a store, a copy or a snapshot of the base for a whole tree.
 ///
@@ -29,8 +35,8 @@ pub struct Writer<'a> {
     /// mini_fo's records of the directories on the way down.
     records: Vec<Vec<u8>>,
     /// Directories of a whole tree on the way down that are as in the base: made when something in them is written.
-    /// True where something else may be there already that is none.
-    unmade: Vec<(CString, bool)>,
+    /// True where something else may be there already that is none; last the permissions.
+    unmade: Vec<(CString, bool, u32)>,
     comparer: Comparer,
     buffer: Vec<u8>,
     progress: &'a mut dyn FnMut(u64),
@@ -79,7 +85,7 @@ impl<'a> Writer<'a> {
             return self.begin().map_err(sys("begin the store at", b"."));
         }
         if self.is_unmade(entry)? {
-            self.lazily(entry.name, false);
+            self.lazily(entry, false);
             return Ok(());
         }
         if entry.change != Change::Delete || entry.base.is_some() {
@@ -108,8 +114,8 @@ impl<'a> Writer<'a> {
     }
 
     /// The directory by this name is made when something is written in it. Where the base has something else there, it is `blocked`.
-    pub fn lazily(&mut self, name: &CStr, blocked: bool) {
-        self.unmade.push((name.to_owned(), blocked));
+    pub fn lazily(&mut self, entry: &Entry<'_>, blocked: bool) {
+        self.unmade.push((entry.name.to_owned(), blocked, early(entry, 0o700)));
     }
 
     /// Copies a folder of a base to a name that neither the store nor the base has.
@@ -124,14 +130,14 @@ impl<'a> Writer<'a> {
 
     /// Makes the directories down to the one that the entry lies in.
     fn make_way(&mut self, path: &[u8]) -> Result<()> {
-        for (name, blocked) in std::mem::take(&mut self.unmade) {
+        for (name, blocked, mode) in std::mem::take(&mut self.unmade) {
             if blocked && self.filled() {
                 tree::remove(self.here.here(), &name, &shown(path))?;
             }
             if let Some(records) = self.records.last_mut().filter(|_| blocked && self.to == Format::MiniFo) {
                 records::push_gone(records, &name);
             }
-            match self.here.here().make_dir(&name) {
+            match self.here.here().make_dir_as(&name, mode) {
                 Err(Errno::EEXIST) if self.filled() => {}
                 made => made.map_err(sys("make the directories of", path))?,
             }
@@ -171,12 +177,14 @@ impl<'a> Writer<'a> {
     }
 
     fn directory(&mut self, entry: &Entry<'_>) -> Result<()> {
-        let merges = entry.change == Change::Meta
+        let merges = self.filled()
+            && entry.change == Change::Meta
             && entry.base.is_some_and(|base| base.stat.kind == Kind::Dir)
             && self.here.here().stat_at(entry.name).is_ok();
-        if !(self.filled() && merges) {
+        if !merges {
             self.clear(entry)?;
-            self.here.here().make_dir(entry.name).map_err(sys("make the directory", entry.path))?;
+            let made = self.here.here().make_dir_as(entry.name, early(entry, 0o700));
+            made.map_err(sys("make the directory", entry.path))?;
         }
         self.go_in(entry.name, entry.path)?;
         if entry.change == Change::Opaque {
@@ -196,11 +204,12 @@ impl<'a> Writer<'a> {
                 sys(written, entry.path)(Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO)))
             })?;
         }
+        let made = self.here.here().stat().map_err(sys(written, entry.path))?;
         if !entry.path.is_empty() {
             self.here.up().map_err(sys("go back from the new", entry.path))?;
         }
         match entry.node {
-            Some(node) => self.meta(entry, node),
+            Some(node) => self.meta(entry, node, Some(made)),
             None => Ok(()),
         }
     }
@@ -212,12 +221,17 @@ impl<'a> Writer<'a> {
         if self.links.again(node.stat, here, name, path).map_err(sys("link", path))? {
             return Ok(());
         }
+        let mut made = None;
         match node.stat.kind {
             Kind::File => {
                 let data = entry.data.unwrap_or(node);
                 let from = data.dir.open_file(data.name, data.stat).map_err(sys("open", path))?;
-                let mut file = here.create_file(name).map_err(sys("create", path))?;
+                let mut file = here.create_file_as(name, early(entry, 0o600)).map_err(sys("create", path))?;
+                made = Some(Stat::of(file.as_fd()).map_err(sys("create", path))?);
                 copy_content(&from, data.stat, &mut file, path, &mut self.buffer, self.progress)?;
+                if data.stat.size >= LARGE {
+                    sync::begin(&file);
+                }
             }
             Kind::Link => {
                 let target = node.dir.read_link(node.name).map_err(sys("read the link", path))?;
@@ -225,11 +239,11 @@ impl<'a> Writer<'a> {
             }
             kind => here.make_node(name, kind, node.stat.device).map_err(sys("make", path))?,
         }
-        self.meta(entry, node)
+        self.meta(entry, node, made)
     }
 
-    /// Gives the new entry what the old one carries.
-    fn meta(&self, entry: &Entry<'_>, node: Side<'_>) -> Result<()> {
+    /// Gives the new entry what the old one carries, and the new one has not.
+    fn meta(&self, entry: &Entry<'_>, node: Side<'_>, made: Option<Stat>) -> Result<()> {
         let (stat, path) = (node.stat, entry.path);
         let (side, stored) = entry.attrs.unwrap_or((node, entry.stored));
         let mut attrs = compare::attrs(side, if stored { self.from } else { Format::Tree })
@@ -252,7 +266,7 @@ impl<'a> Writer<'a> {
             self.strip(entry.name, &attrs).map_err(sys("remove the attributes of", path))?;
         }
         let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs };
-        meta.apply(self.here.here(), entry.name, stat.kind, path)
+        meta.complete(self.here.here(), entry.name, stat.kind, made, path)
     }
 
     /// In a copy of the base, an entry may have attributes of the base's, or by a default ACL those of the folder above.
@@ -300,6 +314,12 @@ impl<'a> Writer<'a> {
         self.whiteout = Some((here.again().map_err(failed())?, name));
         Ok(())
     }
+}
+
+/// The permissions that an entry is made with: its own where it stays root's, so that they need not be set; else no one's but root's.
+fn early(entry: &Entry<'_>, least: u32) -> u32 {
+    let stat = entry.node.map(|node| node.stat).filter(|stat| (stat.uid, stat.gid) == (0, 0));
+    stat.map_or(0, |stat| stat.mode & 0o777) | least
 }
 
 /// Why an entry cannot be written in a format; none where it can. An entry whose attributes the driver would obey is only found

@@ -72,12 +72,24 @@ pub struct Stat {
     pub ctime: Time,
 }
 
+impl Stat {
+    /// Looks at what is open.
+    pub fn of(open: BorrowedFd<'_>) -> nix::Result<Self> {
+        fstat(open).map(Self::from)
+    }
+}
+
 /// An open directory.
 #[derive(Debug)]
 pub struct Dir(OwnedFd);
 
 fn flags() -> OFlag {
     OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC
+}
+
+#[allow(clippy::useless_conversion)] // mode_t is narrower elsewhere
+fn permissions(mode: u32) -> Mode {
+    Mode::from_bits_truncate(mode.into())
 }
 
 impl Dir {
@@ -152,7 +164,7 @@ impl Dir {
 
     /// Looks at the directory itself.
     pub fn stat(&self) -> nix::Result<Stat> {
-        fstat(&self.0).map(Stat::from)
+        Stat::of(self.0.as_fd())
     }
 
     /// Looks at a name, without following a link.
@@ -170,24 +182,34 @@ impl Dir {
             | OFlag::O_CLOEXEC
             | OFlag::O_LARGEFILE;
         let file = openat(&self.0, name, how, Mode::empty())?;
-        let now = Stat::from(fstat(&file)?);
+        let now = Stat::of(file.as_fd())?;
         if now.kind != Kind::File || now.id != seen.id { Err(Errno::ESTALE) } else { Ok(File::from(file)) }
     }
 
     /// Creates a regular file to write, for root only until its mode is set. EEXIST where the name is taken.
     pub fn create_file(&self, name: &CStr) -> nix::Result<File> {
+        self.create_file_as(name, 0o600)
+    }
+
+    /// The same with permissions, of which the umask takes some away.
+    pub fn create_file_as(&self, name: &CStr, mode: u32) -> nix::Result<File> {
         let how = OFlag::O_WRONLY
             | OFlag::O_CREAT
             | OFlag::O_EXCL
             | OFlag::O_NOFOLLOW
             | OFlag::O_CLOEXEC
             | OFlag::O_LARGEFILE;
-        openat(&self.0, name, how, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
+        openat(&self.0, name, how, permissions(mode)).map(File::from)
     }
 
     /// Makes a directory, for root only until its mode is set.
     pub fn make_dir(&self, name: &CStr) -> nix::Result<()> {
-        mkdirat(&self.0, name, Mode::S_IRWXU)
+        self.make_dir_as(name, 0o700)
+    }
+
+    /// The same with permissions, of which the umask takes some away.
+    pub fn make_dir_as(&self, name: &CStr, mode: u32) -> nix::Result<()> {
+        mkdirat(&self.0, name, permissions(mode))
     }
 
     /// Makes a symbolic link with any target.
@@ -243,9 +265,7 @@ impl Dir {
 
     /// Sets the mode. Not for symbolic links: Linux has no mode for them, and would follow.
     pub fn chmod(&self, name: &CStr, mode: u32) -> nix::Result<()> {
-        #[allow(clippy::useless_conversion)] // mode_t is narrower elsewhere
-        let mode = Mode::from_bits_truncate(mode.into());
-        fchmodat(&self.0, name, mode, FchmodatFlags::FollowSymlink)
+        fchmodat(&self.0, name, permissions(mode), FchmodatFlags::FollowSymlink)
     }
 
     /// Sets the time of the last change, of a link itself too; the time of the last read stays.

@@ -47,10 +47,26 @@ impl Meta {
         Ok(Self { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs })
     }
 
-    /// Gives everything to an entry. The order matters: chown(2) clears set-id bits and capabilities.
+    /// Gives everything to an entry.
     pub fn apply(&self, dir: &Dir, name: &CStr, kind: Kind, path: &[u8]) -> Result<()> {
-        dir.chown(name, self.uid, self.gid).map_err(sys("set the owner of", path))?;
-        if kind != Kind::Link {
+        self.complete(dir, name, kind, None, path)
+    }
+
+    /// The same for an entry that was made just now, and looked at since (`made`): owner and mode that it has are not set again. The
+    /// order matters: chown(2) clears set-id bits and capabilities.
+    pub fn complete(
+        &self,
+        dir: &Dir,
+        name: &CStr,
+        kind: Kind,
+        made: Option<Stat>,
+        path: &[u8],
+    ) -> Result<()> {
+        let owned = made.filter(|made| (made.uid, made.gid) == (self.uid, self.gid));
+        if owned.is_none() {
+            dir.chown(name, self.uid, self.gid).map_err(sys("set the owner of", path))?;
+        }
+        if kind != Kind::Link && owned.is_none_or(|made| made.mode != self.mode) {
             dir.chmod(name, self.mode).map_err(sys("set the mode of", path))?;
         }
         attr::write(dir, name, &self.attrs).map_err(sys("set the attributes of", path))?;
