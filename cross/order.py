@@ -1,6 +1,6 @@
 """cross/order.py ARGUMENT...: prints a script for the linker that lays functions and constants which are alike beside each other.
 
-LZMA tells a repetition by how far back it is, and a near one takes fewer bits. The arguments are the linker's: of the object
+What packs them (cross/unpack/mix.h) remembers what it met lately better than what is long ago. The arguments are the linker's: of the object
 files among them each function and each constant has a section of its own. Which comes first follows from their bytes alone, so
 that the same program is laid out in the same way.
 """

@@ -129,8 +129,7 @@ fn a_hash_map_works_on_each() {
         if target.unpacks() {
             let packed = temp.join("packed");
             let mut pack = Command::new(&python);
-            pack.arg(temp.join("cross/pack.py")).arg(&program).arg(&packed).arg(&python);
-            run(pack.args(["-m", "ziglang", "cc", "-target"]).args(&target.unpacker));
+            run(pack.arg(temp.join("cross/pack.py")).arg(&program).arg(&packed).args(&target.unpacker));
             program = packed;
         }
         let out = target.emulate(&program).args(["a", "b", "c"]).output().unwrap();

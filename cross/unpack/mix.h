@@ -200,10 +200,10 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 	meant += part >= STEP / 2;
 	*meant = nearer(*meant, bit);
 	for (i = 0; i < CONTEXTS; i++) {
-		int count = *slots[i] & 15, half = *slots[i] - count;
+		/* The count is in the way of nothing but the lowest chance. */
+		int value = *slots[i], count = value & 15, change = (((bit ? 32767 : 15 - 32768) - value) * rate[count]) >> 16;
 
-		half += (((bit ? 32767 : -32768) - half) * rate[count]) >> 16;
-		*slots[i] = (int16_t)((half & ~15) | (count + (count < MOST)));
+		*slots[i] = (int16_t)(value + (change & ~15) + (count < MOST));
 	}
 	if (expected >= 0) {
 		*right = nearer(*right, (unsigned)expected == bit);
