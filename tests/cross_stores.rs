@@ -18,7 +18,7 @@ use common::scripts;
 use common::slivers;
 use common::tree::Temp;
 use sliverfs::layer::Format;
-use targets::Target;
+use targets::{Target, own_run_folder};
 
 /// What a command that must succeed prints.
 fn printed(who: &str, output: Output) -> Vec<u8> {
@@ -34,7 +34,7 @@ fn layers_are_the_same_to_each() {
     if ready.is_empty() {
         return;
     }
-    scripts::own_namespace();
+    own_run_folder();
     let temp = Temp::new();
     let [base, plain, store] = ["base", "plain", "store"].map(|name| temp.join(name));
     scripts::base(&base);
@@ -95,6 +95,7 @@ fn slivers_are_the_same_to_each() {
     if ready.is_empty() {
         return;
     }
+    own_run_folder();
     let node = |of: &Path| {
         let node = Node::with_base("ext4", 64);
         run(Command::new("cp").arg("-aT").arg(node.dir().join("tree")).arg(of));

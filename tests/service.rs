@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -114,6 +114,41 @@ fn an_install_enables_and_applies() {
     assert!(router.enabled());
     assert_eq!(router.taken("calls"), ["apply"], "once, and without procd's lock");
     assert_eq!(router.taken("procd"), ["config sliverfs", "mount /srv/lxc"]);
+}
+
+/// Where the program leaves what it unpacked: from a boot or the installation until it is removed, unless the operator takes it away.
+#[test]
+fn the_folder_of_the_unpacked_program() {
+    let Some(router) = Router::new() else { return };
+    let folder = router.path("var/run/sliverfs-unpacked");
+    let with_program = || fs::write(folder.join("program"), "unpacked").unwrap();
+    router.install();
+    assert_eq!(fs::symlink_metadata(&folder).unwrap().mode(), 0o40755);
+    with_program();
+    router.upgrade();
+    router.service("reload");
+    assert!(folder.join("program").exists());
+    fs::remove_dir_all(&folder).unwrap();
+    router.upgrade();
+    for action in ["reload", "stop", "start"] {
+        router.service(action);
+    }
+    assert!(!folder.exists(), "it was turned off");
+    router.taken("calls");
+    router.service("boot");
+    assert_eq!(fs::symlink_metadata(&folder).unwrap().mode(), 0o40755);
+    assert_eq!(router.taken("calls"), ["apply"]);
+    with_program();
+    router.service("boot");
+    router.opkg(&[("PKG_UPGRADE", "0")], "prerm", &["remove"]);
+    assert!(!folder.exists());
+    // Without procd, which gave no PKG_UPGRADE.
+    fs::write(router.path("old"), "").unwrap();
+    router.service("boot");
+    router.opkg(&[], "prerm", &["upgrade", "0.2.0-r1"]);
+    assert!(folder.exists());
+    router.opkg(&[], "prerm", &["remove"]);
+    assert!(!folder.exists());
 }
 
 #[test]
@@ -244,6 +279,7 @@ fn in_an_image_it_is_enabled_and_not_run() {
     assert!(image.join("etc/rc.d/S79sliverfs").is_symlink());
     assert!(!router.enabled());
     assert!(router.taken("calls").is_empty());
+    assert!(!router.path("var/run/sliverfs-unpacked").exists() && !image.join("var/run").exists());
 }
 
 #[test]

@@ -4,18 +4,26 @@
  * cross/pack.py compiles this for each program, with what it must know of it:
  *
  *   START, ROOM  where the image goes, and how many bytes of memory it has there, in whole pages
- *   PLAIN, SUM   how many bytes of them the file "payload" holds, compressed, and their FNV-1a
+ *   PLAIN, SUM   how many bytes of them the file "payload" holds, compressed, and the FNV-1a of its words
  *   BEGIN, END, UNIT, LOGISTIC  what mix.h wants to know
  *   PAYLOAD      something that tells one payload from another, for compilers that remember what they made
+ *
+ * Unpacking takes a router a good part of a second, so who starts first after a boot leaves the image in memory's file system, and
+ * the others map it: they start at once, and share what they do not write to. That is done where the folder for it is there, which
+ * the init script makes at each boot; whatever is wrong with the file or its disk, the program is unpacked as without it.
  *
  * It has no C library and no memory of its own but the stack, and lies above the program, so that the heap, which the kernel
  * begins behind the last segment of the file, is free.
  */
 #include <stdint.h>
 
+enum { READ = 1, RIGHT_TO_WRITE = 2, RUN = 4, MAP_PRIVATE = 2, MAP_FIXED = 0x10, O_WRONLY = 1, PAGE = 4096 };
+
 #if defined(__mips__)
-enum { EXIT = 4001, WRITE = 4004, MUNMAP = 4091, MPROTECT = 4125, CACHEFLUSH = 4147, SIGACTION = 4194, MMAP = 4210 };
-enum { MAP_ANONYMOUS = 0x800, SIGBUS = 10, SIGSET = 16 };
+enum { EXIT = 4001, WRITE = 4004, OPEN = 4005, CLOSE = 4006, UNLINK = 4010, RENAME = 4038, MUNMAP = 4091, MPROTECT = 4125 };
+enum { CACHEFLUSH = 4147, SIGACTION = 4194, MMAP = 4210, FSTAT = 4215 };
+enum { MAP_ANONYMOUS = 0x800, SIGBUS = 10, SIGSET = 16, O_CREAT = 0x100, O_EXCL = 0x400, O_NOFOLLOW = 0x20000 };
+enum { STAT_MODE = 6 };
 
 __asm__(
 	".globl __start\n"
@@ -38,17 +46,32 @@ static long call(long number, long a, long b, long c, long d)
 	register long a2 __asm__("$6") = c;
 	register long a3 __asm__("$7") = d;
 
-	/* Two more arguments lie on the stack: the descriptor and the offset of mmap. */
+	__asm__ volatile("syscall"
+			 : "+r"(v0), "+r"(a3)
+			 : "r"(a0), "r"(a1), "r"(a2)
+			 : "$1", "$3", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15", "$24", "$25", "hi", "lo", "memory");
+	return v0 | -a3;
+}
+
+static long map_at(long at, long length, long rights, long flags, long file)
+{
+	register long v0 __asm__("$2") = MMAP;
+	register long a0 __asm__("$4") = at;
+	register long a1 __asm__("$5") = length;
+	register long a2 __asm__("$6") = rights;
+	register long a3 __asm__("$7") = flags;
+
+	/* Two more arguments lie on the stack: the descriptor and the offset. */
 	__asm__ volatile(
 		"addiu	$29, $29, -32\n"
-		"sw	%4, 16($29)\n"
+		"sw	%5, 16($29)\n"
 		"sw	$0, 20($29)\n"
 		"syscall\n"
 		"addiu	$29, $29, 32\n"
 		: "+r"(v0), "+r"(a3)
-		: "r"(a0), "r"(a1), "r"(-1L), "r"(a2)
+		: "r"(a0), "r"(a1), "r"(a2), "r"(file)
 		: "$1", "$3", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15", "$24", "$25", "hi", "lo", "memory");
-	return a3 ? -1 : v0;
+	return v0 | -a3;
 }
 
 static void flush(uint32_t from, uint32_t to)
@@ -56,8 +79,10 @@ static void flush(uint32_t from, uint32_t to)
 	call(CACHEFLUSH, from, to - from, 3, 0);
 }
 #elif defined(__arm__)
-enum { EXIT = 1, WRITE = 4, MUNMAP = 91, MPROTECT = 125, SIGACTION = 174, MMAP = 192, CACHEFLUSH = 0xf0002 };
-enum { MAP_ANONYMOUS = 0x20, SIGBUS = 7, SIGSET = 8 };
+enum { EXIT = 1, WRITE = 4, OPEN = 5, CLOSE = 6, UNLINK = 10, RENAME = 38, MUNMAP = 91, MPROTECT = 125, SIGACTION = 174 };
+enum { MMAP = 192, FSTAT = 197, CACHEFLUSH = 0xf0002 };
+enum { MAP_ANONYMOUS = 0x20, SIGBUS = 7, SIGSET = 8, O_CREAT = 0x40, O_EXCL = 0x80, O_NOFOLLOW = 0x8000 };
+enum { STAT_MODE = 4 };
 
 __asm__(
 	".globl _start\n"
@@ -77,7 +102,19 @@ static long call(long number, long a, long b, long c, long d)
 	register long r1 __asm__("r1") = b;
 	register long r2 __asm__("r2") = c;
 	register long r3 __asm__("r3") = d;
-	register long r4 __asm__("r4") = -1;
+
+	__asm__ volatile("svc 0" : "+r"(r0) : "r"(r7), "r"(r1), "r"(r2), "r"(r3) : "memory");
+	return r0;
+}
+
+static long map_at(long at, long length, long rights, long flags, long file)
+{
+	register long r7 __asm__("r7") = MMAP;
+	register long r0 __asm__("r0") = at;
+	register long r1 __asm__("r1") = length;
+	register long r2 __asm__("r2") = rights;
+	register long r3 __asm__("r3") = flags;
+	register long r4 __asm__("r4") = file;
 	register long r5 __asm__("r5") = 0;
 
 	__asm__ volatile("svc 0" : "+r"(r0) : "r"(r7), "r"(r1), "r"(r2), "r"(r3), "r"(r4), "r"(r5) : "memory");
@@ -161,10 +198,10 @@ static unsigned code(struct coder *coder, uint32_t chance, unsigned unknown)
 static void decode(uint8_t *out)
 {
 	struct coder coder = { payload, 0xffffffff, 0 };
-	struct mixer *mixer = (struct mixer *)call(MMAP, 0, sizeof(*mixer), 3, 2 | MAP_ANONYMOUS);
+	struct mixer *mixer = (struct mixer *)map_at(0, sizeof(*mixer), READ | RIGHT_TO_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	uint32_t i;
 
-	if ((long)mixer == -1)
+	if ((uintptr_t)mixer > (uintptr_t)-PAGE)
 		no_memory();
 	for (i = 0; i < BARE; i++)
 		out[i] = *coder.in++;
@@ -275,27 +312,85 @@ struct segment {
 	uint32_t type, offset, address, physical, in_file, in_memory, flags;
 	uint32_t align;
 };
-enum { PT_LOAD = 1, PF_X = 1, PF_W = 2, PF_R = 4, AT_PHDR = 3, AT_PHNUM = 5, AT_ENTRY = 9, PAGE = 4096 };
+enum { PT_LOAD = 1, PF_X = 1, PF_W = 2, PF_R = 4, AT_PHDR = 3, AT_PHNUM = 5, AT_ENTRY = 9 };
+
+/* Puts memory, or the file, where the program goes; true where that could not be done. */
+static __attribute__((noinline)) int map(long length, long rights, long flags, long file)
+{
+	return map_at(START, length, rights, MAP_PRIVATE | flags, file) != START;
+}
+
+/* Whether what lies at START is the program. What is behind its end in the last word is zero. */
+static __attribute__((noinline)) int is_whole(void)
+{
+	const uint32_t *word;
+	uint32_t sum = 0x811c9dc5;
+
+	for (word = (const uint32_t *)START; word != (const uint32_t *)START + (PLAIN + 3) / 4; word++)
+		sum = (sum ^ *word) * 0x01000193;
+	return sum == SUM;
+}
+
+/* The kernel's struct stat64 (asm/stat.h), which has the device and the inode before the mode, and padding. */
+struct stat {
+	uint32_t before[STAT_MODE], mode, links, uid, gid, device[4];
+	int64_t size;
+	uint32_t after[12];
+};
+#define FOLDER "/var/run/sliverfs-unpacked/"
+static const char kept[] = FOLDER "program", unfinished[] = FOLDER "unfinished";
+/* In its mode: what kind of file it is, a regular one, and who but its owner may write to it. */
+enum { S_IFMT = 0170000, S_IFREG = 0100000, OTHERS_WRITE = 0022 };
+
+/* Maps the image that an earlier start has left, if it is root's alone and the one of this program; true where that is done. */
+static int take(void)
+{
+	struct stat stat;
+	long file = call(OPEN, (long)kept, O_NOFOLLOW, 0, 0);
+	int taken;
+
+	/* With the right to run it, which a file system may refuse. What the file's last page has behind its end is zero. */
+	taken = call(FSTAT, file, (long)&stat, 0, 0) == 0 && (stat.mode & (S_IFMT | OTHERS_WRITE)) == S_IFREG &&
+		stat.uid == 0 && stat.size == PLAIN && !map(PLAIN, READ | RUN, MAP_FIXED, file) && is_whole();
+	call(CLOSE, file, 0, 0, 0);
+	return taken;
+}
+
+/*
+ * Leaves the image for the next one, whole or not at all. Where two do it at the same time, or one was killed while it did it,
+ * the name is given back, and a later start does it: so a file without its end may get the name, and `take` looks at the sum.
+ */
+static void leave(void)
+{
+	long file = call(OPEN, (long)unfinished, O_WRONLY | O_CREAT | O_EXCL, 0444, 0);
+
+	if (call(WRITE, file, START, PLAIN, 0) != PLAIN || call(RENAME, (long)unfinished, (long)kept, 0, 0))
+		call(UNLINK, (long)unfinished, 0, 0, 0);
+	call(CLOSE, file, 0, 0, 0);
+}
 
 /* `stack` is what the kernel made. Returns where the program begins. */
 __attribute__((used)) uint32_t unpack(uintptr_t *stack)
 {
 	const struct header *header = (const struct header *)START;
 	const struct segment *segment;
-	const uint8_t *byte;
-	uint32_t sum = 0x811c9dc5, i;
+	uint32_t i;
 
 	/* Without MAP_FIXED: what is there already is not replaced, on any kernel. */
-	if (call(MMAP, START, ROOM, 3, 2 | MAP_ANONYMOUS) != START)
+	if (map(ROOM, READ | RIGHT_TO_WRITE, MAP_ANONYMOUS, -1))
 		no_memory();
-	call(SIGACTION, SIGBUS, (long)on_bus_error, 0, SIGSET);
-	decode((uint8_t *)START);
-	instructions((uint8_t *)START + BEGIN, (END - BEGIN) / UNIT);
-	for (byte = (const uint8_t *)START; byte != (const uint8_t *)START + PLAIN; byte++)
-		sum = (sum ^ *byte) * 0x01000193;
-	if (sum != SUM)
-		damaged();
-	call(SIGACTION, SIGBUS, (long)by_default, 0, SIGSET);
+	if (!take()) {
+		/* Once more, in the place of a file that was wrong. */
+		if (map(ROOM, READ | RIGHT_TO_WRITE, MAP_ANONYMOUS | MAP_FIXED, -1))
+			no_memory();
+		call(SIGACTION, SIGBUS, (long)on_bus_error, 0, SIGSET);
+		decode((uint8_t *)START);
+		instructions((uint8_t *)START + BEGIN, (END - BEGIN) / UNIT);
+		if (!is_whole())
+			damaged();
+		call(SIGACTION, SIGBUS, (long)by_default, 0, SIGSET);
+		leave();
+	}
 
 	segment = (const struct segment *)(START + header->phoff);
 	for (i = 0; i < header->phnum; i++, segment++) {
