@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::kind::Kind;
 use crate::layer::{Change, Changes, Format, Show, Side, Step, beside};
 use crate::mount::mountinfo::MountInfo;
-use crate::quota::{Means, project};
+use crate::quota::{Means, project, zfs};
 use crate::stay::Below;
 use crate::sys::pagecache;
 use crate::sys::project::Amount;
@@ -63,6 +63,10 @@ pub fn taken(root: &Root, sliver: &Sliver, groups: Option<&mut Groups>) -> Resul
                 by: "project",
             });
         }
+    }
+    if sliver.quota.is_some_and(|limit| limit.means == Means::Zfs) {
+        let exclusive = zfs::taken(store)?;
+        return Ok(Taken { exclusive, shared: 0, through: false, inodes: None, used: None, by: "zfs" });
     }
     let space = tree::shares(store)?;
     Ok(Taken {

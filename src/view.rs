@@ -92,6 +92,10 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
         steps.push(Step::LimitTree(root.store(name).below("tree"), limit.bytes));
     }
     let store = root.store(name);
+    if let Some(limit) = sliver.quota.filter(|limit| limit.means == Means::Zfs) {
+        // The same: a change that was cut.
+        steps.push(Step::LimitDataset(store, limit));
+    }
     let limit = sliver.quota.filter(|limit| limit.means == Means::Project);
     if let Some(limit) = limit {
         project::disk_of(store, limit)?;

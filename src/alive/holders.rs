@@ -9,6 +9,7 @@ use crate::catalog::{Mounted, Root};
 use crate::error::{Context, Result};
 use crate::name::Name;
 use crate::proc::{processes, tasks, words};
+use crate::quota::image;
 use crate::sys::file;
 use crate::sys::mountpoint::look;
 use crate::tree::{Dir, c_name};
@@ -21,7 +22,7 @@ use crate::tree::{Dir, c_name};
 pub fn holders(root: &Root, name: &Name) -> Result<Vec<String>> {
     let stores = root.stores();
     let disk = look(stores).ok_or(Errno::ENOENT).at("look at", stores)?.device;
-    let top = root.store(name).join("tree");
+    let top = image::content(root.store(name)).join("tree");
     let tree = look(&top).map(|seen| (seen.device, seen.inode));
     let noted = Mounted::find(root, name).map(|noted| noted.device);
     let device = noted.or(tree.map(|(device, _)| device)).filter(|device| *device != disk);

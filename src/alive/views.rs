@@ -18,6 +18,7 @@ use crate::mount::mountinfo::{Mount, MountInfo, SOURCE};
 use crate::mount::{disk, fuse, seed};
 use crate::name::Name;
 use crate::proc::{processes, tasks, words};
+use crate::quota::zfs;
 use crate::sys::{loopdev, pause};
 use crate::tree::shown;
 
@@ -193,9 +194,14 @@ impl Views {
         let images = self.places.iter().any(|place| place.image.is_some());
         let image = if images { fs::metadata(root.store(name).join(seed::STORE)).ok() } else { None };
         let image = image.map(|meta| (meta.dev(), meta.ino()));
+        let datasets =
+            self.places.iter().any(|place| place.sliver.is_none() && place.fstype.ends_with("zfs"));
+        let dataset = if datasets { zfs::name(root.store(name)) } else { None };
         self.places.iter().filter(move |place| {
             place.sliver.as_ref() == Some(&name_of_it)
                 || place.image.as_ref().is_some_and(|(_, id)| Some(*id) == image)
+                || place.sliver.is_none()
+                    && dataset.as_ref().is_some_and(|name| place.source == name.as_bytes())
                 || noted.as_ref().is_some_and(|noted| {
                     place.device == noted.device
                         && place.source.starts_with(SOURCE.as_bytes())

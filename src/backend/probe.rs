@@ -27,9 +27,9 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::private;
 use crate::out::joined;
 use crate::proc;
+use crate::quota::remove_store;
 use crate::stay::Below;
 use crate::sys::{btrfs, file, statfs};
-use crate::tree;
 
 /// What is remembered in the run folder.
 #[derive(Serialize)]
@@ -267,7 +267,7 @@ pub const TRIAL: &str = ".probe.";
 fn sweep(stores: &Path) -> Result<()> {
     for name in file::names(stores).at("list", stores)? {
         if name.as_encoded_bytes().starts_with(TRIAL.as_bytes()) {
-            tree::remove_path(&stores.join(name))?;
+            remove_store(&stores.join(name))?;
         }
     }
     Ok(())

@@ -82,6 +82,10 @@ impl Ground<'_> {
             Some(Limit { means: Means::Project, project, .. }) => {
                 steps.push(Step::JoinProject(store, project));
             }
+            Some(Limit { means: Means::Zfs, .. }) => {
+                steps.push(Step::MakeDataset(store));
+                return (steps, image::content(store));
+            }
             _ => {}
         }
         (steps, store)
@@ -165,7 +169,7 @@ impl Ground<'_> {
                 target,
             }],
             Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => {
-                let tree = folder.below("tree");
+                let tree = image::content(folder).below("tree");
                 // So is what came with `btrfs receive`; and its tenant can make it so, too.
                 let read_only = tree::open(tree).and_then(|dir| btrfs::read_only(&dir).at("look at", tree));
                 let mut steps = Vec::new();

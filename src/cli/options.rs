@@ -86,7 +86,7 @@ options! {
     Valued backend BACKEND "--backend" "auto, or a kind that `probe` lists (default: UCI's, or auto)";
     Valued size SIZE "--size" "the limit of a btrfs-seed store: bytes, or with K, M, G, T (at least 256M, default 1G)";
     Valued quota QUOTA "--quota" "the bytes that it may add to the base: 64M";
-    Valued means MEANS "--means" "what keeps the sliver to its limit: auto, image, qgroup, project, or soft, which only measures (default: UCI's, or auto)";
+    Valued means MEANS "--means" "what keeps the sliver to its limit: auto, image, qgroup, project, zfs, or soft, which only measures (default: UCI's, or auto)";
     Valued data DATA "--data" "an archive to unpack into the new sliver";
     Valued pack PACK "--pack" "pack the tree as an image: squashfs, erofs or btrfs (a seed)";
     Valued to TO "--to" "auto, or a kind that `probe` lists, even where this kernel lacks it; of bare directories, the new format";

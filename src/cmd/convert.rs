@@ -194,6 +194,9 @@ fn convert(
             view::free_seed(root, kind, &base.name)?;
         }
     }
+    if !dry_run {
+        quota::prepare(root, name, limit)?;
+    }
     let looked = private::beside(root.path(), || {
         // Planned in there, too: nobody can let go of a base's image that this namespace has.
         let plan =

@@ -128,6 +128,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
             } else {
                 sweep::all(root, name)?;
                 view::free_seed(root, kind, &base.name)?;
+                quota::prepare(root, name, limit)?;
                 // Planned in there, too: nobody can let go of a base's image that this namespace has.
                 private::run(root.path(), || {
                     let limit = renew()?;
@@ -274,7 +275,7 @@ fn stage(
         steps.push(Step::Unpack(data, target));
         steps.push(Step::Unmount(target));
     }
-    if inner != stage {
+    if quota::by(limit, Means::Image).is_some() {
         steps.push(Step::Unmount(inner));
     }
     let record = Sliver {

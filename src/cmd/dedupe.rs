@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::mount::disk;
 use crate::name::Name;
 use crate::out::{self, Progress, Table};
+use crate::quota::image;
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sys::{statfs, sync};
@@ -106,7 +107,7 @@ fn trees(root: &Root) -> Result<Vec<Sliver>> {
 }
 
 fn store(root: &Root, sliver: &Sliver) -> &'static Path {
-    root.store(&sliver.name).below("tree")
+    image::content(root.store(&sliver.name)).below("tree")
 }
 
 fn one(root: &Root, sliver: &Sliver, others: &[Sliver], dry_run: bool) -> Result<Shared> {

@@ -112,7 +112,7 @@ impl<'a> Layers<'a> {
         let stored = root.store(&sliver.name);
         let inner = match sliver.backend {
             kind if kind.grows_image() => view_of(&root, &sliver.name)?,
-            _ if format.whole() => stored.below("tree"),
+            _ if format.whole() => quota::content(stored).below("tree"),
             _ => root.upper(&sliver.name),
         };
         if sliver.has_image() && !quota::is_mounted(stored) {

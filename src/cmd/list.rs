@@ -13,10 +13,10 @@ use crate::lxc::Sockets;
 use crate::mount::fuse;
 use crate::name::Name;
 use crate::out;
+use crate::quota;
 use crate::size::Size;
 use crate::state::{Actual, Recorded, Wanted};
 use crate::sys::memory;
-use crate::tree;
 
 /// A sliver, as `list --json` prints it: see docs/json.md.
 #[derive(Serialize)]
@@ -95,7 +95,7 @@ fn row(
         Err(err) => Recorded::of(Err(err))?,
     };
     let space = match space && recorded != Recorded::Missing {
-        true => Some(tree::space(root.store(&name))?),
+        true => Some(quota::space(root.store(&name))?),
         false => None,
     };
     let served =

@@ -84,5 +84,5 @@ pub fn settle(root: &Root, sliver: &Sliver) -> Result<()> {
     if sliver.backend.grows_image() || sliver.has_image() {
         return Ok(());
     }
-    layer::settle(root.store(&sliver.name), Format::of(sliver.backend))
+    layer::settle(image::content(root.store(&sliver.name)), Format::of(sliver.backend))
 }

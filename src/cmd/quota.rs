@@ -19,7 +19,7 @@ use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, does_not_fit, image, project, qgroup};
+use crate::quota::{self, Limit, Means, does_not_fit, image, project, qgroup, zfs};
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sys::{file, statfs};
@@ -93,7 +93,7 @@ pub(super) fn limit(
         }
         _ => None,
     });
-    let limit = Limit::new(kind, means, bytes)?;
+    let limit = Limit::new(root, kind, means, bytes)?;
     match limit.means {
         Means::Project if !mapped => project::warn(),
         Means::Qgroup if !closed => qgroup::warn(name),
@@ -129,14 +129,13 @@ pub(super) fn set(
         .way_out(format_args!("export it, or convert it: sliverfs convert {name} --to overlay")));
     }
     admission::admit(root, policy, sliver.quota, new, None)?;
-    let in_project = quota::by(old, Means::Project);
-    if let (Some(old), Some(new)) = (in_project, &mut new) {
-        if new.means == Means::Project {
+    if let (Some(old), Some(new)) = (old, &mut new) {
+        if new.means == old.means {
             *new = Limit { bytes: new.bytes, ..old };
         }
     }
     let new_sliver = Sliver { quota: new, ..sliver.clone() };
-    if let (Some(old), Some(new)) = (in_project, quota::by(new, Means::Project)) {
+    if let (Some(old), Some(new)) = (quota::by(old, Means::Project), quota::by(new, Means::Project)) {
         let disk = project::disk_of(store, new)?;
         disk.refuse_more(name, new, false)?;
         // The record wants room, too, which a full store has not. No more than that before it is promised, and less at once: cut
@@ -146,28 +145,40 @@ pub(super) fn set(
         let limit = if written.is_ok() { new } else { old };
         return written.and(disk.limit(limit, false));
     }
-    if in_project.is_some() || quota::by(new, Means::Project).is_some() {
+    // Those two want a store that was made for them.
+    let made_for = |limit: Option<Limit>| {
+        limit.map(|limit| limit.means).filter(|means| matches!(means, Means::Project | Means::Zfs))
+    };
+    if made_for(old) != made_for(new) {
         return remake(root, &sliver, &new_sliver, policy);
     }
     let tree = store.join(layer(sliver.backend));
-    if let Some(limit) = quota::by(new, Means::Qgroup) {
-        qgroup::need(store)?;
-        let used = match qgroup::used(&tree) {
+    if let Some(limit) = new.filter(|limit| matches!(limit.means, Means::Qgroup | Means::Zfs)) {
+        let dataset = limit.means == Means::Zfs;
+        let tell = |bytes| match dataset {
+            true => zfs::limit(store, Limit { bytes, ..limit }),
+            false => qgroup::set(&tree, bytes).map(drop),
+        };
+        let used = if dataset {
+            zfs::used_at_last(store, limit)
+        } else {
+            qgroup::need(store).and_then(|()| qgroup::used(&tree))
+        };
+        let used = match used {
             // Nothing counts it: it came from another disk.
-            Err(err) if err.errno() == Some(Errno::ENOENT) => 0,
+            Err(err) if err.errno() == Some(Errno::ENOENT) && !dataset => 0,
             used => used?,
         };
         if used > limit.bytes {
             return Err(does_not_fit(name, limit, used));
         }
-        if let Some(old) = quota::by(old, Means::Qgroup).filter(|old| limit.bytes < old.bytes) {
+        if let Some(old) = quota::by(old, limit.means).filter(|old| limit.bytes < old.bytes) {
             // What is promised to nobody any more can be promised to others at once.
-            qgroup::set(&tree, limit.bytes)?;
+            tell(limit.bytes)?;
             let done = promise(root, policy, &sliver, &new_sliver);
-            return done.inspect_err(|_| sweep::told(qgroup::set(&tree, old.bytes).map(drop)));
+            return done.inspect_err(|_| sweep::told(tell(old.bytes)));
         }
-        let done = promise(root, policy, &sliver, &new_sliver)
-            .and_then(|()| qgroup::set(&tree, limit.bytes).map(drop));
+        let done = promise(root, policy, &sliver, &new_sliver).and_then(|()| tell(limit.bytes));
         return done.inspect_err(|_| sweep::told(promise(root, policy, &new_sliver, &sliver)));
     }
     if sliver.backend == Kind::BtrfsSnapshot {
@@ -225,6 +236,7 @@ fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()>
     statfs::refuse_read_only(root.stores())?;
     offline::settle(root, old)?;
     sweep::new(root, name)?;
+    quota::prepare(root, name, new.quota)?;
     private::run(root.path(), || copy(root, old, new, policy).map(|()| Vec::new()))
         .inspect_err(|_| left_over(root, name, false))?;
     let publish = |catalog| {

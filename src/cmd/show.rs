@@ -19,7 +19,6 @@ use crate::quota::{self, Limit, Means};
 use crate::size::Size;
 use crate::state::{Actual, Wanted};
 use crate::sys::memory;
-use crate::tree;
 
 /// A sliver, as `show --json` prints it: see docs/json.md.
 #[derive(Serialize)]
@@ -92,7 +91,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         backend: sliver.backend,
         base_digest: sliver.digest,
         created: sliver.created,
-        space: tree::space(root.store(name))?,
+        space: quota::space(root.store(name))?,
         store: root.store(name),
         kept_store: Some(sweep::kept_store(&root, name)).filter(|kept| kept.exists()),
         view: root.view(name),

@@ -207,7 +207,7 @@ impl Work<'_> {
             // In this namespace only, the view covers the store that it is made of.
             let view = self.root.store(name);
             if Format::of(ground.kind).whole() {
-                let tree = view.join(layer(ground.kind));
+                let tree = image::content(view).join(layer(ground.kind));
                 return self.rsync.run(&self.source.word, &tree, self.attrs, true, quiet, false);
             }
             let mut steps = ground.image(&MountInfo::of_self()?);
@@ -229,6 +229,7 @@ impl Work<'_> {
         let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
         offline::settle(root, self.sliver)?;
         replace::prepare(root, name, kept.is_some())?;
+        quota::prepare(root, name, self.sliver.quota)?;
         let watched = !quiet && std::io::stderr().is_terminal();
         let stats = self
             .apart(&|| self.make(watched).map_err(|err| replace::full(self.sliver, err)))

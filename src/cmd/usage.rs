@@ -159,7 +159,7 @@ fn fill(
     row.backend = Some(sliver.backend);
     row.base = Some(sliver.base);
     let kept = sweep::kept_store(root, &row.name);
-    row.kept = if kept.exists() { Some(tree::space(kept)?) } else { None };
+    row.kept = if kept.exists() { Some(quota::space(kept)?) } else { None };
     let groups = if views.is_some() { None } else { Some(groups) };
     let Taken { exclusive, shared, through, inodes, used, by } = usage::taken(root, &sliver, groups)?;
     (row.exclusive, row.shared, row.inodes, row.by) = (Some(exclusive), Some(shared), inodes, Some(by));

@@ -18,7 +18,7 @@ use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::layer;
 use crate::out::Progress;
-use crate::quota::{admission, image as quota, project, qgroup, remove_store};
+use crate::quota::{admission, image as quota, project, qgroup, remove_store, zfs};
 use crate::sys::mountpoint::mount;
 use crate::sys::{btrfs, exchange, file, mountpoint, statfs, sync};
 use crate::tree::{self, SELF, Time};
@@ -108,6 +108,8 @@ fn perform(step: &Step, undo: &mut Vec<Undo>) -> Result<()> {
             quota::mount(image, target, *new)?;
             undo.push(Undo::Unmount(target));
         }
+        Step::MakeDataset(store) => zfs::make(store)?,
+        Step::LimitDataset(store, limit) => zfs::limit(store, *limit)?,
         Step::LimitTree(tree, bytes) => {
             // The group of a store that was limited before stays: what is recorded is what it has then.
             if qgroup::set(tree, *bytes)? {

@@ -82,9 +82,17 @@ impl<'a> Mount<'a> {
         unescape(self.source)
     }
 
-    /// Is it a view of this program's? A union says so in its source; a bound tree shows a folder of a store.
+    /// Is it a dataset of ZFS, or a folder in one?
+    pub fn is_zfs(&self) -> bool {
+        matches!(self.fstype, b"zfs" | b"fuse.zfs")
+    }
+
+    /// Is it a view of this program's? A union says so in its source; a bound tree shows a folder of a store, or
+    /// the one of a store's dataset.
     pub fn is_ours(&self) -> bool {
-        self.source().starts_with(SOURCE.as_bytes()) || contains(self.root, b"/.store/")
+        self.source().starts_with(SOURCE.as_bytes())
+            || contains(self.root, b"/.store/")
+            || self.root == b"/tree" && contains(self.source, b"/sliverfs-")
     }
 
     /// The loop device below it, where it is a Btrfs on one: it may be what grew from a seed.

@@ -8,6 +8,7 @@ use super::options::Options;
 use crate::layer::{self, Format};
 use crate::quota::Limit;
 use crate::quota::image::{PROGRAM, Shape};
+use crate::quota::zfs;
 use crate::shell::{path, quote};
 use crate::tree::Content;
 
@@ -111,6 +112,10 @@ pub enum Step {
         /// How it is laid out.
         shape: Shape,
     },
+    /// Make the ZFS dataset that the tree of a limited store lies in.
+    MakeDataset(&'static Path),
+    /// Limit the dataset of a store.
+    LimitDataset(&'static Path, Limit),
     /// Mount the image that a store lies in.
     MountStore {
         /// The image.
@@ -218,6 +223,13 @@ impl fmt::Display for Step {
             }
             Self::MountStore { image, target, .. } => {
                 write!(f, "mount -t ext4 -o loop,noatime {} {}", path(image), path(target))
+            }
+            Self::MakeDataset(store) => {
+                write!(f, "# make a ZFS dataset for {}, which is limited when it is filled", path(store))
+            }
+            Self::LimitDataset(store, limit) => {
+                let most = limit.bytes.saturating_add(limit.base);
+                write!(f, "zfs set refquota={most} {}", zfs::name(store).unwrap_or_default())
             }
             Self::LimitTree(tree, bytes) => {
                 write!(f, "# put {} into a qgroup of its own, with a limit of {bytes}", path(tree))

@@ -17,6 +17,7 @@ use crate::error::{Context, Error, Result, meaning};
 use crate::layer::Format;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
+use crate::quota::zfs;
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sys::tool::{self, Stream};
@@ -33,7 +34,7 @@ pub const POINT: &str = "quota";
 const FSTYPE: &str = "ext4";
 
 /// A file that is not there yet.
-const NEW: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_EXCL);
+pub(super) const NEW: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_EXCL);
 
 /// The program that makes it.
 pub const PROGRAM: &str = "mkfs.ext4";
@@ -61,9 +62,9 @@ const SPARE_SIZE: u64 = 32 << 10;
 /// last user went.
 const PATIENCE: u32 = 50;
 
-/// The folder of a store in which its layers lie: the store's own, or the one that its image is mounted on.
+/// The folder of a store in which its layers lie: the store's own, the one that its image is mounted on, or its dataset's.
 pub fn content(store: &'static Path) -> &'static Path {
-    if store.below(FILE).exists() { store.below(POINT) } else { store }
+    if store.below(FILE).exists() { store.below(POINT) } else { zfs::content(store).unwrap_or(store) }
 }
 
 /// Is the store's image mounted in our mount namespace?

@@ -13,6 +13,7 @@
 //! - `project` ([`project`]): the store lies in a project of its own, on a disk that is mounted with project quotas. Root without a user
 //!   namespace leaves it by an ioctl, so it is taken by name only, or where the container has `lxc.idmap`. Of a store that is a whole tree the kernel counts
 //!   what came from the base, shared or not: it is stopped at base and limit together.
+//! - `zfs` ([`zfs`]): a copy's tree lies in a dataset of its own with a `refquota`. It holds against anybody who has no /dev/zfs.
 //! - `soft`: no more than a number beside what is measured; it is never called a quota.
 //!
 //! An image lies mounted on the folder `quota` of its store while anybody works on it: before the view, and gone after it. Nothing
@@ -23,6 +24,7 @@ pub mod admission;
 pub mod image;
 pub mod project;
 pub mod qgroup;
+pub mod zfs;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -31,13 +33,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::catalog::base::{Base, Form};
-use crate::catalog::{Root, Sliver};
+use crate::catalog::{Root, Sliver, sweep};
 use crate::config::AUTO;
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::kind::{Kind, Union};
 use crate::lxc;
-use crate::mount::seed;
+use crate::mount::plan::Step;
+use crate::mount::{exec, seed};
 use crate::name::Name;
 use crate::out::escape;
 use crate::size::Size;
@@ -58,13 +61,15 @@ pub enum Means {
     Qgroup,
     /// The store lies in a project of its own.
     Project,
+    /// The tree lies in a dataset of its own.
+    Zfs,
     /// Nothing: what is taken is measured and told.
     Soft,
 }
 
 impl Means {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Image, Self::Seed, Self::Qgroup, Self::Project, Self::Soft];
+    pub const ALL: [Self; 6] = [Self::Image, Self::Seed, Self::Qgroup, Self::Project, Self::Zfs, Self::Soft];
 
     /// The name on the command line, in UCI and in records.
     pub const fn name(self) -> &'static str {
@@ -73,6 +78,7 @@ impl Means {
             Self::Seed => "seed",
             Self::Qgroup => "qgroup",
             Self::Project => "project",
+            Self::Zfs => "zfs",
             Self::Soft => "soft",
         }
     }
@@ -93,6 +99,7 @@ impl Means {
             Self::Seed => kind.grows_image(),
             Self::Qgroup => kind == Kind::BtrfsSnapshot,
             Self::Project => kind == OVERLAY || is_copy(kind),
+            Self::Zfs => kind == Kind::Copy,
             Self::Soft => true,
         }
     }
@@ -138,11 +145,12 @@ impl Limit {
     }
 
     /// A new limit for a store of this kind, by the means that is named, or by what holds there.
-    pub fn new(kind: Kind, means: Option<Means>, bytes: u64) -> Result<Self> {
+    pub fn new(root: &Root, kind: Kind, means: Option<Means>, bytes: u64) -> Result<Self> {
         let means = match means {
             Some(means) if means.keeps(kind) => means,
             None if kind.reads_base() => Means::Image,
             None if kind.grows_image() => Means::Seed,
+            None if kind == Kind::Copy && zfs::need(root.stores()).is_ok() => Means::Zfs,
             Some(means) => {
                 return Err(Error::usage(format_args!(
                     "{} keeps no store of {kind} to a limit",
@@ -166,7 +174,7 @@ impl Limit {
                 ));
             }
         };
-        if matches!(means, Means::Image | Means::Project) && bytes < image::LEAST {
+        if matches!(means, Means::Image | Means::Project | Means::Zfs) && bytes < image::LEAST {
             return Err(Error::usage(format_args!("{} is too small for a limit", Size(bytes))).way_out(
                 format_args!(
                     "give {} or more: the tables of a file system come out of it",
@@ -205,13 +213,16 @@ pub fn offer(root: &Root, kind: Kind, image: &Result<()>) -> (Option<Means>, Opt
             Ok(()) => {}
         }
     }
-    match (Limit::new(kind, None, u64::MAX), image) {
+    match (Limit::new(root, kind, None, u64::MAX), image) {
         (Ok(Limit { means: Means::Image, .. }), Err(err)) => (None, Some(err.to_string())),
         (Ok(limit), _) if kind == OVERLAY && project::Disk::of(root.stores()).is_ok() => (
             Some(limit.means),
             Some("holds a tenant who is root, too; project quotas are on, and taken where a container has lxc.idmap".into()),
         ),
-        (Ok(limit), _) => (Some(limit.means), None),
+        (Ok(limit), _) => match if limit.means == Means::Zfs { zfs::trial(root) } else { Ok(()) } {
+            Ok(()) => (Some(limit.means), None),
+            Err(err) => (None, Some(err.to_string())),
+        },
         (Err(err), _) => (None, Some(err.to_string())),
     }
 }
@@ -268,6 +279,10 @@ pub fn renew(
             }
             limit.project = project::claim(root, limit, dry_run)?;
         }
+        Means::Zfs => {
+            zfs::need(root.stores())?;
+            limit.base = base.bytes;
+        }
         Means::Image | Means::Seed | Means::Soft => {}
     }
     Ok(Some(limit))
@@ -283,7 +298,22 @@ const fn is_copy(kind: Kind) -> bool {
 
 /// Limits a new store that is filled. Refuses one that root filled with more than its project may have.
 pub fn settle(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
-    by(limit, Means::Project).map_or(Ok(()), |limit| project::Disk::of(root.stores())?.settle(name, limit))
+    match limit {
+        Some(limit) if limit.means == Means::Project => project::Disk::of(root.stores())?.settle(name, limit),
+        Some(limit) if limit.means == Means::Zfs => zfs::settle(sweep::new_store(root, name), limit),
+        _ => Ok(()),
+    }
+}
+
+/// Makes what the tree of a new store is to lie in where that cannot be done in a private mount namespace: a dataset. Before it nothing is
+/// in the new store's place.
+pub fn prepare(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
+    if by(limit, Means::Zfs).is_none() {
+        return Ok(());
+    }
+    let stage = sweep::new_store(root, name);
+    exec::run(&[Step::CreateDir(stage), Step::MakeDataset(stage)])
+        .inspect_err(|_| sweep::told(sweep::new(root, name)))
 }
 
 /// What a sliver has is more than a limit.
@@ -296,14 +326,20 @@ pub fn does_not_fit(name: &Name, limit: Limit, space: u64) -> Error {
     .way_out("give it more, or remove files in its view")
 }
 
-/// Removes a folder that may be a store, or half of one, with the qgroup or the project that it had for itself: nothing else would
+/// Removes a folder that may be a store, or half of one, with the qgroup, the project or the dataset that it had for itself: nothing else would
 /// lead to that any more.
 pub fn remove_store(dir: &Path) -> Result<()> {
+    zfs::destroy(dir)?;
     qgroup::forget(dir.below("tree"));
     let project = project::own(dir);
     tree::remove_path(dir)?;
     project::free(dir, project);
     Ok(())
+}
+
+/// Bytes that a store takes, with what lies in its dataset.
+pub fn space(store: &Path) -> Result<u64> {
+    tree::space(store).map(|space| space.saturating_add(zfs::taken(store).unwrap_or(0)))
 }
 
 /// Bytes of its limit that a sliver uses. What the tables of an image take is counted, since the sliver cannot have it.
@@ -313,6 +349,7 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
         Some(Means::Project) => {
             sliver.quota.map_or(Ok(0), |limit| project::disk_of(store, limit)?.used(limit))
         }
+        Some(Means::Zfs) => sliver.quota.map_or(Ok(0), |limit| zfs::used(store, limit)),
         Some(Means::Image) => image::used(store),
         Some(Means::Seed) => {
             let path = store.below(seed::STORE);
