@@ -185,6 +185,34 @@ fn slivers(temp: &Temp) -> Vec<(&'static str, u64)> {
     figures
 }
 
+/// What `create` takes where the archive has folders in the place of links of the base that lead nowhere.
+fn over_links(names: usize) -> u64 {
+    let temp = place(0);
+    let (links, folders) = (temp.join("base/links"), temp.join("data/links"));
+    fs::create_dir(&links).unwrap();
+    for name in 0..names {
+        std::os::unix::fs::symlink("nowhere", links.join(name.to_string())).unwrap();
+        fs::create_dir_all(folders.join(name.to_string())).unwrap();
+    }
+    run(Command::new("tar").args(["-cf", "data.tar", "-C", "data", "."]).current_dir(&temp.0));
+    let of = |args: &[&str]| peak(&[&["--lxcpath", "lxc"], args].concat(), &temp.0);
+    of(&["init"]);
+    of(&["base", "add", "b", "base"]);
+    let taken = of(&["create", "s", "--base", "b", "--backend", "copy", "--data", "data.tar"]);
+    assert!(temp.join(&format!("lxc/.store/s/tree/links/{}", names - 1)).is_dir());
+    taken
+}
+
+#[test]
+fn links_that_lead_nowhere() {
+    if !ready() {
+        return;
+    }
+    let [small, large] = [1000, 12_000].map(over_links);
+    println!("KiB at most over 1000 and 12000 dangling links: {small} {large}");
+    assert!(large <= small + NOISE, "{small} KiB for 1000, {large} for 12000");
+}
+
 /// A folder wider than what is held of names, and one with as many second names.
 #[test]
 fn a_wide_folder_lies_in_a_file() {

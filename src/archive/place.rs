@@ -44,47 +44,63 @@ pub fn components(path: &[u8], entry: &[u8], role: &str) -> Result<Vec<CString>>
 
 /// Goes on to the folder `parts` below where `way` stands, by `way`; `create` makes what is missing, for root only to write, with
 /// the time 0.
-pub fn folder(
-    mut way: Chain,
-    policy: Policy,
-    parts: &[CString],
-    create: bool,
-    entry: &[u8],
-) -> Result<Chain> {
-    let open = || sys("open the folder of", entry);
-    let follows = policy == Policy::Beneath;
+pub fn folder(way: Chain, policy: Policy, parts: &[CString], create: bool, entry: &[u8]) -> Result<Chain> {
+    find(way, policy, parts, create)
+        .map_err(|Stop(way, part, errno)| blocked(way.here(), policy, &part, errno, entry))
+}
+
+/// Is there such a folder? A tree may have a million names of which that is asked: no error is made where there is none.
+pub fn leads(way: Chain, policy: Policy, parts: &[CString]) -> bool {
+    find(way, policy, parts, false).is_ok()
+}
+
+/// Where a way ends, at which name, and why.
+struct Stop(Chain, CString, Errno);
+
+fn find(mut way: Chain, policy: Policy, parts: &[CString], create: bool) -> Result<Chain, Stop> {
     let mut todo: Vec<CString> = parts.iter().rev().cloned().collect();
     let mut links = 0;
     while let Some(part) = todo.pop() {
-        if part.as_c_str() == c".." {
-            way.up().map_err(open())?;
-            continue;
+        if let Err(errno) = step(&mut way, policy, &part, create, (&mut todo, &mut links)) {
+            return Err(Stop(way, part, errno));
         }
-        let here = way.here();
-        let child = match here.child(&part) {
-            Ok(child) => child,
-            Err(Errno::ENOENT) if create => make(here, &part, policy, entry)?,
-            // As in a chroot to the root: absolute targets start there, and `..` ends there.
-            Err(Errno::ENOTDIR | Errno::ELOOP) if follows && is_link(here, &part) => {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(refuse(entry, "lies behind too many links"));
-                }
-                let target = here.read_link(&part).map_err(open())?;
-                if target.starts_with(b"/") {
-                    while way.up().map_err(open())? {}
-                }
-                let names = target.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b"."));
-                let names: Result<Vec<CString>> = names.map(c_name).collect();
-                todo.extend(names?.into_iter().rev());
-                continue;
-            }
-            // A link is refused, whoever made it.
-            Err(errno) => return Err(blocked(here, &part, errno, entry)),
-        };
-        way.down(child).map_err(open())?;
     }
     Ok(way)
+}
+
+/// Goes into one folder; what a link leads to is left to do.
+fn step(
+    way: &mut Chain,
+    policy: Policy,
+    part: &CString,
+    create: bool,
+    (todo, links): (&mut Vec<CString>, &mut u32),
+) -> nix::Result<()> {
+    if part.as_c_str() == c".." {
+        return way.up().map(drop);
+    }
+    let here = way.here();
+    let child = match here.child(part) {
+        Err(Errno::ENOENT) if create => make(here, part, policy)?,
+        // As in a chroot to the root: absolute targets start there, and `..` ends there.
+        Err(Errno::ENOTDIR | Errno::ELOOP) if policy == Policy::Beneath && is_link(here, part) => {
+            *links += 1;
+            if *links > MAX_LINKS {
+                return Err(Errno::ELOOP);
+            }
+            let target = here.read_link(part)?;
+            if target.starts_with(b"/") {
+                while way.up()? {}
+            }
+            for name in target.rsplit(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b".")) {
+                todo.push(CString::new(name).map_err(|_| Errno::EINVAL)?);
+            }
+            return Ok(());
+        }
+        // A link is refused, whoever made it.
+        child => child?,
+    };
+    way.down(child)
 }
 
 fn is_link(dir: &Dir, name: &CStr) -> bool {
@@ -93,22 +109,22 @@ fn is_link(dir: &Dir, name: &CStr) -> bool {
 
 /// A folder that the archive puts something into without naming it: for everybody to read, with no time of its own, so that
 /// the same archive makes the same tree.
-fn make(here: &Dir, name: &CString, policy: Policy, entry: &[u8]) -> Result<Dir> {
-    let failed = || sys("make the folder of", entry);
-    let before = here.stat().map_err(failed())?.mtime;
-    here.make_dir(name).map_err(failed())?;
+fn make(here: &Dir, name: &CString, policy: Policy) -> nix::Result<Dir> {
+    let before = here.stat()?.mtime;
+    here.make_dir(name)?;
     let (owner, mode) = if policy == Policy::Layer { (UNNAMED, 0) } else { (0, 0o755) };
-    here.chown(name, owner, owner).map_err(failed())?;
-    here.chmod(name, mode).map_err(failed())?;
-    here.set_mtime(name, Time::default()).map_err(failed())?;
-    here.set_mtime(SELF, before).map_err(failed())?;
-    here.child(name).map_err(failed())
+    here.chown(name, owner, owner)?;
+    here.chmod(name, mode)?;
+    here.set_mtime(name, Time::default())?;
+    here.set_mtime(SELF, before)?;
+    here.child(name)
 }
 
 /// Why the way to an entry's folder ends at `part`.
-fn blocked(here: &Dir, part: &CString, errno: Errno, entry: &[u8]) -> crate::error::Error {
+fn blocked(here: &Dir, policy: Policy, part: &CString, errno: Errno, entry: &[u8]) -> crate::error::Error {
     let part_shown = crate::out::escape(part.to_bytes());
     match (errno, here.stat_at(part)) {
+        (Errno::ELOOP, _) if policy == Policy::Beneath => refuse(entry, "lies behind too many links"),
         (Errno::ENOTDIR | Errno::ELOOP, Ok(stat)) if stat.kind == Kind::Link => {
             refuse(entry, format!("leads through the link `{part_shown}`"))
         }
@@ -116,7 +132,7 @@ fn blocked(here: &Dir, part: &CString, errno: Errno, entry: &[u8]) -> crate::err
             refuse(entry, format!("lies below `{part_shown}`, which is no directory"))
         }
         (Errno::ENOENT, _) => refuse(entry, format!("needs `{part_shown}`, which is not there")),
-        (errno, _) => sys("open the folder of", entry)(errno),
+        (errno, _) => sys("open or make the folder of", entry)(errno),
     }
 }
 

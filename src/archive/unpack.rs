@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 
 use nix::errno::Errno;
 
-use super::place::{UNNAMED, components, folder};
+use super::place::{UNNAMED, components, folder, leads};
 use super::reader::{Member, Reader, What};
 use super::refuse;
 use super::sparse::Map;
@@ -159,9 +159,7 @@ impl<'a> Unpack<'a> {
                 // On a merged /usr `bin` is a link: what the archive holds below `bin/` goes where the link leads.
                 let mut way = into.path.clone();
                 way.push(name.to_owned());
-                if stat.kind == Kind::Link
-                    && folder(self.start(path)?, self.policy, &way, false, path).is_ok()
-                {
+                if stat.kind == Kind::Link && leads(self.start(path)?, self.policy, &way) {
                     return Ok(());
                 }
                 into.way.here().unlink(name).map_err(sys("replace", path))?;
