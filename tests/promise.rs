@@ -94,6 +94,27 @@ fn of_many_at_once_as_many_come_in_as_there_is_room_for() {
 }
 
 #[test]
+fn of_two_conversions_one_gets_what_is_left() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 200);
+    let reserve = most(&node) / 2 - 50 * MIB;
+    fs::write(node.dir().join("uci"), format!("config sliverfs main\n option reserve '{reserve}'\n"))
+        .unwrap();
+    node.ok(&["probe"]);
+    let names = ["a", "c"];
+    for name in names {
+        // What is only measured is promised nothing.
+        node.ok(&["create", name, "--base", "b", "--backend", "copy", "--quota", "40M", "--means", "soft"]);
+    }
+    let convert = |name| start(&node, &["convert", name, "--to", "overlay", "--means", "image"]);
+    assert_eq!(good(names.map(convert).into()), 1);
+    let means = names.map(|name| node.json(&["show", name, "--json"])["means"].as_str().unwrap().to_owned());
+    assert!(means.contains(&"image".into()) && means.contains(&"soft".into()), "{means:?}");
+}
+
+#[test]
 fn a_note_spares_reading_all_records() {
     if !require("root", common::root()) || !require("strace", strace::works()) {
         return;
