@@ -28,7 +28,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         // Or there was one, and a crash or an entry that cannot be removed cut its creation or removal short.
         let left = sweep::left(root, name);
         if left.is_empty() {
-            crate::warn!("there is no sliver `{name}` in {}", root.path().display());
+            crate::warn!("there is no sliver `{name}` in {}: nothing is destroyed", root.path().display());
             return lock.remove();
         }
         refuse_mounts_in(&left)?;

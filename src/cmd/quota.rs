@@ -35,6 +35,11 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             false => Err(Error::usage("--enable is for the whole disk, and takes no sliver")),
         };
     }
+    if args.words.is_empty() {
+        return Err(Error::usage("no sliver is named").way_out(
+            "sliverfs quota SLIVER SIZE, or none in the place of SIZE; --enable is for the whole disk",
+        ));
+    }
     let (name, size) = (&args.name()?, args.word(1));
     if size.is_empty() {
         return tell(&root, name);
