@@ -33,6 +33,7 @@ pub struct Place {
     pub read_only: bool,
     /// The file-system type.
     pub fstype: String,
+    /// The source, where that has to say whose store it is: of all that are mounted, the place is kept in memory.
     source: Vec<u8>,
     device: u64,
     /// The loop device below a Btrfs, and the device and inode of the image that it stands on.
@@ -223,7 +224,7 @@ impl Place {
             target: mount.target().into_owned(),
             read_only: mount.read_only(),
             fstype: String::from_utf8_lossy(mount.fstype).into_owned(),
-            source: mount.source().into_owned(),
+            source: if sliver.is_none() { mount.source().into_owned() } else { Vec::new() },
             device: device(mount.device),
             sliver,
             image,

@@ -27,6 +27,8 @@ const RUN: &str = "/var/run";
 /// LXCPATH: where the bases, the stores and the views of a node lie.
 pub struct Root {
     path: &'static Path,
+    /// Made once: each path that is made stays.
+    stores: &'static Path,
     run: &'static Path,
 }
 
@@ -97,7 +99,8 @@ impl Root {
         // Without the links in it (/var is one on OpenWrt, /var/run on Debian), as mountinfo shows what is mounted below it.
         let tmpfs = fs::canonicalize(RUN).unwrap_or_else(|_| PathBuf::from(RUN));
         let run = tmpfs.below(&format!("sliverfs/{:x}-{:x}", meta.dev(), meta.ino()));
-        Ok(Self { path: stay(real), run })
+        let path = stay(real);
+        Ok(Self { path, stores: path.below(".store"), run })
     }
 
     /// Makes the run folder with its sub-folders, where it is missing.
@@ -139,7 +142,7 @@ impl Root {
 
     /// `.store`: the folder of all stores.
     pub fn stores(&self) -> &'static Path {
-        self.path.below(".store")
+        self.stores
     }
 
     /// The folder of one sliver's store.
