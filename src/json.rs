@@ -89,6 +89,14 @@ impl Json {
         }
     }
 
+    /// The number of a key that is written where it is not 0. Most records have none: no error is made for those.
+    pub fn count(&self, key: &str) -> u64 {
+        match self.get(key) {
+            Self::Number(number) => *number,
+            _ => 0,
+        }
+    }
+
     /// Is the key there, and true?
     pub fn is_true(&self, key: &str) -> bool {
         *self.get(key) == Self::Bool(true)

@@ -2,6 +2,7 @@
 
 mod qgroup;
 
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -11,13 +12,12 @@ use crate::error::Result;
 use crate::kind::Kind;
 use crate::layer::{Change, Changes, Format, Show, Side, Step, beside};
 use crate::mount::mountinfo::MountInfo;
-use crate::quota::{Means, project, zfs};
+use crate::quota::{self, Limit, Means, project, zfs};
 use crate::stay::Below;
 use crate::sys::pagecache;
 use crate::sys::project::Amount;
 use crate::tree::{self, Dir, sys};
-use qgroup::Counted;
-pub use qgroup::Groups;
+use qgroup::{Counted, Groups};
 
 /// What a store takes of the disk.
 #[derive(Clone, Copy, Debug)]
@@ -36,34 +36,49 @@ pub struct Taken {
     pub by: &'static str,
 }
 
-/// Counts a sliver's store; with `groups`, where the disk has counted it already, it is not walked.
-pub fn taken(root: &Root, sliver: &Sliver, groups: Option<&mut Groups>) -> Result<Taken> {
-    let store = root.store(&sliver.name);
-    let fast = groups.is_some();
-    let snapshot = sliver.backend == Kind::BtrfsSnapshot;
-    if let Some(groups) = groups.filter(|_| snapshot) {
-        if let Some(counted) = groups.of(&tree::open(store.below("tree"))?) {
-            let Counted { referenced, exclusive, used, simple } = counted;
-            let shared = referenced.saturating_sub(exclusive);
-            return Ok(Taken { exclusive, shared, through: simple, inodes: None, used, by: "qgroup" });
+/// What the disk of the stores counts by itself, once it was asked for.
+#[derive(Default)]
+pub struct Books {
+    groups: Groups,
+    projects: Option<Option<project::Disk>>,
+}
+
+impl Books {
+    /// What a store has that is limited by a project, and what of its limit that is. `record` is a file of the store, and in the same
+    /// project: of a store that came from elsewhere it is in none, and the number is somebody else's here.
+    fn project(&mut self, root: &Root, record: &File, limit: Limit) -> Option<(Amount, u64)> {
+        let disk = self.projects.get_or_insert_with(|| project::Disk::of(root.stores()).ok()).as_ref()?;
+        if crate::sys::project::of(record) != Ok(limit.project) {
+            return None;
         }
+        let has = disk.counted(limit.project).ok()?;
+        Some((has, disk.used(has, limit)))
     }
-    if let Some(limit) =
-        sliver.quota.filter(|limit| limit.means == Means::Project && fast && sliver.backend.reads_base())
-    {
-        let counted = project::disk_of(store, limit).and_then(|disk| disk.counted(limit.project));
-        if let Ok(Amount { bytes, inodes }) = counted {
-            let inodes = Some(inodes);
+}
+
+/// Counts a sliver's store; with `books`, and its record's file, it is not walked where the disk has counted it already.
+pub fn taken(root: &Root, sliver: &Sliver, books: Option<(&mut Books, &File)>) -> Result<Taken> {
+    if let Some((books, record)) = books {
+        if sliver.backend == Kind::BtrfsSnapshot {
+            if let Some(counted) = books.groups.of(&tree::open(root.store(&sliver.name).below("tree"))?) {
+                let Counted { referenced, exclusive, used, simple } = counted;
+                let shared = referenced.saturating_sub(exclusive);
+                return Ok(Taken { exclusive, shared, through: simple, inodes: None, used, by: "qgroup" });
+            }
+        }
+        let limit = quota::by(sliver.quota, Means::Project).filter(|_| sliver.backend.reads_base());
+        if let Some((has, used)) = limit.and_then(|limit| books.project(root, record, limit)) {
             return Ok(Taken {
-                exclusive: bytes,
+                exclusive: has.bytes,
                 shared: 0,
                 through: true,
-                inodes,
-                used: None,
+                inodes: Some(has.inodes),
+                used: Some(used),
                 by: "project",
             });
         }
     }
+    let store = root.store(&sliver.name);
     if sliver.quota.is_some_and(|limit| limit.means == Means::Zfs) {
         let exclusive = zfs::taken(store)?;
         return Ok(Taken { exclusive, shared: 0, through: false, inodes: None, used: None, by: "zfs" });

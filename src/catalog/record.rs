@@ -1,6 +1,6 @@
 //! Records: small JSON documents with a version, replaced as a whole or not at all.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
@@ -16,18 +16,34 @@ use crate::sys::sync;
 /// The version that this program writes, and the newest that it reads.
 pub const VERSION: u64 = 1;
 
+/// More than a record has: what comes short of it is a whole one, and read at once.
+const AT_ONCE: usize = 1 << 11;
+
 /// Reads the record at `path`.
 ///
 /// A record of a newer version is [`crate::error::Class::Unsupported`], one that does not parse is
 /// [`crate::error::Class::Damaged`]. A missing one is the open's ENOENT.
 pub fn read<T: FromJson>(path: &Path) -> Result<T> {
-    let json = load(path)?;
-    T::from_json(&json).map_err(|err| damaged(path, &err))
+    read_open(path).map(|(record, _)| record)
 }
 
-fn load(path: &Path) -> Result<Json> {
-    let text = file::read(path).at("read", path)?;
-    let json = Json::parse(&text).map_err(|err| damaged(path, &err))?;
+/// The same, and the file that it was read of.
+pub fn read_open<T: FromJson>(path: &Path) -> Result<(T, File)> {
+    let (json, file) = load(path)?;
+    T::from_json(&json).map(|record| (record, file)).map_err(|err| damaged(path, &err))
+}
+
+fn load(path: &Path) -> Result<(Json, File)> {
+    let file = file::open(path).at("read", path)?;
+    let mut first = [0; AT_ONCE];
+    let got = file::read_some(&file, &mut first).at("read", path)?;
+    let mut text = first.get(..got).unwrap_or_default();
+    let all;
+    if got == AT_ONCE {
+        all = [text, &file::read_all(&file, usize::MAX).at("read", path)?].concat();
+        text = &all;
+    }
+    let json = Json::parse(text).map_err(|err| damaged(path, &err))?;
     let version = json.number("version").map_err(|err| damaged(path, &err))?;
     if version > VERSION {
         return Err(Error::unsupported(format_args!(
@@ -36,7 +52,7 @@ fn load(path: &Path) -> Result<Json> {
         ))
         .way_out("use the newer sliverfs that wrote it"));
     }
-    Ok(json)
+    Ok((json, file))
 }
 
 #[cold]
@@ -77,4 +93,30 @@ pub fn to_text<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>> {
         json::write(record).map_err(|err| Error::failed(format_args!("{}: {err}", path.display())))?;
     text.push(b'\n');
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    struct Source(&'static str);
+
+    impl FromJson for Source {
+        fn from_json(json: &Json) -> Result<Self> {
+            json.text("source").map(Self)
+        }
+    }
+
+    #[test]
+    fn a_record_of_any_length_is_read() {
+        let path = std::env::temp_dir().join(format!("sliverfs-record-{}", std::process::id()));
+        let frame = r#"{"version":1,"source":""}"#.len();
+        for length in [0, AT_ONCE - frame - 1, AT_ONCE - frame, AT_ONCE - frame + 1, 5 * AT_ONCE] {
+            let source = "s".repeat(length);
+            file::write(&path, format!(r#"{{"version":1,"source":"{source}"}}"#).as_bytes()).unwrap();
+            assert_eq!(read::<Source>(&path).map(|record| record.0).ok(), Some(&*source), "{length}");
+        }
+        fs::remove_file(path).unwrap();
+    }
 }

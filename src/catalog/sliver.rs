@@ -1,6 +1,6 @@
 //! Slivers: the records of the stores.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use serde::Serialize;
@@ -57,7 +57,7 @@ impl FromJson for Sliver {
             digest: json.text("digest")?,
             backend: Kind::parse(json.text("backend")?)?,
             created: json.number("created")?,
-            converted: json.number("converted").unwrap_or(0),
+            converted: json.count("converted"),
             quota: match json.get("quota") {
                 Json::Null => None,
                 limit => Some(Limit::from_json(limit)?),
@@ -69,8 +69,13 @@ impl FromJson for Sliver {
 impl Sliver {
     /// Loads a sliver's record.
     pub fn load(root: &Root, name: &Name) -> Result<Self> {
+        Self::load_open(root, name).map(|(sliver, _)| sliver)
+    }
+
+    /// The same, and the record's file.
+    pub fn load_open(root: &Root, name: &Name) -> Result<(Self, File)> {
         let path = root.store(name).below(FILE);
-        let sliver: Self = record::read(path).map_err(|err| match err.errno() {
+        let (sliver, file): (Self, _) = record::read_open(path).map_err(|err| match err.errno() {
             Some(nix::errno::Errno::ENOENT) if swapped_store(root, name).exists() => Error::damaged(
                 format_args!("a conversion of the store of `{name}` was cut"),
             )
@@ -93,7 +98,7 @@ impl Sliver {
             ))
             .way_out("a store's folder has the sliver's name: rename the folder back"));
         }
-        Ok(sliver)
+        Ok((sliver, file))
     }
 
     /// Loads the record where there is one.

@@ -30,6 +30,11 @@ pub fn kept_store(root: &Root, name: &Name) -> &'static Path {
     hidden(root, ".old.", name)
 }
 
+/// The slivers that such a store is kept of, sorted.
+pub fn kept(root: &Root) -> Result<Vec<Name>> {
+    hidden_in(&[root.stores()], &[".old."])
+}
+
 /// What the store's folder is called while it changes places with another one, on a kernel that cannot do that at once.
 pub fn swapped_store(root: &Root, name: &Name) -> &'static Path {
     hidden(root, SWAPPED, name)
@@ -117,12 +122,15 @@ pub fn new(root: &Root, name: &Name) -> Result<()> {
 
 /// The names of which there may be such folders, sorted.
 pub fn names(root: &Root) -> Result<Vec<Name>> {
+    hidden_in(&[root.stores(), root.path()], &[".new.", ".rm.", ".old.", SWAPPED])
+}
+
+fn hidden_in(dirs: &[&'static Path], prefixes: &[&str]) -> Result<Vec<Name>> {
     let mut names = Vec::new();
-    for dir in [root.stores(), root.path()] {
+    for dir in dirs {
         for file in file::names(dir).at("list", dir)? {
-            let hidden = file.to_str().and_then(|file| {
-                [".new.", ".rm.", ".old.", SWAPPED].iter().find_map(|prefix| file.strip_prefix(prefix))
-            });
+            let hidden =
+                file.to_str().and_then(|file| prefixes.iter().find_map(|prefix| file.strip_prefix(prefix)));
             names.extend(hidden.and_then(|name| Name::parse(name).ok()));
         }
     }

@@ -1,5 +1,6 @@
 //! `sliverfs usage`: what slivers take, what they share, and what that saves.
 
+use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::alive::Views;
@@ -18,7 +19,7 @@ use crate::quota::{self, Limit, Means};
 use crate::size::Size;
 use crate::sys::file::is_terminal;
 use crate::tree;
-use crate::usage::{self, Groups, Taken};
+use crate::usage::{self, Books, Taken};
 
 /// How many characters a bar has.
 const BAR: u64 = 20;
@@ -84,7 +85,8 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         }
     }
     let views = if args.deep { Some(Views::everywhere(&root)?) } else { None };
-    let (mut rows, mut failed, mut groups) = (Vec::new(), None, Groups::default());
+    let old = sweep::kept(&root)?;
+    let (mut rows, mut failed, mut books) = (Vec::new(), None, Books::default());
     for name in if all { Sliver::names(&root)? } else { names } {
         let mut row = Row {
             name,
@@ -101,7 +103,8 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             compact: None,
             error: None,
         };
-        match fill(ctx, &root, &mut row, &mut bases, views.as_ref(), &mut groups) {
+        let kept = old.binary_search(&name).is_ok();
+        match fill(ctx, &root, &mut row, kept, &mut bases, views.as_ref(), &mut books) {
             // It was destroyed meanwhile.
             Err(_) if all && !root.store(&name).exists() => continue,
             Err(err) => {
@@ -145,29 +148,35 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-/// Fills the row of a sliver, as far as it comes. `bases` are those that were met, with their slivers, and with those of them whose
+/// Fills the row of a sliver, as far as it comes. `kept`: there was a store that is kept of it. `bases` are those that were met, with their slivers, and with those of them whose
 /// views read the base.
 fn fill(
     ctx: &mut Ctx,
     root: &Root,
     row: &mut Row,
+    kept: bool,
     bases: &mut Vec<(Base, u64, u64)>,
     views: Option<&Views>,
-    groups: &mut Groups,
+    books: &mut Books,
 ) -> Result<()> {
-    let sliver = Sliver::load(root, &row.name)?;
+    let (sliver, record) = Sliver::load_open(root, &row.name)?;
     row.backend = Some(sliver.backend);
     row.base = Some(sliver.base);
-    let kept = sweep::kept_store(root, &row.name);
-    row.kept = if kept.exists() { Some(quota::space(kept)?) } else { None };
-    let groups = if views.is_some() { None } else { Some(groups) };
-    let Taken { exclusive, shared, through, inodes, used, by } = usage::taken(root, &sliver, groups)?;
+    if kept {
+        row.kept = match quota::space(sweep::kept_store(root, &row.name)) {
+            // It went meanwhile.
+            Err(err) if err.errno() == Some(Errno::ENOENT) => None,
+            space => Some(space?),
+        };
+    }
+    let books = if views.is_some() { None } else { Some((books, &record)) };
+    let Taken { exclusive, shared, through, inodes, used, by } = usage::taken(root, &sliver, books)?;
     (row.exclusive, row.shared, row.inodes, row.by) = (Some(exclusive), Some(shared), inodes, Some(by));
     if let Some(Limit { bytes, means, .. }) = quota::limit(root, &sliver) {
         (row.limit, row.means) = (Some(bytes), Some(means));
         row.used = Some(match (means, used) {
             (Means::Soft, _) => exclusive,
-            (Means::Qgroup, Some(used)) => used,
+            (_, Some(used)) => used,
             _ => quota::used(root, &sliver)?,
         });
     }

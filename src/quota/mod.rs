@@ -234,11 +234,10 @@ pub fn parse_mode(text: &str) -> Result<Option<Means>> {
 
 impl FromJson for Limit {
     fn from_json(json: &Json) -> Result<Self> {
-        let (means, project) = (Means::parse(json.text("means")?)?, json.number("project").unwrap_or(0));
+        let (means, project) = (Means::parse(json.text("means")?)?, json.count("project"));
         match u32::try_from(project) {
             Ok(project) if (project != 0) == (means == Means::Project) => {
-                let counted = |key| json.number(key).unwrap_or(0);
-                let (base, inodes) = (counted("base"), counted("inodes"));
+                let (base, inodes) = (json.count("base"), json.count("inodes"));
                 Ok(Self { bytes: json.number("bytes")?, means, project, base, inodes })
             }
             _ => Err(Error::damaged("the limit has a project without a number, or a number without one")),
@@ -347,7 +346,9 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
     let store = root.store(&sliver.name);
     match limit(root, sliver).map(|limit| limit.means) {
         Some(Means::Project) => {
-            sliver.quota.map_or(Ok(0), |limit| project::disk_of(store, limit)?.used(limit))
+            let Some(limit) = sliver.quota else { return Ok(0) };
+            let disk = project::disk_of(store, limit)?;
+            Ok(disk.used(disk.counted(limit.project)?, limit))
         }
         Some(Means::Zfs) => sliver.quota.map_or(Ok(0), |limit| zfs::used(store, limit)),
         Some(Means::Image) => image::used(store),

@@ -117,11 +117,10 @@ impl Disk {
         self.look(id).map(|[has, _]| has)
     }
 
-    /// Bytes of its limit that a project uses.
-    pub fn used(&self, limit: Limit) -> Result<u64> {
-        let has = self.counted(limit.project)?;
+    /// Bytes of its limit that a project uses, which has so much.
+    pub const fn used(&self, has: Amount, limit: Limit) -> u64 {
         let inodes = has.inodes.saturating_sub(limit.inodes).saturating_mul(self.inode());
-        Ok(has.bytes.saturating_sub(limit.base).saturating_add(inodes))
+        has.bytes.saturating_sub(limit.base).saturating_add(inodes)
     }
 
     /// Limits a new store, which may be as full as the old one was. Refuses it where root filled it with more.
@@ -136,7 +135,7 @@ impl Disk {
         if has.bytes <= most.bytes && has.inodes <= most.inodes {
             return Ok(());
         }
-        Err(super::does_not_fit(name, limit, self.used(limit)?).way_out(format_args!(
+        Err(super::does_not_fit(name, limit, self.used(has, limit)).way_out(format_args!(
             "give it more, or remove files: it may have {} in {} inodes",
             Size(most.bytes),
             most.inodes

@@ -88,6 +88,13 @@ agrees() {
 	[ "$((own / 1024))" = "$counted" ] && [ $((du - counted)) -le $((files * 4)) ] && [ $((counted - du)) -le $((files * 4)) ]
 }
 
+# For `usage` of a sliver in a project its record alone is opened, and the kernel is asked once, and once more for all of them.
+asks_once() {
+	strace -o /tmp/trace sliverfs --lxcpath "$slivers" usage || return 1
+	grep -e quotactl -e "/.store/$1" /tmp/trace
+	[ "$(grep -c quotactl /tmp/trace)" = 2 ] && [ "$(grep -c "/.store/$1" /tmp/trace)" = 1 ]
+}
+
 # df(1) in the view $1 shows a disk of 8 MiB, less what of them is for inodes, to root of the machine and to root of a user namespace.
 shows_limit() {
 	case $fs in
@@ -126,6 +133,7 @@ for fs in ext4 xfs f2fs; do
 	check "$fs: one that is there stays" sf create p --base b --backend overlay --quota 8M
 	check "$fs: mount" sf mount p
 	check "$fs: usage agrees" agrees p
+	check "$fs: usage asks once" asks_once p
 	check "$fs: df in the view shows the limit" shows_limit "$view"
 	check "$fs: the limit holds" overfill "$view" 8192
 	check "$fs: it is full" is_full "$view"
