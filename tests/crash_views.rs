@@ -21,7 +21,7 @@ use common::scripts::{Overlay, PLAIN, base};
 use common::slivers::{Saved, listed};
 use common::tar::Tar;
 use common::tree::{Temp, assert_same, installed};
-use common::{listing, require};
+use common::{fuse, listing, require};
 use made::{check, node, only, ready, seen};
 use sliverfs::layer::Format;
 
@@ -144,6 +144,25 @@ fn a_reflink_on_xfs() {
 #[test]
 fn a_copy() {
     of_a_tree("ext4", 64, "copy");
+}
+
+/// What a daemon serves; the commands read and write its store without it.
+#[test]
+fn a_store_of_a_daemon() {
+    if !fuse::ready() {
+        return;
+    }
+    of_a_tree("ext4", 64, fuse::KIND);
+    if ready() {
+        let node = node("ext4", 64, fuse::KIND);
+        sh("cp -p $1/c $2/c; mknod $2/nothing c 0 0", &[&node.lxcpath.join(".base/b/tree"), &upper(&node)]);
+        trial(&node, &["compact", "s"], EACH / 5);
+        trial(&node, &["restore", "s", "b"], EACH / 5);
+    }
+}
+
+fn upper(node: &Node) -> std::path::PathBuf {
+    node.store("s").join("upper")
 }
 
 /// To the other kind, and back from it.
