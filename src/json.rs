@@ -208,9 +208,14 @@ impl Reader<'_> {
         loop {
             let rest = self.text.get(self.at..)?;
             let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))?;
-            bytes.extend_from_slice(rest.get(..plain)?);
+            let (part, end) = (rest.get(..plain)?, rest.get(plain)?);
             self.at += plain + 1;
-            match rest.get(plain)? {
+            // Most have nothing escaped, and need not grow.
+            if *end == b'"' && bytes.is_empty() {
+                return String::from_utf8(part.to_vec()).ok();
+            }
+            bytes.extend_from_slice(part);
+            match end {
                 b'"' => return String::from_utf8(bytes).ok(),
                 b'\\' => self.escaped(&mut bytes)?,
                 _ => return None,

@@ -46,10 +46,9 @@ impl Size {
         }
         format!("{number}{unit}")
     }
-}
 
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// As a person reads it, without the way round by a formatter.
+    pub fn words(self) -> String {
         const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
         let mut unit = 0u64;
         let mut shift = 0u32;
@@ -60,7 +59,7 @@ impl fmt::Display for Size {
         }
         let name = usize::try_from(unit).ok().and_then(|u| UNITS.get(u)).unwrap_or(&"B");
         let whole = self.0 >> shift;
-        let text = if shift == 0 || whole >= 10 {
+        if shift == 0 || whole >= 10 {
             format!("{} {name}", rounded(self.0, shift))
         } else {
             let tenths = tenths(self.0, shift);
@@ -68,8 +67,13 @@ impl fmt::Display for Size {
                 0 => format!("{} {name}", tenths / 10),
                 part => format!("{}.{part} {name}", tenths / 10),
             }
-        };
-        f.pad(&text)
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.words())
     }
 }
 

@@ -322,7 +322,7 @@ fn print(sheet: &Sheet) -> Result<()> {
 }
 
 fn size(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "-".to_owned(), |bytes| Size(bytes).to_string())
+    bytes.map_or_else(|| "-".to_owned(), |bytes| Size(bytes).words())
 }
 
 #[cfg(test)]
