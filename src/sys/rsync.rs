@@ -85,7 +85,8 @@ impl Rsync {
         let mut target = to.as_os_str().to_owned();
         target.push("/");
         // What the other end's shell would make of a path is none of its business: -s.
-        let mut args = vec!["-aHSs", "--numeric-ids", "--delete", "--stats"];
+        // Where it begins before it knows all names, it waits forever for those of a file that it could not make (3.5.0, on a full disk).
+        let mut args = vec!["-aHSs", "--numeric-ids", "--delete", "--stats", "--no-inc-recursive"];
         if attrs && self.acls {
             args.push("-A");
         }
