@@ -30,9 +30,9 @@ struct mixer {
 	uint32_t seen[1 << SEEN];
 	/* How often a match of this length was right, in 65536ths. */
 	uint16_t right[LONGEST + 1];
-	/* The weights of the inputs, in 65536ths: by the place of the bit, and by the instruction. They are added. */
+	/* The weights of the inputs, in 65536ths: by the place of the bit, and by `struct byte`. They are added. */
 	int32_t by_place[5 * 3 * 8][INPUTS];
-	int32_t by_first[5 * 64 * 3][INPUTS];
+	int32_t by_first[5 * 256 * 3][INPUTS];
 	/* What a sum meant lately, by the bits of the byte. Of those between two of them, both mean a part. */
 	uint16_t meant[5 * 256][4096 / STEP + 1];
 	/* From a sum, plus 2048, to a chance in 65536ths, and from a chance in 4096ths to a sum: 256 ln(p / (1 - p)). */
@@ -45,7 +45,10 @@ struct match {
 	uint32_t next, length;
 };
 
-/* What is the same for all bits of a byte: its place in the instruction, or 4, and the instruction's first byte, where it has one. */
+/*
+ * What is the same for all bits of a byte: its place in the instruction, and that one's first byte, or, as long as it has none, the
+ * first one of the last instruction; what is not run has 4 and the last byte.
+ */
 struct byte {
 	uint32_t place, first;
 };
@@ -111,11 +114,11 @@ static uint32_t number(const uint8_t *end, uint32_t count)
 }
 
 /* What is known before this byte: of its instruction and of those before; or the bytes before. */
-static void choose(uint32_t *contexts, const uint8_t *byte, uint32_t at, uint32_t place)
+static void choose(uint32_t *contexts, const uint8_t *byte, uint32_t at, uint32_t place, uint32_t first)
 {
 	const uint8_t *begin = byte - place;
-	/* The last instruction, what this one has so far, and its first byte, or the last one's. */
-	uint32_t last = number(begin, UNIT), now = place << 24 | number(byte, place), first = place ? *begin : begin[-UNIT];
+	/* The last instruction, and what this one has so far. */
+	uint32_t last = number(begin, UNIT), now = place << 24 | number(byte, place);
 
 	if (place == 4) {
 		contexts[0] = hash(number(byte, 2), 6);
@@ -129,7 +132,7 @@ static void choose(uint32_t *contexts, const uint8_t *byte, uint32_t at, uint32_
 	contexts[1] = hash(now, (last >> (UNIT == 4 ? 16 : 0)) * 4 + 2);
 	contexts[2] = hash(now, (begin[-UNIT] << 16 | begin[-2 * UNIT] << 8 | begin[-3 * UNIT]) + 0x1234567);
 	if (UNIT == 4) {
-		contexts[3] = hash(place | byte[-4] << 8 | first << 16, byte[-1] * 8 + 5);
+		contexts[3] = hash(place | byte[-4] << 8 | first << 16 | (uint32_t)byte[-1] << 24, begin[-4]);
 		contexts[4] = hash(place << 8 | first, 0x98);
 	} else {
 		contexts[3] = hash(now, number(begin, 4) * 4 + 3);
@@ -171,7 +174,7 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 	static const uint16_t rate[MOST + 1] = { 43690, 26214, 18724, 14563, 11915, 10082 };
 	unsigned kind = expected < 0 ? 0 : match->length < 16 ? 1 : 2, i, chance, part;
 	int32_t *by_place = mixer->by_place[(byte->place * 3 + kind) * 8 + bits];
-	int32_t *by_first = mixer->by_first[(byte->place * 64 + (byte->first >> 2)) * 3 + kind];
+	int32_t *by_first = mixer->by_first[(byte->place * 256 + byte->first) * 3 + kind];
 	uint16_t *right = &mixer->right[match->length], *meant;
 	int inputs[INPUTS], sum = 0, error;
 
@@ -222,11 +225,11 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 	prepare(mixer);
 	for (at = BARE; at < PLAIN; at++) {
 		uint32_t contexts[CONTEXTS], place = at >= BEGIN && at < END ? at % UNIT : 4;
-		struct byte byte = { place, place % 4 ? out[at - place] : 0 };
+		struct byte byte = { place, out[place == 4 ? at - 1 : place ? at - place : at - UNIT] };
 		int16_t *lines[CONTEXTS], *slots[CONTEXTS];
 		unsigned known = 1, low = 1, bits;
 
-		choose(contexts, out + at, at, place);
+		choose(contexts, out + at, at, place, byte.first);
 		look(mixer, &match, out, at, place);
 		for (bits = 0; bits < 8; bits++) {
 			unsigned left = 7 - bits, bit;
