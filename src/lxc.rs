@@ -40,10 +40,12 @@ pub fn program() -> Result<PathBuf> {
 /// Does the container's configuration name such a profile, or will the one that `create` writes do it?
 pub fn is_closed(root: &Root, name: &Name) -> bool {
     let profile = match file::text(root.container(name).below(CONFIG)) {
-        // The last one counts.
-        Ok(text) => text.lines().rev().find_map(|line| {
-            let value =
-                line.trim_start().strip_prefix("lxc.seccomp.profile")?.trim_start().strip_prefix('=')?;
+        // The last one counts. A file that is included behind it may name another one.
+        Ok(text) => text.lines().rev().map(str::trim_start).find_map(|line| {
+            if line.starts_with("lxc.include") {
+                return Some(PathBuf::new());
+            }
+            let value = line.strip_prefix("lxc.seccomp.profile")?.trim_start().strip_prefix('=')?;
             Some(PathBuf::from(value.trim()))
         }),
         Err(_) => profile().ok(),
@@ -214,6 +216,8 @@ fn parent(pid: i32) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use nix::fcntl::OFlag;
+
     use super::*;
 
     #[test]
@@ -235,6 +239,31 @@ mod tests {
             assert!(text.contains(&format!("\n{call} errno 1\n")), "{call}");
         }
         assert!(text.contains("\nreject_force_umount\n[all]\n"));
+    }
+
+    #[test]
+    fn an_included_file_may_name_another_profile() {
+        let root = Root::locate(&std::env::temp_dir()).unwrap();
+        let name = Name::parse(&format!("closed-{}", std::process::id())).unwrap();
+        let folder = root.container(&name);
+        fs::create_dir(folder).unwrap();
+        let profile = folder.below("profile");
+        let line = format!("lxc.seccomp.profile = {}\n", profile.display());
+        fs::copy("files/usr/share/sliverfs/qgroup.seccomp", profile).unwrap();
+        let closed = |text: &str| {
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+            let mut file = file::open_as(folder.below(CONFIG), flags, 0o600).unwrap();
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+            is_closed(&root, &name)
+        };
+        let seen = [
+            closed(&line),
+            closed(&format!("lxc.include = /x\n{line}")),
+            closed(&format!("{line} lxc.include = /x\n")),
+            closed(&format!("{line}lxc.seccomp.profile = /x\n")),
+        ];
+        fs::remove_dir_all(folder).unwrap();
+        assert_eq!(seen, [true, true, false, false]);
     }
 
     #[test]

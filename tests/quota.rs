@@ -367,6 +367,13 @@ fn a_disk_without_project_quotas_is_refused_with_the_way_out() {
     let copy = ["create", "a", "--base", "b", "--backend", "copy", "--quota", "16M", "--means", "project"];
     assert!(node.fails(3, &copy).contains("tune2fs -O project -Q prjquota"));
     assert!(!node.store("a").exists());
+    let dataset = ["create", "a", "--base", "b", "--backend", "copy", "--quota", "16M", "--means", "zfs"];
+    node.fails(3, &dataset);
+    // Nothing is in the way of the next one.
+    node.ok(&["create", "a", "--base", "b", "--backend", "copy"]);
+    node.fails(3, &["quota", "a", "16M", "--means", "zfs"]);
+    node.ok(&["quota", "a", "16M", "--means", "soft"]);
+    node.ok(&["destroy", "a"]);
 }
 
 #[test]

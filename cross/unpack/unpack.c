@@ -8,7 +8,7 @@
  *   BEGIN, END, UNIT, LOGISTIC  what mix.h wants to know
  *   PAYLOAD      something that tells one payload from another, for compilers that remember what they made
  *
- * Unpacking takes a router a good part of a second, so who starts first after a boot leaves the image in memory's file system, and
+ * Unpacking takes a router some seconds, so who starts first after a boot leaves the image in memory's file system, and
  * the others map it: they start at once, and share what they do not write to. That is done where the folder for it is there, which
  * the init script makes at each boot; whatever is wrong with the file or its disk, the program is unpacked as without it.
  *

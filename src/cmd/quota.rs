@@ -250,7 +250,8 @@ fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()>
     };
     root.lock_catalog().and_then(publish).inspect_err(|_| left_over(root, name, false))?;
     Mounted::forget(root, name)?;
-    sweep::new(root, name)
+    sweep::told(sweep::new(root, name));
+    Ok(())
 }
 
 /// In a private mount namespace: the new store beside the old one.

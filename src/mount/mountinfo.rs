@@ -92,7 +92,9 @@ impl<'a> Mount<'a> {
     pub fn is_ours(&self) -> bool {
         self.source().starts_with(SOURCE.as_bytes())
             || contains(self.root, b"/.store/")
-            || self.root == b"/tree" && contains(self.source, b"/sliverfs-")
+            || self.is_zfs()
+                && (self.root == b"/tree" || self.root.starts_with(b"/tree/"))
+                && contains(self.source, b"/sliverfs-")
     }
 
     /// The loop device below it, where it is a Btrfs on one: it may be what grew from a seed.
@@ -162,6 +164,16 @@ mod tests {
         40 22 0:45 / /srv/l\\040x/a/rootfs rw,noatime - overlay sliverfs:/srv/l\\040x/.store/a rw,lowerdir=x\n\
         41 22 0:46 / /b rw shared:2 master:1 - overlay sliverfs:/srv/.store/b ro\n\
         garbage\n";
+
+    #[test]
+    fn folders_of_a_dataset_of_ours() {
+        let ours = |root: &str, fstype: &str| {
+            let text = format!("50 22 0:47 {root} /v rw - {fstype} tank/sliverfs-2a-6 rw\n");
+            MountInfo(text.into_bytes()).mounts().next().unwrap().is_ours()
+        };
+        assert!(ours("/tree", "zfs") && ours("/tree/srv", "fuse.zfs"));
+        assert!(!ours("/", "zfs") && !ours("/trees", "zfs") && !ours("/tree", "ext4"));
+    }
 
     #[test]
     fn fields_and_escapes() {

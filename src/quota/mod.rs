@@ -33,7 +33,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::catalog::base::{Base, Form};
-use crate::catalog::{Root, Sliver, sweep};
+use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::config::AUTO;
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
@@ -299,7 +299,12 @@ const fn is_copy(kind: Kind) -> bool {
 pub fn settle(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
     match limit {
         Some(limit) if limit.means == Means::Project => project::Disk::of(root.stores())?.settle(name, limit),
-        Some(limit) if limit.means == Means::Zfs => zfs::settle(sweep::new_store(root, name), limit),
+        Some(limit) if limit.means == Means::Zfs => {
+            let (store, stage) = (root.store(name), sweep::new_store(root, name));
+            let old = record::read::<Sliver>(store.below(sliver::FILE)).ok();
+            let had = old.and_then(|old| by(old.quota, Means::Zfs)).map(|old| zfs::used(store, old));
+            zfs::settle(stage, limit, had.transpose()?.unwrap_or(u64::MAX))
+        }
         _ => Ok(()),
     }
 }

@@ -24,7 +24,7 @@ use super::{BLOCK, Limit, does_not_fit, remove_store};
 use crate::backend::probe::TRIAL;
 use crate::catalog::root::create_dir;
 use crate::catalog::{Root, Sliver, record, sliver};
-use crate::error::{Context, Error, Result};
+use crate::error::{Class, Context, Error, Result};
 use crate::mount::disk;
 use crate::mount::mountinfo::MountInfo;
 use crate::out::escape;
@@ -48,11 +48,17 @@ struct Dataset {
 
 /// Runs `zfs`.
 fn run(args: &[&str]) -> Result<()> {
+    ask(args).map(drop)
+}
+
+/// The same, and gives what it prints, which is short.
+fn ask(args: &[&str]) -> Result<Vec<u8>> {
     let words: Vec<_> = args.iter().map(AsRef::as_ref).collect();
-    let mut said = Vec::new();
-    let ended = tool::start("zfs", &words, [Stream::Null, Stream::Null, Stream::Pipe])
+    let (mut printed, mut said) = (Vec::new(), Vec::new());
+    let ended = tool::start("zfs", &words, [Stream::Null, Stream::Pipe, Stream::Pipe])
         .and_then(|mut zfs| {
-            if let Some(errors) = &zfs.stderr {
+            if let (Some(words), Some(errors)) = (&zfs.stdout, &zfs.stderr) {
+                printed = file::read_all(words, usize::MAX)?;
                 said = file::read_all(errors, usize::MAX)?;
             }
             zfs.wait()
@@ -62,7 +68,7 @@ fn run(args: &[&str]) -> Result<()> {
             _ => Error::sys("start", "zfs".as_ref(), errno),
         })?;
     match ended {
-        None => Ok(()),
+        None => Ok(printed),
         Some(how) => {
             let (args, said) = (args.join(" "), escape(said.trim_ascii()));
             Err(Error::failed(format_args!("`zfs {args}` failed ({how}): {said}")))
@@ -151,6 +157,8 @@ fn mounted(store: &Path) -> Result<(String, &'static Path)> {
 
 /// Makes a dataset for a new store. One that was made for it already is left as it is.
 pub fn make(store: &Path) -> Result<()> {
+    // Before anything is there that only ZFS can take away.
+    run(&["list", &above(&MountInfo::of_self()?, store)?])?;
     let path = store.below(FILE);
     let mut file = match file::open_as(path, NEW, 0o600) {
         Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
@@ -187,13 +195,22 @@ fn tell(dataset: &str, most: u64) -> Result<()> {
     run(&["set", &format!("refquota={most}"), dataset])
 }
 
+/// The limit that a dataset has; 0 is none.
+fn told(dataset: &str) -> Result<u64> {
+    let value = ask(&["get", "-Hp", "-o", "value", "refquota", dataset])?;
+    Ok(std::str::from_utf8(value.trim_ascii()).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0))
+}
+
 /// Limits a store, where it is not limited so already.
 pub fn limit(store: &Path, limit: Limit) -> Result<()> {
     let (name, place) = mounted(store)?;
     let disk = statfs::of(place)?;
-    // Less than is used is refused, and a full one is some blocks beyond its limit.
-    let most = limit.bytes.saturating_add(limit.base).max(disk.total.saturating_sub(disk.free));
-    if disk.total == most { Ok(()) } else { tell(&name, most) }
+    let (most, used) = (limit.bytes.saturating_add(limit.base), disk.total.saturating_sub(disk.free));
+    if disk.total == most {
+        return Ok(());
+    }
+    // Less than is used is refused, and a full one is some blocks beyond its limit: it gets these once, and not at each mount.
+    if (most..=used.max(most)).contains(&told(&name)?) { Ok(()) } else { tell(&name, most.max(used)) }
 }
 
 /// Bytes that ZFS counts of a store on a dataset: `referenced`.
@@ -213,16 +230,16 @@ pub fn used_at_last(store: &Path, limit: Limit) -> Result<u64> {
     if used <= limit.bytes {
         return Ok(used);
     }
-    let (name, place) = mounted(store)?;
-    let most = statfs::of(place)?.total;
+    let name = mounted(store)?.0;
+    let most = told(&name)?;
     tell(&name, most.saturating_add(BLOCK))?;
     tell(&name, most)?;
     self::used(store, limit)
 }
 
 /// Limits a new store that is filled, and records what the base takes of it: all but the bytes that its files have more than those of the
-/// base, which `limit` has.
-pub fn settle(store: &'static Path, limit: Limit) -> Result<()> {
+/// base, which `limit` has. The store that it takes the place of used `most`: files that are sparse or compressed look larger.
+pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
     let (name, place) = mounted(store)?;
     // What the pool has not written is not counted; a new value waits for that.
     tell(&name, i64::MAX.unsigned_abs())?;
@@ -230,7 +247,7 @@ pub fn settle(store: &'static Path, limit: Limit) -> Result<()> {
     let files =
         tree::count(tree::open(path)?, path.as_os_str().as_bytes(), &mut |entry| Ok(entry.stat.size))?;
     let taken = taken(store)?;
-    let added = files.shared.saturating_sub(limit.base).min(taken);
+    let added = files.shared.saturating_sub(limit.base).min(taken).min(most);
     let limit = Limit { base: taken.saturating_sub(added), ..limit };
     let path = store.below(sliver::FILE);
     let record: Sliver = record::read(path)?;
@@ -244,7 +261,9 @@ pub fn settle(store: &'static Path, limit: Limit) -> Result<()> {
 /// Destroys the dataset of a store that is being removed. What it does not find by the store's word alone stays.
 pub fn destroy(store: &Path) -> Result<()> {
     let dataset = match find(store) {
-        Err(err) if err.class() == crate::error::Class::Damaged => {
+        // Where no dataset can be, none was made.
+        Err(err) if err.class() == Class::Unsupported => None,
+        Err(err) if err.class() == Class::Damaged => {
             crate::warn!("{err}");
             None
         }
