@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use common::holder::Holder;
 use common::node::{Node, run, small_tree};
 use common::zfs::{POOL, Zfs, tool};
-use common::{listing, require, strace};
+use common::{busy, listing, require, strace};
 
 const MIB: u64 = 1 << 20;
 
@@ -183,6 +183,17 @@ fn the_means_is_switched_and_the_store_made_anew() {
     let tree = node.dir().join("tree");
     run(Command::new("sh").args(["-ec", "echo new > etc/other"]).current_dir(&tree));
     node.ok(&["base", "add", "c", tree.to_str().unwrap()]);
+    // It takes nothing, and looks larger than the limit.
+    node.ok(&["mount", "a"]);
+    fs::File::create(node.view("a").join("hole")).unwrap().set_len(100 << 20).unwrap();
+    // Who has a folder of the view elsewhere would write into a store that is replaced.
+    let (elsewhere, etc) = (node.dir().join("elsewhere"), node.view("a").join("etc"));
+    fs::create_dir(&elsewhere).unwrap();
+    run(Command::new("mount").arg("--bind").arg(etc).arg(&elsewhere));
+    run(Command::new("umount").arg(node.view("a")));
+    node.fails(4, &["rebase", "a", "--onto", "c"]);
+    busy::umount(&elsewhere);
+    node.ok(&["umount", "a"]);
     node.ok(&["rebase", "a", "--onto", "c"]);
     assert_eq!((limit(), datasets().len()), (by("zfs"), 2));
     node.ok(&["rebase", "a", "--commit"]);
