@@ -49,7 +49,7 @@ fn parse() -> Result<Cli, ExitCode> {
         Err(()) => {
             let _unread = say(2, early.output.as_bytes());
             let _unread =
-                say(2, b"`sliverfs help` lists the commands and the options before them, `sliverfs COMMAND --help` its options\n");
+                say(2, b"`sliverfs help` lists the commands and the options before them, `sliverfs COMMAND --help` its options: `--base NAME`, not `--base=NAME`\n");
             exit(Class::Usage)
         }
     })

@@ -66,14 +66,8 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     }
     // The kernel would say it, too, but only to who mounts, and in fewer words.
     statfs::refuse_read_only(root.stores())?;
-    let content = base.content(root);
-    if sliver.backend.reads_base() && !content.exists() {
-        return Err(Error::damaged(format_args!(
-            "the base `{}` has lost its content: {} is not there",
-            base.name,
-            content.display()
-        ))
-        .way_out("put it back, from a copy or another node"));
+    if sliver.backend.reads_base() {
+        base.present(root)?;
     }
     let ground = Ground { root, base, kind: sliver.backend, features, limit: sliver.quota };
     steps.extend([Step::CreateDir(root.container(name)), Step::CreateDir(view)]);

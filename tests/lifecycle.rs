@@ -345,7 +345,7 @@ fn places_that_are_not_right() {
     // The base's tree is gone.
     let tree = node.lxcpath.join(".base/b/tree");
     fs::rename(&tree, node.dir().join("disk/away")).unwrap();
-    for args in [&["mount", "a"][..], &["mount", "a", "--dry-run"]] {
+    for args in [&["mount", "a"][..], &["mount", "a", "--dry-run"], &["diff", "a"], &["check"]] {
         assert!(node.fails(5, args).contains("has lost its content"), "{args:?}");
     }
     fs::rename(node.dir().join("disk/away"), &tree).unwrap();

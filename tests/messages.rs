@@ -70,6 +70,7 @@ fn a_slip_of_the_pen() {
             (0, "destroy nobody", &["there is no sliver `nobody` in DIR/disk/lxc: nothing is destroyed"]),
             (2, "frobnicate", &["Unrecognized argument: frobnicate", "`sliverfs help` lists"]),
             (2, "list --spaces", &["Unrecognized argument: --spaces", "`sliverfs COMMAND --help`"]),
+            (2, "create x --base=b", &["Unrecognized argument: --base=b", "not `--base=NAME`"]),
             (2, "create x", &["a sliver stands on a base", "--base BASE"]),
             (2, "create a/b --base b", &["`a/b` is not a name", "starts with a letter or a digit"]),
             (2, "mount wbe", &["no sliver `wbe` in DIR/disk/lxc", "`sliverfs list`"]),

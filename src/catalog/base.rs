@@ -185,6 +185,20 @@ impl Base {
         root.base(&self.name).below(self.form.file())
     }
 
+    /// The same, where it is there: a base that lost it is damaged.
+    pub fn present(&self, root: &Root) -> Result<&'static Path> {
+        let content = self.content(root);
+        if content.exists() {
+            return Ok(content);
+        }
+        Err(Error::damaged(format_args!(
+            "the base `{}` has lost its content: {} is not there",
+            self.name,
+            content.display()
+        ))
+        .way_out("put it back, from a copy or another node"))
+    }
+
     /// Writes the record into a folder of a base.
     pub fn write(&self, folder: &Path) -> Result<()> {
         record::write(folder, FILE, self)

@@ -188,7 +188,7 @@ pub fn verify(root: &Root, args: &Args) -> Result<()> {
 }
 
 fn compare(root: &Root, base: &Base, verdict: &mut Verdict) -> Result<()> {
-    let content = base.content(root);
+    let content = base.present(root)?;
     let damaged = |what: String| {
         Err(Error::damaged(format_args!("the base `{}` is not what was added: {what}", base.name)).way_out(
             format_args!("slivers on it may misbehave; add it again from {} under another name", base.source),
@@ -197,11 +197,11 @@ fn compare(root: &Root, base: &Base, verdict: &mut Verdict) -> Result<()> {
     let summary = match base.image(root) {
         None => {
             let progress = Progress::new("verifying", Some(base.bytes));
-            let root = tree::open(content).map_err(|err| lost(base, err))?;
+            let root = tree::open(content)?;
             tree::digest(&root, path_bytes(content), true, &mut |bytes| progress.add(bytes))?
         }
         Some((_, file)) => {
-            let sum = sha256(file).map_err(|err| lost(base, err))?;
+            let sum = sha256(file)?;
             let changed = base.image_sha256.is_some_and(|recorded| recorded != sum);
             verdict.found_image_sha256 = Some(sum);
             if changed {
@@ -235,16 +235,6 @@ fn compare(root: &Root, base: &Base, verdict: &mut Verdict) -> Result<()> {
         "its digest is {digest}, recorded is {}; it holds {entries} entries and {bytes} bytes, recorded are {} and {}",
         base.digest, base.entries, base.bytes
     ))
-}
-
-/// A base without its content is damaged; other failures are what they are.
-fn lost(base: &Base, err: Error) -> Error {
-    match err.errno() {
-        Some(nix::errno::Errno::ENOENT) => {
-            Error::damaged(format_args!("the base `{}` has lost its content: {err}", base.name))
-        }
-        _ => err,
-    }
 }
 
 fn path_bytes(path: &Path) -> &[u8] {

@@ -108,6 +108,7 @@ impl<'a> Layers<'a> {
         let sliver = Sliver::load(&root, &Name::parse(name)?)?;
         let base = Base::load(&root, &sliver.base)?;
         view::check_base(&sliver, &base)?;
+        base.present(&root)?;
         let format = Format::of(sliver.backend);
         let stored = root.store(&sliver.name);
         let inner = match sliver.backend {
