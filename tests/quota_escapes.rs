@@ -4,12 +4,16 @@
 
 mod common;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::escapes::{LEAVES, LIFTS, TRIES, btrfs_taken, disk_taken};
 use common::holder::Holder;
 use common::node::{Node, run};
 use common::require;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 const MIB: u64 = 1 << 20;
 
@@ -28,6 +32,85 @@ fn command(node: &Node, how: &[&str], script: &str) -> Command {
 fn fill(node: &Node, how: &[&str], full: &str, subvolumes: &str) -> Holder {
     let mut tries = command(node, how, &format!("{TRIES}echo ready; read end"));
     Holder::start(tries.env("FULL", full).env("SUBVOLUMES", subvolumes).stderr(Stdio::null()))
+}
+
+/// Memory that direct writes take.
+#[repr(align(4096))]
+struct Page([u8; 8192]);
+
+/// Writes a file in extents of that many bytes, which direct writes make, until the limit is reached; how many they are.
+fn extents(file: &Path, bytes: usize) -> i64 {
+    let page = Page([7; 8192]);
+    let direct = nix::libc::O_DIRECT;
+    let to = OpenOptions::new().create_new(true).write(true).custom_flags(direct).open(file).unwrap();
+    for number in 0..1 << 17 {
+        match to.write_all_at(&page.0[..bytes], number * bytes as u64) {
+            Err(err) if err.raw_os_error() == Some(nix::libc::EDQUOT) => {
+                return i64::try_from(number).unwrap();
+            }
+            done => done.unwrap(),
+        }
+    }
+    panic!("nothing stops it");
+}
+
+/// What Btrfs writes down of small extents for the whole disk is in no qgroup.
+#[test]
+fn a_qgroup_holds_with_what_it_does_not_count() {
+    const LIMIT: u64 = 128;
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("btrfs", 400);
+    let output = node.run(&["quota", "--enable"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !require("simple-quotas", if output.status.success() { Ok(()) } else { Err(said) }) {
+        return;
+    }
+    let (before, limit) = (btrfs_taken(&node), format!("{LIMIT}M"));
+    let create =
+        ["create", "a", "--base", "b", "--backend", "btrfs-snapshot", "--means", "qgroup", "--quota"];
+    node.ok(&[&create[..], &[&limit]].concat());
+    node.ok(&["mount", "a"]);
+    let view = node.view("a");
+    let used = || node.json(&["show", "a", "--json"])["used"].as_u64().unwrap();
+    let held = |what: &str| {
+        let (taken, used) = (btrfs_taken(&node) - before, used());
+        assert!(taken <= (LIMIT + 1) * MIB, "{what}: {taken} bytes are taken, {used} are used");
+        assert!(((LIMIT - 1) * MIB..=LIMIT * MIB).contains(&used), "{what}: {used} are used, {taken} taken");
+        assert_eq!(node.json(&["usage", "a", "--json"])["slivers"][0]["used"], used, "{what}");
+    };
+    // A full disk has no room for the record of a hole.
+    std::fs::write(view.join("room"), vec![7; 6 << 20]).unwrap();
+    run(Command::new("sync").arg("-f").arg(&view));
+    let number = extents(&view.join("small"), 4096);
+    held("small extents");
+    // Of every two one is left, so that half of each record's node is empty, and what comes then does not fit between them.
+    std::fs::remove_file(view.join("room")).unwrap();
+    let small = OpenOptions::new().write(true).open(view.join("small")).unwrap();
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    for at in (0..number).step_by(2) {
+        fallocate(&small, hole, at * 4096, 4096).unwrap();
+    }
+    small.sync_all().unwrap();
+    drop(small);
+    extents(&view.join("larger"), 8192);
+    held("holes");
+    // What a version told the kernel that did not know of this is told anew by the next mount.
+    let groups = || run(Command::new("btrfs").args(["qgroup", "show", "-r", "--raw"]).arg(&node.lxcpath));
+    let told = groups();
+    let group = told.split_whitespace().find(|word| word.starts_with("1/")).unwrap();
+    node.ok(&["umount", "a"]);
+    run(Command::new("btrfs").args(["qgroup", "limit", &limit, group]).arg(&node.lxcpath));
+    assert!(
+        !told.contains(&(LIMIT * MIB).to_string()) && groups().contains(&(LIMIT * MIB).to_string()),
+        "{told}"
+    );
+    node.ok(&["mount", "a"]);
+    assert!(!groups().contains(&(LIMIT * MIB).to_string()), "{}", groups());
+    // It fits into what it says to use, and into no less.
+    assert!(node.fails(1, &["quota", "a", "126M"]).contains("does not fit into 126 MiB"));
+    node.ok(&["quota", "a", &limit]);
 }
 
 #[test]

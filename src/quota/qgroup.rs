@@ -7,6 +7,9 @@
 //! But whoever makes a subvolume may say by BTRFS_IOC_SUBVOL_CREATE_V2 which groups it is in: none (flag BTRFS_SUBVOL_QGROUP_INHERIT
 //! and an empty list; tried on Linux 6.18, as a user without any privilege). So it holds only where the container may call no ioctl of
 //! Btrfs ([`lxc::is_closed`]), whatever user namespace it has. The same closes what is not counted at all: the records of clones.
+//!
+//! Nor is it counted what the trees of extents, checksums and free space hold for all. So the kernel is told less than the limit
+//! ([`told`]), and of what it counts more is said to be used ([`with_records`]): a sliver that the kernel stops is at its limit.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -18,10 +21,29 @@ use crate::error::{Context, Error, Result};
 use crate::lxc;
 use crate::name::Name;
 use crate::sys::btrfs;
-use crate::tree;
+use crate::tree::{self, Dir};
 
 /// The flag of simple quotas (linux/btrfs_tree.h).
 const SIMPLE: u64 = 1 << 3;
+
+/// What is counted for each byte of records that are not, at least. Of a limit of 128 MiB they took, on Linux 6.18 with nodes of 16 KiB
+/// and 4 bytes of checksum for a block: 2.2 % where all lies in extents of 4 KiB (each is 87 bytes, and its checksum; the nodes are
+/// full); 3.2 % where each other one was deleted again, and the holes are too small for the larger extents that came after; and as
+/// much with sha256's 32 bytes as 4.1 %.
+const COUNTED: u64 = 24;
+
+/// Up to that many bytes the records are less than the MiB that a sliver may take beyond its limit.
+const FREE: u64 = COUNTED << 20;
+
+/// The bytes at which the kernel is to stop what is limited, so that it takes no more than the limit and 1 MiB of the disk.
+const fn told(limit: u64) -> u64 {
+    limit - limit.saturating_sub(FREE).div_ceil(COUNTED + 1)
+}
+
+/// Bytes of a limit that are used where the kernel has counted so many: all of it where they are those that it was [`told`].
+pub const fn with_records(counted: u64) -> u64 {
+    counted.saturating_add(counted.saturating_sub(FREE) / COUNTED)
+}
 
 /// Refuses a disk without simple quotas.
 pub fn need(folder: &Path) -> Result<()> {
@@ -76,14 +98,19 @@ fn ids(subvolume: &Path) -> Result<(u64, u64)> {
     Ok((id, limited(id)))
 }
 
-/// Limits a subvolume with all that is made below it. True where it had no group for that yet; a failure leaves none then.
+/// The folder that a subvolume lies in. A call by that wants no room in the subvolume, which may have none (EDQUOT).
+fn around(subvolume: &Path) -> Result<Dir> {
+    tree::open(subvolume.parent().unwrap_or(subvolume))
+}
+
+/// Limits a subvolume with all that is made below it, and their records. True where it had no group for that yet; a failure leaves none then.
 pub fn set(subvolume: &Path, bytes: u64) -> Result<bool> {
-    let (dir, (own, group)) = (tree::open(subvolume)?, ids(subvolume)?);
+    let (dir, (own, group)) = (around(subvolume)?, ids(subvolume)?);
     let there = |done: nix::Result<()>| if done == Err(Errno::EEXIST) { Ok(()) } else { done };
     let made = btrfs::make_qgroup(&dir, group, true);
     let done = there(made)
         // Before it has a member: what is there already must not be more than the limit.
-        .and_then(|()| btrfs::limit_qgroup(&dir, group, bytes))
+        .and_then(|()| btrfs::limit_qgroup(&dir, group, told(bytes)))
         .and_then(|()| there(btrfs::assign_qgroup(&dir, own, group, true)));
     if done.is_err() && made.is_ok() {
         sweep::told(clear(subvolume));
@@ -93,7 +120,7 @@ pub fn set(subvolume: &Path, bytes: u64) -> Result<bool> {
 
 /// Takes the limit off. What a tenant made below keeps its group, with no limit in it.
 pub fn clear(subvolume: &Path) -> Result<()> {
-    let (dir, (own, group)) = (tree::open(subvolume)?, ids(subvolume)?);
+    let (dir, (own, group)) = (around(subvolume)?, ids(subvolume)?);
     let gone = |done: nix::Result<()>| if done == Err(Errno::ENOENT) { Ok(()) } else { done };
     let done = gone(btrfs::limit_qgroup(&dir, group, u64::MAX))
         .and_then(|()| gone(btrfs::assign_qgroup(&dir, own, group, false)));
@@ -113,10 +140,30 @@ pub fn forget(subvolume: &Path) {
     }
 }
 
-/// Bytes that a limited subvolume added, with all that was made below it. Of one that has no limit (yet) only what is its own is known.
+/// Bytes that a limited subvolume added, with all that was made below it and their records. Of one that has no limit (yet) only what is
+/// its own is known.
 pub fn used(subvolume: &Path) -> Result<u64> {
     let (dir, (own, group)) = (tree::open(subvolume)?, ids(subvolume)?);
     let bytes = |id| btrfs::qgroup_bytes(&dir, id);
     let missing = |err| if err == Errno::ENOENT { bytes(own) } else { Err(err) };
-    bytes(group).or_else(missing).at("ask for what is counted of", subvolume)
+    bytes(group).or_else(missing).map(with_records).at("ask for what is counted of", subvolume)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_stopped_is_at_the_limit() {
+        const MIB: u64 = 1 << 20;
+        for limit in [0, 4096, 16 * MIB, FREE, FREE + 1, 64 * MIB + 7, 192 * MIB, 6 << 30, u64::MAX >> 1] {
+            for limit in limit..limit.saturating_add(2 * COUNTED) {
+                let (told, used) = (told(limit), with_records(told(limit)));
+                assert!((limit.saturating_sub(1)..=limit).contains(&used), "{limit}: {told}, {used}");
+                // Records of one byte in COUNTED.
+                assert!(told.saturating_add(told / COUNTED) <= limit.saturating_add(MIB), "{limit}: {told}");
+            }
+        }
+        assert_eq!((told(24 * MIB), told(224 * MIB)), (24 * MIB, 216 * MIB));
+    }
 }

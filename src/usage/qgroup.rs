@@ -1,6 +1,6 @@
 //! What Btrfs's quota groups count of a subvolume, where somebody has enabled them: nothing has to be walked then.
 
-use crate::quota::qgroup::limited;
+use crate::quota::qgroup::{limited, with_records};
 use crate::sys::btrfs;
 use crate::tree::Dir;
 
@@ -17,7 +17,7 @@ pub struct Counted {
     pub referenced: u64,
     /// Those of them that no other subvolume uses; with simple quotas those that it wrote.
     pub exclusive: u64,
-    /// Bytes of its limit that are used, where a group of its own has that.
+    /// Bytes of its limit that are used, with the records of them, where a group of its own has that.
     pub used: Option<u64>,
     /// Simple quotas, which do not know what it shares.
     pub simple: bool,
@@ -64,7 +64,7 @@ impl Groups {
         if btrfs::has_subvolumes(subvolume).ok()? {
             return None;
         }
-        let used = known.group(limited(id)).map(|[referenced, _]| referenced);
+        let used = known.group(limited(id)).map(|[referenced, _]| with_records(referenced));
         Some(Counted { referenced, exclusive, used, simple: known.flags & SIMPLE != 0 })
     }
 }
