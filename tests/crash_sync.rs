@@ -45,7 +45,7 @@ fn a_full_disk_and_files_of_several_names() {
         let sync = strace::command(&node, &options, &["sync", "s", source.to_str().unwrap()]);
         // All of them are killed: they are one group.
         let mut timeout = Command::new("timeout");
-        timeout.args(["-s", "KILL", "30"]).arg(sync.get_program()).args(sync.get_args());
+        timeout.args(["-s", "KILL", "120"]).arg(sync.get_program()).args(sync.get_args());
         let output = timeout.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(matches!(output.status.code(), Some(0 | 1)), "{number}: {:?} {said}", output.status);

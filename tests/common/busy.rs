@@ -8,8 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::node::run;
 
-/// How long something may be busy.
-const LONGEST: Duration = Duration::from_secs(10);
+/// How long something may be busy, or keep a test waiting: far more than it does on any machine.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Waits until something is so; `otherwise` says what is wrong where it never is.
+pub fn until(otherwise: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < LONGEST, "{otherwise} after {LONGEST:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// Runs a command that must succeed, and again while it says that something is busy.
 pub fn calm(command: &mut Command) -> String {

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use super::busy::until;
 use super::node::{Node, run};
 use super::require;
 
@@ -55,19 +55,11 @@ pub fn kill(node: &Node, daemon: &Killed) {
     });
 }
 
-pub fn until(otherwise: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < end, "{otherwise}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Runs the binary, which must not take longer than ten seconds.
+/// Runs the binary, which must not hang.
 pub fn soon(node: &Node, args: &[&str]) -> Output {
     let command = node.command(args);
     let mut timeout = Command::new("timeout");
-    timeout.args(["-s", "KILL", "10"]).arg(command.get_program()).args(command.get_args());
+    timeout.args(["-s", "KILL", "60"]).arg(command.get_program()).args(command.get_args());
     let output = timeout.output().unwrap();
     assert!(output.status.code().is_some_and(|code| code < 100), "{args:?} hangs: {output:?}");
     output

@@ -77,7 +77,6 @@ impl Node {
     }
 
     /// Runs a copy of the binary from now on that is installed as on a router, with what lies beside it.
-    #[allow(dead_code)]
     pub fn install(&mut self) {
         let (sbin, share) = (self.dir.join("sbin"), self.dir.join("share/sliverfs"));
         std::fs::create_dir_all(&share).unwrap();

@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
+use super::busy::until;
 use super::node::{Node, run, small_tree};
 use super::require;
 use super::tree::installed;
@@ -45,11 +44,7 @@ pub fn loops(node: &Node) -> Vec<String> {
 /// No loop device of this node's is left, nor a mount below its LXCPATH.
 pub fn is_clean(node: &Node, when: &str) {
     // Another test's program that looks at all loop devices may have one of them open at this moment.
-    let start = Instant::now();
-    while !loops(node).is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(5), "{when}: {:?}", loops(node));
-        sleep(Duration::from_millis(20));
-    }
+    until(&format!("{when}: a loop device is left"), || loops(node).is_empty());
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     let left: Vec<_> = mounts.lines().filter(|line| line.contains(text(&node.lxcpath))).collect();
     assert!(left.is_empty(), "{when}: {left:?}");

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::busy::until;
 use super::node::{Node, run};
 
 /// The pool's name.
@@ -25,18 +26,9 @@ pub fn available() -> Result<(), String> {
     if Path::new("/dev/fuse").exists() { Ok(()) } else { Err("there is no /dev/fuse".into()) }
 }
 
-/// Waits for a condition, not longer than ten seconds.
-fn wait_for(what: &str, mut met: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !met() {
-        assert!(began.elapsed() < Duration::from_secs(10), "{what} takes too long");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// A call of `zpool` or `zfs`, which ends whatever the daemon does.
 pub fn tool(args: &[&str]) -> String {
-    run(Command::new("timeout").args(["-k", "1", "20"]).args(args).stdin(Stdio::null()))
+    run(Command::new("timeout").args(["-k", "1", "60"]).args(args).stdin(Stdio::null()))
 }
 
 impl Zfs {
@@ -66,7 +58,7 @@ impl Zfs {
             .spawn()
             .unwrap();
         let zfs = Self { daemon, mount: node.dir().join("pool") };
-        wait_for("zfs-fuse", || UnixStream::connect("/run/zfs/zfs_socket").is_ok());
+        until("zfs-fuse has no socket", || UnixStream::connect("/run/zfs/zfs_socket").is_ok());
         let image = node.dir().join("pool.image");
         File::create(&image).unwrap().set_len(mib << 20).unwrap();
         let (mount, image) = (zfs.mount.to_str().unwrap(), image.to_str().unwrap());
