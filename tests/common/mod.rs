@@ -10,6 +10,7 @@ pub mod holder;
 pub mod layers;
 pub mod listing;
 pub mod node;
+pub mod oci;
 pub mod scripts;
 pub mod seed;
 pub mod slivers;
