@@ -17,6 +17,7 @@ pub mod slivers;
 pub mod strace;
 pub mod tar;
 pub mod tree;
+pub mod unpack;
 pub mod zfs;
 
 use std::io::Write;
