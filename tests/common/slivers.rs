@@ -4,8 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::listing;
 use super::node::{Node, run};
+use super::{listing, require};
+
+/// A node with a small base; none where nothing can be mounted.
+pub fn node() -> Option<Node> {
+    require("root", super::root()).then(|| Node::with_base("ext4", 64))
+}
 
 /// The listing of a sliver's view, which is mounted for it.
 pub fn view(node: &Node, name: &str) -> String {
