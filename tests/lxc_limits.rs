@@ -1,15 +1,16 @@
-//! What root in a real container tries against his limit. Needed: as for `tests/lxc.rs`.
+//! Real containers with a limit, and what root in one tries against it. Needed: as for `tests/lxc.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
-#[allow(dead_code)] // tests/lxc.rs takes all of it
 #[path = "lxc/host.rs"]
 mod host;
+
+use std::fs;
 
 use common::escapes::{LEAVES, LIFTS, TRIES, btrfs_taken, disk_taken};
 use common::holder::Holder;
 use common::require;
-use host::Host;
+use host::{Host, ready, text};
 
 const MIB: u64 = 1 << 20;
 /// What each container may add to its base, in MiB.
@@ -36,7 +37,7 @@ fn end(host: &Host) {
 
 #[test]
 fn an_image_holds_root_in_a_container() {
-    if !require("lxc", host::available()) {
+    if !ready() {
         return;
     }
     let host = Host::new();
@@ -53,7 +54,7 @@ fn an_image_holds_root_in_a_container() {
 
 #[test]
 fn a_qgroup_holds_root_in_a_container_with_the_profile() {
-    if !require("lxc", host::available()) {
+    if !ready() {
         return;
     }
     let mut host = Host::on("btrfs");
@@ -91,4 +92,55 @@ fn a_qgroup_holds_root_in_a_container_with_the_profile() {
     assert!(size(&host) > 1000 * MIB, "df shows the whole disk, as the documentation says: {}", size(&host));
     drop(held);
     end(&host);
+}
+
+/// A container with a limit: inside, it is the size of the disk, a full disk is ENOSPC and no more, and it stops and boots again.
+#[test]
+fn on_a_limit() {
+    if !ready() {
+        return;
+    }
+    let host = Host::new();
+    host.create_with("q", &["--quota", "64M"]);
+    host.start("q");
+    let df = |what: &str| -> u64 {
+        host.inside("q", &format!("df -B1 --output={what} / | tail -n 1")).trim().parse().unwrap()
+    };
+    assert!((52 << 20..=64 << 20).contains(&df("size")), "{}", df("size"));
+    let said = host.inside(
+        "q",
+        "if head -c 100000000 /dev/zero >/root/fill 2>/tmp/said; then exit 1; fi; rm -f /tmp/said; \
+        if head -c 100000 /dev/zero 2>&1 >/root/more; then exit 1; fi",
+    );
+    assert!(said.contains("No space left on device"), "{said}");
+    assert!(df("avail") <= 64 << 10, "{}", df("avail"));
+    assert_eq!(host.inside("q", "cat /etc/debian_version >/dev/null; ls /root"), "fill\nmore\n");
+
+    // Full as it is.
+    for _ in 0..2 {
+        assert!(host.lxc("lxc-stop", "q").output().unwrap().status.success());
+        host.wait_for_end("q");
+        assert_eq!(host.actual("q"), "unmounted");
+        assert_eq!(fs::read_dir(host.node.store("q").join("quota")).unwrap().count(), 0);
+        host.start("q");
+        assert_eq!(host.actual("q"), "running");
+    }
+    assert!(host.node.fails(4, &["quota", "q", "none"]).contains("running"));
+    // It gets more while it runs, where root may let a file system grow (CAP_SYS_RESOURCE); less only when it does not.
+    let more = host.node.run(&["quota", "q", "96M"]);
+    match more.status.code() {
+        Some(0) => assert!(df("size") > 80 << 20, "{}", df("size")),
+        code => assert!(code == Some(3) && df("size") < 64 << 20, "{}", text(&more.stderr)),
+    }
+    host.inside("q", "rm /root/fill; head -c 20000000 /dev/zero >/root/more; echo kept >/root/kept");
+    host.attach("q", "halt");
+    host.wait_for_end("q");
+    host.node.ok(&["quota", "q", "48M"]);
+    host.start("q");
+    assert!(df("size") < 48 << 20);
+    assert_eq!(host.inside("q", "cat /root/kept"), "kept\n");
+    host.attach("q", "halt");
+    host.wait_for_end("q");
+    host.node.ok(&["check", "q"]);
+    host.node.ok(&["destroy", "q"]);
 }

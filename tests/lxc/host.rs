@@ -1,4 +1,5 @@
 //! A host with LXC: real containers on a node's slivers, ended when dropped, also by a test that panics.
+#![allow(dead_code)]
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -9,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::common::node::{Node, run};
+use crate::common::require;
 
 /// How long something that must happen may take before it counts as never. Far more than it does take.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -31,8 +33,12 @@ fn cache() -> PathBuf {
     std::env::var_os("SLIVERFS_BASE_CACHE").map_or_else(default, PathBuf::from)
 }
 
-/// Can containers be started here?
-pub fn available() -> Result<(), String> {
+/// Can containers be started here? Where not, that is told.
+pub fn ready() -> bool {
+    require("lxc", available())
+}
+
+fn available() -> Result<(), String> {
     crate::common::root()?;
     for tool in ["lxc-start", "lxc-attach", "lxc-console", "script", "mkfs.ext4"] {
         let found = Command::new("sh").args(["-c", "command -v \"$0\"", tool]).output().unwrap();
