@@ -221,3 +221,22 @@ pub fn escape(bytes: &[u8]) -> String {
     }
     text
 }
+
+/// The lines of a view at a path and below it, and all others but for the folders above.
+pub fn parts(lines: &str, path: &str) -> (Vec<String>, Vec<String>) {
+    // Change, name, letter, mode, owner; and a name may hold blanks.
+    let name = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let letter = (2..words.len() - 2).find(|at| words[*at].len() == 1 && words[at + 2].contains(':'));
+        words[1..letter.unwrap()].join(" ")
+    };
+    let below = |line: &str| name(line) == path || name(line).starts_with(&format!("{path}/"));
+    let above = |line: &str| name(line).is_empty() || format!("{path}/").starts_with(&(name(line) + "/"));
+    // What a line says of other names of the same file is no part of either.
+    let plain = |line: &str| line.split(" with ").next().unwrap().replacen("Opaque ", "Meta ", 1);
+    let (inside, outside): (Vec<_>, Vec<_>) = lines.lines().partition(|line| below(line));
+    (
+        inside.into_iter().map(plain).collect(),
+        outside.into_iter().filter(|line| !above(line)).map(plain).collect(),
+    )
+}
