@@ -90,6 +90,12 @@ impl Comparer {
         Self { format, buffer: Vec::new() }
     }
 
+    /// The same for a store of another format.
+    pub(super) fn of(&mut self, format: Format) -> &mut Self {
+        self.format = format;
+        self
+    }
+
     /// How an entry differs from what the base has; none where either is missing. Contents are read where nothing less decides.
     pub fn differences(&mut self, entry: &Entry<'_>) -> Result<Aspects> {
         match (entry.node, entry.base) {
@@ -169,7 +175,7 @@ fn alike(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// A regular file that may be open already; `held` keeps it open where it is not.
-fn opened<'a>(side: Side<'a>, held: &'a mut Option<File>) -> nix::Result<&'a File> {
+pub(super) fn opened<'a>(side: Side<'a>, held: &'a mut Option<File>) -> nix::Result<&'a File> {
     match side.file {
         Some(file) => Ok(file),
         None => Ok(held.insert(side.dir.open_file(side.name, side.stat)?)),

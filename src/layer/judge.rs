@@ -20,14 +20,18 @@ pub(super) enum Verdict {
 /// Compares the three.
 pub(super) struct Judge {
     from: Format,
-    own: Comparer,
-    plain: Comparer,
+    comparer: Comparer,
 }
 
 impl Judge {
     /// Of a store in the given format.
     pub(super) fn new(from: Format) -> Self {
-        Self { from, own: Comparer::new(from), plain: Comparer::new(Format::Tree) }
+        Self { from, comparer: Comparer::new(from) }
+    }
+
+    /// Compares what the store has.
+    fn own(&mut self) -> &mut Comparer {
+        self.comparer.of(self.from)
     }
 
     /// What the sliver changed of it, what the new base did, and what of both differs.
@@ -56,19 +60,19 @@ impl Judge {
 
     /// What the sliver changed, but for what its driver changes by itself.
     pub(super) fn mine(&mut self, entry: &Entry<'_>) -> Result<Aspects> {
-        Ok(self.own.differences(entry)?.without(self.from.loses()).without(Aspects::LINKS))
+        Ok(self.own().differences(entry)?.without(self.from.loses()).without(Aspects::LINKS))
     }
 
     /// What the new base changed. Of two directories that is what they are, not what is in them.
     fn theirs(&mut self, old: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
-        Ok(self.plain.sides(new, new, old)?.without(Aspects::LINKS))
+        Ok(self.comparer.of(Format::Tree).sides(new, new, old)?.without(Aspects::LINKS))
     }
 
     /// How the sliver's version differs from the new base's.
     fn apart(&mut self, entry: &Entry<'_>, node: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
         // Two trees that were not made of one another share no inodes, whatever their numbers are.
-        let comparer = if self.from.whole() { &mut self.plain } else { &mut self.own };
-        Ok(comparer.sides(node, entry.data.unwrap_or(node), new)?.without(Aspects::LINKS))
+        let format = if self.from.whole() { Format::Tree } else { self.from };
+        Ok(self.comparer.of(format).sides(node, entry.data.unwrap_or(node), new)?.without(Aspects::LINKS))
     }
 
     pub(super) fn verdict(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>) -> nix::Result<Verdict> {
@@ -89,7 +93,8 @@ impl Judge {
                 if node.stat.kind == Kind::Dir || old.stat.kind == Kind::Dir {
                     return Ok(Verdict::Keep);
                 }
-                let mine = self.own.sides(node, entry.data.unwrap_or(node), old)?.without(self.from.loses());
+                let mine =
+                    self.own().sides(node, entry.data.unwrap_or(node), old)?.without(self.from.loses());
                 return Ok(if mine.has(CORE) || linked(entry, node.stat, old.stat) {
                     Verdict::Conflict("changed here, gone from the new base")
                 } else {
@@ -105,7 +110,7 @@ impl Judge {
             // Deleted and made anew: it hides what the new base has, too.
             return Ok(if self.news(old, new)?.has(CORE) { Verdict::Conflict(both) } else { Verdict::Keep });
         }
-        let mine = self.own.sides(node, entry.data.unwrap_or(node), old)?;
+        let mine = self.own().sides(node, entry.data.unwrap_or(node), old)?;
         let mine = mine.without(self.from.loses()).without(Aspects::LINKS);
         let linked = linked(entry, node.stat, old.stat);
         if !mine.has(CORE.and(Aspects::TIME)) && !linked {

@@ -1,5 +1,8 @@
 //! What a name of a store means over its base.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+
 use nix::errno::Errno;
 
 use super::decode::{self, Marks, TARGET};
@@ -23,6 +26,7 @@ impl Seen {
             whiteouts: false,
             inside: None,
             below: None,
+            file: None,
             attrs: None,
         }
     }
@@ -143,9 +147,12 @@ impl Changes {
                     |dir: &Dir| dir.stat().is_ok_and(|stat| seen.node.is_some_and(|node| node.id == stat.id));
                 seen.inside = here.child(&seen.name).ok().filter(same);
             }
+            if let Some(node) = seen.node.filter(|node| node.kind == Kind::File && self.known > 0) {
+                seen.file = here.open_file(&seen.name, &node).ok();
+            }
             let listed = match &seen.inside {
                 Some(inside) => attr::names(inside, SELF),
-                None => attr::names(here, &seen.name),
+                None => attr::names_of(here, &seen.name, seen.file.as_ref().map(File::as_fd)),
             };
             seen.attrs = match listed {
                 // Removed since it was looked at: whoever opens it will see.

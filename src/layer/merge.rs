@@ -100,16 +100,9 @@ pub fn merge(
         match step {
             Step::Entry(entry) => {
                 let open = merge.levels.last().is_none_or(|level| level.open);
-                let there = if open { stat(new.here(), entry.name) } else { Ok(None) };
-                let there = there.map_err(sys("look in the new base at", entry.path))?;
-                let inside = match there {
-                    Some(stat) if stat.kind == Kind::Dir && !entry.path.is_empty() => {
-                        let child = new.here().child(entry.name);
-                        Some((child.map_err(sys("open in the new base", entry.path))?, stat.id))
-                    }
-                    _ => None,
-                };
-                let open = inside.as_ref().map(|(child, _)| child);
+                let seen = if open { look(new.here(), &entry) } else { Ok((None, None)) };
+                let (there, inside) = seen.map_err(sys("look in the new base at", entry.path))?;
+                let open = inside.as_ref();
                 let side =
                     there.as_ref().map(|stat| Side { open, ..Side::new(new.here(), entry.name, stat) });
                 // Each of them is compared with the other two.
@@ -127,8 +120,8 @@ pub fn merge(
                 if let Some(node) = entry.node.filter(|_| depth < KNOWN) {
                     level.seen = Some(Box::new((*node.stat, there)));
                 }
-                if let Some((child, id)) = inside.filter(|_| level.open) {
-                    new.down_to(child, id);
+                if let Some((child, stat)) = inside.zip(there).filter(|_| level.open) {
+                    new.down_to(child, stat.id);
                 }
                 merge.levels.push(level);
                 changes.enter()?;
@@ -154,7 +147,22 @@ pub fn merge(
             }
         }
     }
-    Ok(())
+    merge.writer.map_or(Ok(()), Writer::end)
+}
+
+/// What the new base has by an entry's name, and the directory itself, where it is one. Where the store has one, it mostly is: then to open
+/// it first takes less than to look.
+fn look(dir: &Dir, entry: &Entry<'_>) -> nix::Result<(Option<Stat>, Option<Dir>)> {
+    if entry.path.is_empty() {
+        return Ok((stat(dir, entry.name)?, None));
+    }
+    let open = if is_dir(entry.node) { dir.child(entry.name).ok() } else { None };
+    if let Some(child) = open {
+        return Ok((Some(child.stat()?), Some(child)));
+    }
+    let there = stat(dir, entry.name)?;
+    let folder = there.is_some_and(|stat| stat.kind == Kind::Dir);
+    Ok((there, if folder { Some(dir.child(entry.name)?) } else { None }))
 }
 
 /// What is asked of an entry more than once: a regular file is open, too.

@@ -1,6 +1,7 @@
 //! A store beside its base, walked in the order of the names: each directory before what it holds, and once more after it.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 
 use nix::errno::Errno;
 
@@ -65,6 +66,8 @@ pub(super) struct Seen {
     /// The store's directory itself, where it was opened already, and the base's.
     pub(super) inside: Option<Dir>,
     pub(super) below: Option<Dir>,
+    /// A regular file of the store, where it was opened already.
+    pub(super) file: Option<File>,
     /// The names of the attributes in the store, where they were listed.
     pub(super) attrs: Option<Vec<CString>>,
 }
@@ -173,8 +176,8 @@ pub struct Changes {
     pub(super) fresh: bool,
     /// The ends of directories are told, too.
     pub(super) leaves: bool,
-    /// So far down, the caller remembers what a directory of the store is, and is not told it again at its end.
-    known: usize,
+    /// So far down, the caller remembers what a directory of the store is, and is not told it again at its end. He opens files, too.
+    pub(super) known: usize,
     /// Names are not told in their order, but from another one on.
     pub(super) turn: usize,
 }
@@ -214,6 +217,7 @@ impl Changes {
     }
 
     /// The same walk with no look at what a directory of the store is when it is left, `depth` levels down from the root: two calls for each.
+    /// A file whose attributes are listed is opened for that: whoever copies or compares it need not do so.
     pub(super) fn known(self, depth: usize) -> Self {
         Self { known: depth, ..self }
     }
@@ -302,6 +306,7 @@ impl Changes {
             whiteouts: level.whiteouts,
             inside: None,
             below: None,
+            file: None,
             attrs: None,
         })
     }
@@ -462,13 +467,13 @@ impl Changes {
         let dir = if seen.stored { self.store.here() } else { below };
         let base = seen.base.as_ref().filter(|_| !strange);
         let base = base.map(|stat| Side { open: seen.below.as_ref(), ..Side::new(below, name, stat) });
-        let (open, attrs) = (seen.inside.as_ref(), seen.attrs.as_deref());
+        let (open, file, attrs) = (seen.inside.as_ref(), seen.file.as_ref(), seen.attrs.as_deref());
         Entry {
             change: seen.change,
             doubt: seen.doubt,
             name,
             path: &self.path,
-            node: seen.node.as_ref().map(|stat| Side { open, attrs, ..Side::new(dir, name, stat) }),
+            node: seen.node.as_ref().map(|stat| Side { open, file, attrs, ..Side::new(dir, name, stat) }),
             stored: seen.stored,
             here: self.store.here(),
             data,
