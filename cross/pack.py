@@ -134,10 +134,10 @@ def compile_in(folder, command, known):
         raise SystemExit("pack.py: %s: %s" % (" ".join(command), made.stderr))
 
 
-def compressed(folder, plain, known):
-    """The payload: see cross/unpack/mix.h."""
+def through(folder, what, plain, known):
+    """What this program of cross/unpack, pack.c or weigh.c, makes of an image."""
     # No C library of this machine's is asked for.
-    compile_in(folder, [*ZIG, "-target", os.uname().machine + "-linux-musl", "-O2", os.path.join(UNPACK, "pack.c")], known)
+    compile_in(folder, [*ZIG, "-target", os.uname().machine + "-linux-musl", "-O2", os.path.join(UNPACK, what)], known)
     return subprocess.run([os.path.join(folder, "made")], input=plain, stdout=subprocess.PIPE, check=True).stdout
 
 
@@ -149,7 +149,8 @@ def fnv1a(plain):
     return total
 
 
-def main(program, packed, *target):
+def prepared(program, target):
+    """A program's image as it is packed, and what the C of cross/unpack must know of it."""
     with open(program, "rb") as file:
         start, plain, code, room, machine = image(file.read())
     if machine not in (EM_MIPS, EM_ARM):
@@ -158,8 +159,14 @@ def main(program, packed, *target):
     known = {"START": start, "ROOM": room, "PLAIN": len(plain), "SUM": fnv1a(plain)}
     known.update(BEGIN=code[0], END=code[1], UNIT=unit, LOGISTIC=",".join(map(str, LOGISTIC)))
     told = regular(plain, start, code) if machine == EM_MIPS else calls(plain, code, unit)
+    return ordered(told, code, unit), known
+
+
+def main(program, packed, *target):
+    told, known = prepared(program, target)
     with tempfile.TemporaryDirectory() as folder:
-        data = compressed(folder, ordered(told, code, unit), known)
+        # See cross/unpack/mix.h.
+        data = through(folder, "pack.c", told, known)
         with open(os.path.join(folder, "payload"), "wb") as file:
             file.write(data)
         known["PAYLOAD"] = zlib.crc32(data)
@@ -174,6 +181,7 @@ def main(program, packed, *target):
     os.chmod(packed, 0o755)
 
 
-if len(sys.argv) < 4:
-    raise SystemExit(__doc__.split(": ")[0])
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        raise SystemExit(__doc__.split(": ")[0])
+    main(*sys.argv[1:])
