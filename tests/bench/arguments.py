@@ -12,7 +12,7 @@ def parser(about, extents):
     parser.add_argument("--work", type=os.path.realpath, required=True, help="a folder for sparse disks")
     parser.add_argument("--base", type=os.path.realpath, required=True, help="the tar of a root file system")
     parser.add_argument("--extent", choices=extents, required=True)
-    parser.add_argument("--ipk", type=os.path.realpath, help="the package for mips_24kc")
+    parser.add_argument("--weighed", type=os.path.realpath, help="what cross/weigh printed")
     parser.add_argument("--write", type=os.path.realpath, help="the folder for the document and its plots")
     return parser
 

@@ -21,6 +21,7 @@ def main():
     parser.add_argument("--base", type=os.path.realpath, required=True, help="the tar of a root file system")
     parser.add_argument("--extent", choices=["full", "quick"], required=True)
     parser.add_argument("--sizes", type=os.path.realpath, help="the table of the packages' sizes")
+    parser.add_argument("--weighed", type=os.path.realpath, help="what cross/weigh printed")
     parser.add_argument("--write", type=os.path.realpath, help="the document to write")
     args = parser.parse_args()
     full = args.extent == "full"
@@ -43,6 +44,7 @@ def main():
     if args.sizes:
         with open(args.sizes) as table:
             measure.packages(figures, table)
+        measure.growth(figures, args.weighed, 4)
     if args.write:
         report.write(args.write, machine, figures.rows)
     missed = figures.missed()

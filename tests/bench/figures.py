@@ -175,6 +175,24 @@ def packages(figures, table):
             )
 
 
+# What was promised of the growth by the other parts of the roadmap (cross/parts).
+GROWTHS = {2: 15 << 10, 3: 40 << 10, 4: 12 << 10}
+
+
+def growth(figures, weighed, part):
+    """The line of a part in what cross/weigh printed, if it did."""
+    what = "ipk for mips_24kc: what part %d of the roadmap takes (`cross/weigh`)" % part
+    found = None
+    if weighed:
+        with open(weighed) as table:
+            found = next((line for line in table if line.startswith("part %d: " % part)), None)
+    if not found:
+        figures.add(what, "not measured")
+        return
+    size, limit = int(found.split()[-1]), GROWTHS[part]
+    figures.add(what, "%d bytes" % size, "at most %d bytes" % limit, size <= limit)
+
+
 def runs(pid, program):
     try:
         return os.readlink("/proc/%s/exe" % pid) == program

@@ -16,7 +16,7 @@ import report
 import seedsreport
 import verdicts
 import ways
-from figures import Figures
+from figures import Figures, growth
 from node import Node, command, private_boot
 from process import Failed
 from replay import Replay
@@ -55,7 +55,8 @@ def main():
             disk.close()
     finally:
         cgroup.close()
-    verdicts.judge(figures, rows, args.ipk)
+    verdicts.judge(figures, rows)
+    growth(figures, args.weighed, 2)
     if args.write:
         seedsreport.write(args.write, machine, extent, rows, missing, figures.rows)
         plots.write(args.write, rows)

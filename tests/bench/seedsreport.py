@@ -111,6 +111,8 @@ TEXT = """## How it is measured
   twice where they are kept twice; on zfs-fuse by `zpool list`, in its three digits.
 - A sliver's disk is counted after its first mount. "The last" is the one whose number stands in brackets: full copies share nothing
   on ext4 and take long on zfs-fuse, so fewer are made.
+- What a part of the roadmap takes of the ipk is the sum of what each byte of it costs, as the packer knows it (`cross/weigh`); which files
+  are of which part stands in `cross/parts`.
 - Squashfs is packed as `base add --pack squashfs` does (zstd, blocks of 128 KiB), erofs as `--pack erofs` does,
   which takes zstd where erofs-utils has it (1.8), else lz4hc.
 - The slivers of all ways on a disk are made in turn, once in this order and once in the other, with the disk at rest before each;

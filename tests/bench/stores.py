@@ -12,7 +12,7 @@ import million
 import report
 import storesreport
 from disks import LoopDisk
-from figures import Figures
+from figures import Figures, growth
 from node import Node, command, private_boot
 from process import Failed
 from races import Race, Runner
@@ -43,8 +43,7 @@ def main():
     disk.close()
     measured.entries = args.entries or extent.entries
     measured.memory = million.memory(args.program, args.work, measured.entries, figures)
-    if args.ipk:
-        figures.add("ipk for mips_24kc, with all that there is (`make bench` holds it against its limit)", "%d bytes" % os.path.getsize(args.ipk))
+    growth(figures, args.weighed, 3)
     if args.write:
         storesreport.write(args.write, measured, figures.rows)
     else:

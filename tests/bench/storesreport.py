@@ -78,6 +78,8 @@ def memory(measured):
 TEXT = """## How it is measured
 - The base `one` is a Debian root file system of real packages. `ten` has the same, and below `more/` nine others of each of its
   entries, whose files hold 4 KiB at most. `next` and `next-ten`, which slivers are rebased onto, have other contents in 2 % of the same files.
+- What a part of the roadmap takes of the ipk is the sum of what each byte of it costs, as the packer knows it (`cross/weigh`); which files
+  are of which part stands in `cross/parts`.
 - The disk is an ext4 of 4 KiB blocks in a sparse file, alone in its use, on a loop device that does not keep pages (direct I/O), mounted
   `noatime`.
 - A store of 1 % has that share of the base's regular files edited through a mounted overlay, evenly spread, none larger than 1 MiB: `modify`

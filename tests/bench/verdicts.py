@@ -1,12 +1,10 @@
 """What the ways must reach, each against its neighbour in the same run."""
 
-import os
-
 import ways
-from figures import IPK_LIMIT, kib, mib
+from figures import kib, mib
 
 
-def judge(figures, rows, ipk):
+def judge(figures, rows):
     """Adds the figures that have a limit; one whose ways are not here is told as such."""
     packed(figures, rows)
     ratio(figures, rows, "btrfs", ways.SNAPSHOT, ways.SNAPSHOT_BY_HAND, 3.0)
@@ -16,13 +14,6 @@ def judge(figures, rows, ipk):
     ratio(figures, rows, "ext4", ways.COPY, ways.COPY_BY_HAND, 1.0)
     # No limit: the kernel hands no sync on to FUSE, so the one by hand ends before anything is on the disk.
     ratio(figures, rows, "zfs-fuse", ways.COPY, "`cp -a`", None)
-    what = "ipk for mips_24kc, against what was promised for all of the roadmap"
-    limit = IPK_LIMIT
-    if ipk:
-        size = os.path.getsize(ipk)
-        figures.add(what, "%d bytes" % size, "at most %d bytes" % limit, size <= limit)
-    else:
-        figures.add(what, "not measured: none is built (`make ipk`)")
 
 
 def find(rows, disk, title):
