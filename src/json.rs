@@ -19,12 +19,12 @@ pub enum Json {
     Bool(bool),
     /// A whole number that is not negative.
     Number(u64),
-    /// A text. It stays until the program ends: what is read of a record goes far, and no code stands there to drop it.
+    /// A text. What is read of a record goes far, and no code stands there to drop it: the document stays until the program ends.
     Text(&'static str),
     /// An array.
     List(Vec<Json>),
     /// An object, in the order of the file.
-    Map(Vec<(String, Json)>),
+    Map(Vec<(&'static str, Json)>),
 }
 
 /// What can be read from a record.
@@ -54,8 +54,17 @@ const DEPTH: u32 = 16;
 impl Json {
     /// Reads one document. The error says where it stops to be JSON.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        let mut reader = Reader { text, at: 0 };
-        let value = reader.value(DEPTH);
+        let mut reader = Reader { text: "", at: 0 };
+        let value = match std::str::from_utf8(text.to_vec().leak()) {
+            Ok(text) => {
+                reader.text = text;
+                reader.value(DEPTH)
+            }
+            Err(err) => {
+                reader.at = err.valid_up_to();
+                None
+            }
+        };
         reader.blanks();
         match value {
             Some(value) if reader.at == text.len() => Ok(value),
@@ -67,7 +76,7 @@ impl Json {
     pub fn get(&self, key: &str) -> &Json {
         match self {
             Self::Map(entries) => {
-                entries.iter().find(|(name, _)| name == key).map_or(&Json::Null, |(_, value)| value)
+                entries.iter().find(|(name, _)| *name == key).map_or(&Json::Null, |(_, value)| value)
             }
             _ => &Json::Null,
         }
@@ -116,14 +125,14 @@ fn wrong(key: &str, what: &str) -> Error {
     Error::damaged(format_args!("`{key}` is no {what}, or is missing"))
 }
 
-struct Reader<'a> {
-    text: &'a [u8],
+struct Reader {
+    text: &'static str,
     at: usize,
 }
 
-impl Reader<'_> {
+impl Reader {
     fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
+        self.text.as_bytes().get(self.at).copied()
     }
 
     fn blanks(&mut self) {
@@ -132,8 +141,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Passes over one byte, which must be next.
+    fn byte(&mut self, wanted: u8) -> Option<()> {
+        if self.peek()? != wanted {
+            return None;
+        }
+        self.at += 1;
+        Some(())
+    }
+
     /// Passes over `token`, which must be next.
-    fn token(&mut self, token: &[u8]) -> Option<()> {
+    fn token(&mut self, token: &str) -> Option<()> {
         self.text.get(self.at..)?.strip_prefix(token)?;
         self.at += token.len();
         Some(())
@@ -144,11 +162,12 @@ impl Reader<'_> {
         self.blanks();
         match self.peek()? {
             b'{' => {
-                let mut entries = Vec::new();
+                // As many as a record of ours has.
+                let mut entries = Vec::with_capacity(8);
                 self.items(b'}', |reader| {
                     let key = reader.string()?;
                     reader.blanks();
-                    reader.token(b":")?;
+                    reader.byte(b':')?;
                     entries.push((key, reader.value(depth)?));
                     Some(())
                 })?;
@@ -162,11 +181,11 @@ impl Reader<'_> {
                 })?;
                 Some(Json::List(list))
             }
-            b'"' => self.string().map(|text| Json::Text(text.leak())),
+            b'"' => self.string().map(Json::Text),
             b'0'..=b'9' => self.number().map(Json::Number),
-            b't' => self.token(b"true").map(|()| Json::Bool(true)),
-            b'f' => self.token(b"false").map(|()| Json::Bool(false)),
-            _ => self.token(b"null").map(|()| Json::Null),
+            b't' => self.token("true").map(|()| Json::Bool(true)),
+            b'f' => self.token("false").map(|()| Json::Bool(false)),
+            _ => self.token("null").map(|()| Json::Null),
         }
     }
 
@@ -202,29 +221,31 @@ impl Reader<'_> {
         Some(number)
     }
 
-    fn string(&mut self) -> Option<String> {
-        self.token(b"\"")?;
-        let mut bytes = Vec::new();
+    fn string(&mut self) -> Option<&'static str> {
+        self.byte(b'"')?;
+        let mut text = String::new();
         loop {
             let rest = self.text.get(self.at..)?;
-            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))?;
-            let (part, end) = (rest.get(..plain)?, rest.get(plain)?);
-            self.at += plain + 1;
-            // Most have nothing escaped, and need not grow.
-            if *end == b'"' && bytes.is_empty() {
-                return String::from_utf8(part.to_vec()).ok();
+            let plain = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))?;
+            let part = rest.get(..plain)?;
+            self.at += plain;
+            let end = self.peek()?;
+            self.at += 1;
+            // Most have nothing escaped, and lie there as they are.
+            if end == b'"' && text.is_empty() {
+                return Some(part);
             }
-            bytes.extend_from_slice(part);
+            text.push_str(part);
             match end {
-                b'"' => return String::from_utf8(bytes).ok(),
-                b'\\' => self.escaped(&mut bytes)?,
+                b'"' => return Some(text.leak()),
+                b'\\' => text.push(self.escaped()?),
                 _ => return None,
             }
         }
     }
 
     /// What follows a backslash. Our writer escapes nothing above U+001F, so halves of surrogate pairs are none of ours.
-    fn escaped(&mut self, bytes: &mut Vec<u8>) -> Option<()> {
+    fn escaped(&mut self) -> Option<char> {
         let byte = self.peek()?;
         self.at += 1;
         let plain = match byte {
@@ -235,16 +256,13 @@ impl Reader<'_> {
             b'r' => b'\r',
             b't' => b'\t',
             b'u' => {
-                let digits = std::str::from_utf8(self.text.get(self.at..self.at.checked_add(4)?)?).ok()?;
-                let c = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
+                let digits = self.text.get(self.at..self.at.checked_add(4)?)?;
                 self.at += 4;
-                bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
-                return Some(());
+                return char::from_u32(u32::from_str_radix(digits, 16).ok()?);
             }
             _ => return None,
         };
-        bytes.push(plain);
-        Some(())
+        Some(plain.into())
     }
 }
 

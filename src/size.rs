@@ -49,7 +49,7 @@ impl Size {
 
     /// As a person reads it, without the way round by a formatter.
     pub fn words(self) -> String {
-        const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        const UNITS: [&str; 7] = [" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"];
         let mut unit = 0u64;
         let mut shift = 0u32;
         // One step earlier than 1024, so that rounding never shows "1024 KiB".
@@ -57,17 +57,20 @@ impl Size {
             unit += 1;
             shift += 10;
         }
-        let name = usize::try_from(unit).ok().and_then(|u| UNITS.get(u)).unwrap_or(&"B");
-        let whole = self.0 >> shift;
-        if shift == 0 || whole >= 10 {
-            format!("{} {name}", rounded(self.0, shift))
+        let name = usize::try_from(unit).ok().and_then(|u| UNITS.get(u)).unwrap_or(&"");
+        let (whole, part) = if shift == 0 || self.0 >> shift >= 10 {
+            (rounded(self.0, shift), 0)
         } else {
             let tenths = tenths(self.0, shift);
-            match tenths % 10 {
-                0 => format!("{} {name}", tenths / 10),
-                part => format!("{}.{part} {name}", tenths / 10),
-            }
+            (tenths / 10, tenths % 10)
+        };
+        let mut text = whole.to_string();
+        if part > 0 {
+            text.push('.');
+            text.push_str(&part.to_string());
         }
+        text.push_str(name);
+        text
     }
 }
 
