@@ -175,7 +175,7 @@ fn convert(
     admission::admit(root, policy, sliver.quota, limit, None)?;
     let size = size.or(quota::by(limit, Means::Seed).map(|limit| limit.bytes));
     create::check_kind(to, &base, size)?;
-    offline::refuse(root, name, Some(sliver.backend))?;
+    offline::refuse_to_read(root, sliver)?;
     statfs::refuse_read_only(root.stores())?;
     let kept = replace::kept(root, sliver)?;
     // The one that was mounted last stays the one that is kept.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::mount::disk;
 use crate::name::Name;
 use crate::out::{self, Progress, Table};
-use crate::quota::image;
+use crate::quota::{image, zfs};
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sys::{statfs, sync};
@@ -111,6 +111,7 @@ fn store(root: &Root, sliver: &Sliver) -> &'static Path {
 }
 
 fn one(root: &Root, sliver: &Sliver, others: &[Sliver], dry_run: bool) -> Result<Shared> {
+    zfs::refuse_unmounted(root.store(&sliver.name))?;
     let path = store(root, sliver);
     let base = Base::load(root, &sliver.base)?;
     // An image is a disk of its own.

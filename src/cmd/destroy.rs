@@ -13,8 +13,8 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, seed};
 use crate::name::Name;
-use crate::out::escape;
-use crate::quota::image;
+use crate::out::{self, escape};
+use crate::quota::{image, zfs};
 use crate::stay::Below;
 use crate::sys::statfs;
 
@@ -33,6 +33,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         }
         refuse_mounts_in(&left)?;
         if args.dry_run {
+            tell_datasets(&left)?;
             return print_plan(&left.into_iter().map(Step::RemoveTree).collect::<Vec<_>>());
         }
         sweep::all(root, name)?;
@@ -42,13 +43,17 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     offline::refuse(root, name, store)?;
     refuse_mounts_in(&[root.store(name), root.container(name), sweep::new_store(root, name)])?;
     statfs::refuse_read_only(root.stores())?;
-    let (hide, mut remove) = steps(root, name, store.is_some(), container);
     let kept = sweep::kept_store(root, name);
+    for store in [root.store(name), kept] {
+        zfs::refuse_kept(store)?;
+    }
+    let (hide, mut remove) = steps(root, name, store.is_some(), container);
     if kept.symlink_metadata().is_ok() {
         remove.push(Step::RemoveTree(kept));
     }
     if args.dry_run {
         print_plan(&hide)?;
+        tell_datasets(&[root.store(name), kept])?;
         return print_plan(&remove);
     }
     // What a crash left of a sliver of this name would be in the way.
@@ -62,6 +67,14 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     // A store that was kept from before a conversion, and one that came to nothing.
     sweep::all(root, name)?;
     lock.remove()
+}
+
+/// Says which datasets go with stores.
+fn tell_datasets(stores: &[&Path]) -> Result<()> {
+    stores
+        .iter()
+        .filter_map(|store| zfs::name(store))
+        .try_for_each(|name| out::line(&format!("zfs destroy {name}")))
 }
 
 /// The backend of a store; none where there is no store. A damaged record does not keep the store from being destroyed; a good one

@@ -44,7 +44,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     let sliver = Sliver::load(root, name)?;
     let base = Base::load(root, &sliver.base)?;
     view::check_base(&sliver, &base)?;
-    offline::refuse(root, name, Some(sliver.backend))?;
+    offline::refuse_to_read(root, &sliver)?;
     // A kernel that does not offer the backend needs none of its options here.
     let features = probe::features(root, sliver.backend).unwrap_or_default();
     statfs::refuse_read_only(root.stores())?;

@@ -15,7 +15,7 @@ use crate::layer::{Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::{exec, image, private, seed};
 use crate::name::Name;
-use crate::quota::image as quota;
+use crate::quota::{image as quota, zfs};
 use crate::stay::Below;
 use crate::sys::mountpoint::look;
 use crate::tree::{self, Dir};
@@ -72,6 +72,7 @@ impl<'a> Layers<'a> {
         let (None, Some(name)) = (self.format, self.words.first()) else { return Ok(Watch(None)) };
         let folder = ctx.root()?.store(&Name::parse(name)?);
         let Some(seen) = look(folder) else { return Ok(Watch(None)) };
+        zfs::refuse_unmounted(folder)?;
         // In an image that nobody has mounted it is ended before it is read.
         if Scratch::beside(tree::open(quota::content(folder))?).begun() {
             return Err(Error::in_use(format_args!(
@@ -111,6 +112,7 @@ impl<'a> Layers<'a> {
         base.present(&root)?;
         let format = Format::of(sliver.backend);
         let stored = root.store(&sliver.name);
+        zfs::refuse_unmounted(stored)?;
         let inner = match sliver.backend {
             kind if kind.grows_image() => view_of(&root, &sliver.name)?,
             _ if format.whole() => quota::content(stored).below("tree"),

@@ -7,6 +7,7 @@ use crate::cmd::{Ctx, chosen, convert, for_each, offline, print_plan, replace};
 use crate::error::{Class, Result};
 use crate::mount::plan::Step;
 use crate::name::Name;
+use crate::quota::{self, Means, zfs};
 use crate::view;
 
 /// Mounts the slivers that were named.
@@ -42,6 +43,16 @@ pub fn mount_as_it_is(root: &Root, name: &Name, dry_run: bool) -> Result<Vec<Ste
     let sliver = Sliver::load(root, name)?;
     let base = Base::load(root, &sliver.base)?;
     let _image = view::hold_image(root, &sliver, &base)?;
+    if quota::by(sliver.quota, Means::Zfs).is_some() {
+        // Where it is mounted is known when it is.
+        match zfs::refuse_unmounted(root.store(name)) {
+            Err(err) if dry_run => {
+                crate::warn!("{err}; what comes then is not known before");
+                return Ok(Vec::new());
+            }
+            _ => zfs::mount(root.store(name))?,
+        }
+    }
     let steps = view::plan_up(root, &sliver, &base)?;
     if !dry_run {
         if !steps.is_empty() {

@@ -11,8 +11,8 @@ use crate::kind::Kind;
 use crate::layer::{self, Format, Scratch};
 use crate::lxc::Sockets;
 use crate::name::Name;
-use crate::quota::image;
 use crate::quota::project::Room;
+use crate::quota::{image, zfs};
 use crate::tree::Dir;
 
 /// Refuses a sliver whose container runs, or whose store is alive anywhere. An image that a crash left mounted would be in the way of
@@ -28,6 +28,12 @@ pub fn refuse(root: &Root, name: &Name, backend: Option<Kind>) -> Result<()> {
         refuse_alive(root, name, backend, features, &Views::settled(root, name)?)?;
     }
     image::release(root.store(name))
+}
+
+/// The same of a sliver whose store is read.
+pub fn refuse_to_read(root: &Root, sliver: &Sliver) -> Result<()> {
+    refuse(root, &sliver.name, Some(sliver.backend))?;
+    zfs::refuse_unmounted(root.store(&sliver.name))
 }
 
 /// A sliver that nobody can mount while this lasts.

@@ -236,7 +236,7 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: Limit, policy: Policy) -
 /// one is there.
 fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     let name = &old.name;
-    offline::refuse(root, name, Some(old.backend))?;
+    offline::refuse_to_read(root, old)?;
     let (store, stage) = (root.store(name), sweep::new_store(root, name));
     statfs::refuse_read_only(root.stores())?;
     offline::settle(root, old)?;

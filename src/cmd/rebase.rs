@@ -17,7 +17,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out::Progress;
-use crate::quota::{self, image};
+use crate::quota::{self, image, zfs};
 use crate::sys::signals::LastWords;
 use crate::sys::statfs;
 use crate::tree::{self, Dir};
@@ -88,6 +88,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         )));
     }
     create::check_kind(sliver.backend, &new, None)?;
+    zfs::refuse_unmounted(root.store(name))?;
     let before = kept(root, &sliver)?;
     if !how.plan {
         if before.as_ref().is_some_and(|before| before.base == sliver.base) {

@@ -58,7 +58,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let rsync = Rsync::find()?;
     let base = Base::load(&root, &sliver.base)?;
     view::check_base(&sliver, &base)?;
-    offline::refuse(&root, name, Some(sliver.backend))?;
+    offline::refuse_to_read(&root, &sliver)?;
     statfs::refuse_read_only(root.stores())?;
     let attrs = !Format::of(sliver.backend).loses().has(Aspects::ATTRS);
     if let Some(lacks) = rsync.lacks().filter(|_| attrs) {

@@ -343,7 +343,7 @@ pub fn remove_store(dir: &Path) -> Result<()> {
 
 /// Bytes that a store takes, with what lies in its dataset.
 pub fn space(store: &Path) -> Result<u64> {
-    tree::space(store).map(|space| space.saturating_add(zfs::taken(store).unwrap_or(0)))
+    tree::space(store).map(|space| space.saturating_add(zfs::space(store)))
 }
 
 /// Bytes of its limit that a sliver uses. What the tables of an image take is counted, since the sliver cannot have it.

@@ -131,15 +131,24 @@ pub fn name(store: &Path) -> Option<String> {
     find(store).ok().flatten().map(|dataset| dataset.name)
 }
 
-/// The folder in which the tree of a store on a dataset lies; none where it has none. ZFS is asked to mount it where that is not done.
+/// The folder in which the tree of a store on a dataset lies; none where it has none.
 pub fn content(store: &Path) -> Option<&'static Path> {
-    let look = || find(store).ok().flatten();
-    let mut dataset = look()?;
-    if dataset.place.is_none() && run(&["mount", &dataset.name]).is_ok() {
-        dataset = look()?;
-    }
+    let dataset = find(store).ok().flatten()?;
     // What is not there, so that nothing is taken for it.
     Some(dataset.place.unwrap_or_else(|| store.below(super::image::POINT)))
+}
+
+/// Refuses a store whose dataset is mounted nowhere, where somebody unmounted it by hand.
+pub fn refuse_unmounted(store: &Path) -> Result<()> {
+    if let Ok(None) = find(store) { Ok(()) } else { mounted(store).map(drop) }
+}
+
+/// Has ZFS mount the dataset of a store, where that is not done.
+pub fn mount(store: &Path) -> Result<()> {
+    match find(store)? {
+        Some(Dataset { name, place: None }) => run(&["mount", &name]),
+        _ => Ok(()),
+    }
 }
 
 /// A store's dataset, and where it is mounted.
@@ -148,11 +157,16 @@ fn mounted(store: &Path) -> Result<(String, &'static Path)> {
         Some(Dataset { name, place: Some(place) }) => Ok((name, place)),
         Some(Dataset { name, .. }) => {
             Err(Error::failed(format_args!("the dataset {name} of {} is not mounted", store.display()))
-                .way_out(format_args!("zfs mount {name}")))
+                .way_out(format_args!("`sliverfs mount` does that, or zfs mount {name}")))
         }
-        None => Err(Error::damaged(format_args!("the store {} has no dataset", store.display()))
-            .way_out("take its limit off, and give it again: sliverfs quota SLIVER none")),
+        None => Err(missing(store)),
     }
+}
+
+#[cold]
+fn missing(store: &Path) -> Error {
+    Error::damaged(format_args!("the store {} has no dataset", store.display()))
+        .way_out("take its limit off, and give it again: sliverfs quota SLIVER none")
 }
 
 /// Makes a dataset for a new store. One that was made for it already is left as it is.
@@ -197,26 +211,49 @@ fn tell(dataset: &str, most: u64) -> Result<()> {
 
 /// The limit that a dataset has; 0 is none.
 fn told(dataset: &str) -> Result<u64> {
-    let value = ask(&["get", "-Hp", "-o", "value", "refquota", dataset])?;
+    number("refquota", dataset)
+}
+
+fn number(property: &str, dataset: &str) -> Result<u64> {
+    let value = ask(&["get", "-Hp", "-o", "value", property, dataset])?;
     Ok(std::str::from_utf8(value.trim_ascii()).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0))
+}
+
+/// What a dataset may have, and has; where it is mounted, without another program.
+fn counted(Dataset { name, place }: &Dataset) -> Result<[u64; 2]> {
+    match place {
+        Some(place) => statfs::of(place).map(|disk| [disk.total, disk.total.saturating_sub(disk.free)]),
+        None => Ok([told(name)?, number("referenced", name)?]),
+    }
 }
 
 /// Limits a store, where it is not limited so already.
 pub fn limit(store: &Path, limit: Limit) -> Result<()> {
-    let (name, place) = mounted(store)?;
-    let disk = statfs::of(place)?;
-    let (most, used) = (limit.bytes.saturating_add(limit.base), disk.total.saturating_sub(disk.free));
-    if disk.total == most {
+    let dataset = find(store)?.ok_or_else(|| missing(store))?;
+    let [total, used] = counted(&dataset)?;
+    let most = limit.bytes.saturating_add(limit.base);
+    if total == most {
         return Ok(());
     }
     // Less than is used is refused, and a full one is some blocks beyond its limit: it gets these once, and not at each mount.
-    if (most..=used.max(most)).contains(&told(&name)?) { Ok(()) } else { tell(&name, most.max(used)) }
+    let name = &dataset.name;
+    if (most..=used.max(most)).contains(&told(name)?) { Ok(()) } else { tell(name, most.max(used)) }
 }
 
 /// Bytes that ZFS counts of a store on a dataset: `referenced`.
 pub fn taken(store: &Path) -> Result<u64> {
-    let disk = statfs::of(mounted(store)?.1)?;
-    Ok(disk.total.saturating_sub(disk.free))
+    counted(&find(store)?.ok_or_else(|| missing(store))?).map(|[_, used]| used)
+}
+
+/// What lies in a store's dataset, where it has one. That what ZFS does not say is missing is told.
+pub fn space(store: &Path) -> u64 {
+    match find(store) {
+        Ok(None) => 0,
+        _ => taken(store).unwrap_or_else(|err| {
+            crate::warn!("{err}");
+            0
+        }),
+    }
 }
 
 /// Bytes of its limit that a store uses.
@@ -230,7 +267,7 @@ pub fn used_at_last(store: &Path, limit: Limit) -> Result<u64> {
     if used <= limit.bytes {
         return Ok(used);
     }
-    let name = mounted(store)?.0;
+    let name = find(store)?.ok_or_else(|| missing(store))?.name;
     let most = told(&name)?;
     tell(&name, most.saturating_add(BLOCK))?;
     tell(&name, most)?;
@@ -258,6 +295,27 @@ pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
     Sliver { quota: Some(limit), ..record }.write(store)
 }
 
+/// Is a dataset there? Refuses one that has something below it which is not ours: ZFS would destroy neither.
+fn alone(name: &str) -> Result<bool> {
+    let Ok(list) = ask(&["list", "-Hr", "-o", "name", "-t", "filesystem,volume,snapshot", name]) else {
+        // It was never made, or is gone, if ZFS answers at all.
+        return run(&["list", name.rsplit_once('/').map_or("", |(above, _)| above)]).map(|()| false);
+    };
+    match list.trim_ascii().split(|byte| *byte == b'\n').find(|line| *line != name.as_bytes()) {
+        None => Ok(true),
+        Some(other) => {
+            let other = escape(other);
+            Err(Error::in_use(format_args!("the dataset {name} is not destroyed while there is {other}"))
+                .way_out(format_args!("if nobody wants that any more: zfs destroy {other}")))
+        }
+    }
+}
+
+/// Refuses a store whose dataset could not be destroyed.
+pub fn refuse_kept(store: &Path) -> Result<()> {
+    name(store).map_or(Ok(()), |name| alone(&name).map(drop))
+}
+
 /// Destroys the dataset of a store that is being removed. What it does not find by the store's word alone stays.
 pub fn destroy(store: &Path) -> Result<()> {
     let dataset = match find(store) {
@@ -270,9 +328,8 @@ pub fn destroy(store: &Path) -> Result<()> {
         found => found?,
     };
     let Some(Dataset { name, .. }) = dataset else { return Ok(()) };
-    if run(&["list", &name]).is_err() {
-        // It was never made, or is gone, if ZFS answers at all.
-        return run(&["list", name.rsplit_once('/').map_or("", |(above, _)| above)]);
+    if !alone(&name)? {
+        return Ok(());
     }
     let mut turn = 0;
     loop {

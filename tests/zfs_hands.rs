@@ -1,0 +1,163 @@
+//! A limit by a dataset of ZFS, and what an operator does to that by hand: it is unmounted, it has a snapshot, it has another limit.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::process::Command;
+
+use common::node::{Node, run, small_tree};
+use common::zfs::{POOL, Zfs, tool};
+use common::{listing, require};
+
+const MIB: u64 = 1 << 20;
+
+const CREATE: [&str; 8] = ["create", "a", "--base", "b", "--backend", "copy", "--quota", "16M"];
+
+/// A node on a pool, with the base `b` and the sliver `a`, which is limited to 16 MiB and holds 6 MB. The name of its dataset.
+fn pool() -> Option<(Zfs, Node, String)> {
+    if !require("zfs-fuse", common::zfs::available()) {
+        return None;
+    }
+    let mut node = Node::new("ext4", 16);
+    let zfs = Zfs::on(&mut node, 192);
+    let tree = node.dir().join("tree");
+    small_tree(&tree);
+    node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
+    node.ok(&CREATE);
+    node.ok(&["mount", "a"]);
+    write(&node, "head -c 6000000 /dev/urandom >held");
+    node.ok(&["umount", "a"]);
+    let datasets = tool(&["zfs", "list", "-H", "-o", "name", "-r", POOL]);
+    let dataset = datasets.lines().nth(1).unwrap().to_owned();
+    Some((zfs, node, dataset))
+}
+
+/// A script in the view, and all that came of it is counted.
+fn write(node: &Node, script: &str) {
+    run(Command::new("sh").args(["-ec", script]).current_dir(node.view("a")));
+    settled();
+}
+
+/// A changed property waits until the pool has written what came before.
+fn settled() {
+    for value in ["one", "two"] {
+        tool(&["zfs", "set", &format!("test:sync={value}"), POOL]);
+    }
+}
+
+fn property(dataset: &str, name: &str) -> String {
+    tool(&["zfs", "get", "-Hp", "-o", "value", name, dataset]).trim().to_owned()
+}
+
+#[test]
+fn what_only_looks_mounts_nothing() {
+    let Some((_zfs, node, dataset)) = pool() else { return };
+    node.ok(&["mount", "a"]);
+    let view = listing::of(&node.view("a"), false);
+    node.ok(&["umount", "a"]);
+    let tree = node.dir().join("tree").to_str().unwrap().to_owned();
+    std::fs::write(node.dir().join("tree/etc/other"), "other").unwrap();
+    node.ok(&["base", "add", "c", &tree]);
+    tool(&["zfs", "umount", &dataset]);
+    let way_out = format!("zfs mount {dataset}");
+    let said = |args: &[&str]| {
+        let output = node.run(args);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(property(&dataset, "mounted"), "no", "{args:?} mounts it: {said}");
+        said
+    };
+    // What it takes is told as ever: ZFS knows it.
+    for args in [&["show", "a", "--json"][..], &["list", "--space", "--json"]] {
+        let sheet = node.json(args);
+        let space = sheet.get(0).unwrap_or(&sheet)["space"].as_u64().unwrap();
+        assert!(space > 6_000_000, "{args:?}: {sheet}");
+        assert_eq!(property(&dataset, "mounted"), "no", "{args:?} mounts it");
+    }
+    let row = &node.json(&["usage", "--json"])["slivers"][0];
+    assert!(row["used"].as_u64().unwrap() > 5_900_000 && row["error"].is_null(), "{row}");
+    assert!(said(&["quota", "a"]).contains(" by zfs, "));
+    // What is in it is told by none.
+    for args in [
+        &["mount", "a", "--dry-run"][..],
+        &["check", "a"],
+        &["diff", "a"],
+        &["dedupe", "a", "--dry-run"],
+        &["rebase", "a", "--onto", "c", "--plan"],
+        &["convert", "a", "--to", "overlay", "--dry-run"],
+        &["sync", "a", &tree, "--dry-run"],
+    ] {
+        let said = said(args);
+        assert!(said.contains("is not mounted") && said.contains(&way_out), "{args:?}: {said}");
+    }
+    let planned = said(&["destroy", "a", "--dry-run"]);
+    assert!(planned.contains(&format!("\nzfs destroy {dataset}\n")), "{planned}");
+    // Its limit is changed all the same.
+    node.ok(&["quota", "a", "20M"]);
+    let base = node.json(&["show", "a", "--json"])["limit_base"].as_u64().unwrap();
+    assert_eq!(property(&dataset, "refquota"), (20 * MIB + base).to_string());
+    node.ok(&["mount", "a"]);
+    assert_eq!(listing::of(&node.view("a"), false), view);
+}
+
+#[test]
+fn a_snapshot_of_somebody_keeps_the_sliver() {
+    let Some((_zfs, node, dataset)) = pool() else { return };
+    tool(&["zfs", "snapshot", &format!("{dataset}@monday")]);
+    let said = node.fails(4, &["destroy", "a"]);
+    assert!(said.contains(&format!("zfs destroy {dataset}@monday")), "{said}");
+    node.ok(&["mount", "a"]);
+    run(Command::new("cmp").args(["-n", "1", "held", "held"]).current_dir(node.view("a")));
+    assert_eq!(std::fs::metadata(node.view("a").join("held")).unwrap().len(), 6_000_000);
+    node.ok(&["umount", "a"]);
+    tool(&["zfs", "destroy", &format!("{dataset}@monday")]);
+    node.ok(&["destroy", "a"]);
+    assert_eq!(tool(&["zfs", "list", "-H", "-o", "name", "-r", POOL]).lines().count(), 1);
+}
+
+#[test]
+fn a_full_dataset_gets_no_more_with_each_mount() {
+    let Some((_zfs, node, dataset)) = pool() else { return };
+    let refquota = || property(&dataset, "refquota").parse::<u64>().unwrap();
+    let limit = refquota();
+    let fill = "! head -c 1G /dev/urandom 2>/dev/null >>fill";
+    let again = || {
+        node.ok(&["umount", "a"]);
+        node.ok(&["mount", "a"]);
+        refquota()
+    };
+    node.ok(&["mount", "a"]);
+    write(&node, fill);
+    assert_eq!(again(), limit);
+    // More than that was written while it had no limit: it keeps what it has, and whatever it gets into that is no reason for more.
+    tool(&["zfs", "set", "refquota=none", &dataset]);
+    write(&node, "head -c 5000000 /dev/urandom >more");
+    let first = again();
+    assert!(first > limit, "{first} of {limit}");
+    for _ in 0..3 {
+        write(&node, fill);
+        let now = again();
+        assert!(now <= first, "{now} after {first}");
+    }
+    // With room again, when that is counted, it has what was promised.
+    write(&node, "rm more fill");
+    let back = (0..50).any(|_| {
+        settled();
+        again() == limit
+    });
+    assert!(back, "{} of {limit}", refquota());
+}
+
+#[test]
+fn a_limit_that_is_refused_leaves_the_old_one() {
+    let Some((_zfs, node, dataset)) = pool() else { return };
+    node.ok(&["create", "c", "--base", "b", "--backend", "copy", "--quota", "100M"]);
+    let before = property(&dataset, "refquota");
+    for (size, why) in [("90M", "cannot be promised"), ("2M", "too small"), ("5M", "does not fit")] {
+        let output = node.run(&["quota", "a", size]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(why), "{size}: {said}");
+        assert_eq!(property(&dataset, "refquota"), before, "{size}");
+        assert_eq!(node.json(&["show", "a", "--json"])["limit"], 16 * MIB, "{size}");
+    }
+    node.ok(&["quota", "a", "20M"]);
+}
