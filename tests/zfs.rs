@@ -3,11 +3,11 @@
 
 mod common;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use common::node::{Node, run};
+use common::node::{Node, run, small_tree};
 use common::zfs::{POOL, Zfs};
-use common::{listing, require};
+use common::{busy, listing, require};
 use serde_json::Value;
 
 /// What the probe says of copies, and what `auto` takes.
@@ -69,7 +69,7 @@ fn a_pool_that_deduplicates() {
     assert!(node.ok(&["probe"]).contains("with dedup=on (auto takes it)"));
 
     let tree = node.dir().join("tree");
-    common::node::small_tree(&tree);
+    small_tree(&tree);
     // zfs-fuse keeps whole seconds.
     let script = "cd \"$0/var\"; head -c 8000000 /dev/urandom > random; touch -d @1500000000 random .";
     run(Command::new("sh").args(["-ec", script]).arg(&tree));
@@ -112,4 +112,40 @@ fn a_pool_that_deduplicates() {
         node.ok(&["destroy", name]);
     }
     node.ok(&["base", "remove", "b"]);
+}
+
+/// What works on one sliver in a mount namespace of its own, for long, holds no other's dataset there.
+#[test]
+fn a_dataset_goes_while_another_sliver_is_synced() {
+    if !require("zfs-fuse", common::zfs::available()) || !require("rsync", common::tree::installed("rsync")) {
+        return;
+    }
+    let mut node = Node::new("ext4", 16);
+    let _zfs = Zfs::on(&mut node, 256);
+    let (tree, programs) = (node.dir().join("tree"), node.dir().join("programs"));
+    small_tree(&tree);
+    std::fs::create_dir(&programs).unwrap();
+    node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
+    for name in ["x", "y"] {
+        node.ok(&["create", name, "--base", "b", "--backend", "copy", "--quota", "8M"]);
+    }
+    // One that waits before it begins.
+    let [began, go] = ["began", "go"].map(|name| programs.join(name));
+    run(Command::new("mkfifo").arg(&go));
+    let real = "PATH=${PATH#*:}; [ \"$1\" = --version ] || { : > \"${0%/*}/began\"; read -r word < \"${0%/*}/go\"; }; exec rsync \"$@\"";
+    busy::script(&programs.join("rsync"), &format!("#!/bin/sh\n{real}\n"));
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut sync = node.command(&["sync", "x", tree.to_str().unwrap()]);
+    let mut sync = sync.env("PATH", path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    busy::until("rsync was not started", || began.exists() || sync.try_wait().unwrap().is_some());
+    let destroyed = node.run(&["destroy", "y"]);
+    if began.exists() {
+        std::fs::write(go, "go\n").unwrap();
+    }
+    assert!(sync.wait().unwrap().success());
+    assert!(destroyed.status.success(), "{}", String::from_utf8_lossy(&destroyed.stderr));
+    node.ok(&["mount", "x"]);
+    assert_eq!(listing::of(&node.view("x"), true), listing::of(&tree, true));
+    node.ok(&["umount", "x"]);
+    node.ok(&["destroy", "x"]);
 }

@@ -234,7 +234,9 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
             Kind::Copy => Ok(Verdict::yes(kind)),
         }
     };
-    let answer = private::run(root.path(), || {
+    let mut trial = Some(trial);
+    let answer = private::run(root.path(), &mut || {
+        let Some(trial) = trial.take() else { return Ok(Vec::new()) };
         // What kept the trial from being made at all may pass.
         let verdict = trial().unwrap_or_else(|err| Verdict::untried(kind, not_made(&path, &err)));
         json::write(&verdict)

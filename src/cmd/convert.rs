@@ -197,7 +197,7 @@ fn convert(
     if !dry_run {
         quota::prepare(root, name, limit)?;
     }
-    let looked = private::beside(root.path(), || {
+    let looked = private::beside(root, name, &mut || {
         // Planned in there, too: nobody can let go of a base's image that this namespace has.
         let plan =
             Plan::new(root, sliver, &base, to, (size, quota::renew(root, limit, (to, &base), dry_run)?))?;

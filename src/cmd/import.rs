@@ -65,7 +65,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         view::free_seed(root, sliver.backend, &base.name)?;
         quota::prepare(root, name, sliver.quota)?;
     }
-    private::beside(root.path(), || {
+    private::beside(root, name, &mut || {
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", root.path())?;
         exec::run(&import.ground.image(&MountInfo::of_self()?))?;
         if !args.replace {

@@ -119,7 +119,7 @@ impl<'a> Layers<'a> {
             _ => root.upper(&sliver.name),
         };
         if sliver.has_image() && !quota::is_mounted(stored) {
-            return private::run(stored, || {
+            return private::run(stored, &mut || {
                 set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", stored)?;
                 exec::run(&quota::mount_steps(stored, format))?;
                 let store = tree::open(inner)?;
@@ -142,7 +142,7 @@ fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Result<Vec<u
         return work(tree::open(base.content(root))?);
     };
     let (folder, mounted) = (root.base(&base.name), root.base_mount(&base.name));
-    private::run(folder, || {
+    private::run(folder, &mut || {
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", folder)?;
         // The namespace has the mount that views stand on, too, whatever becomes of it outside.
         if MountInfo::of_self()?.at(mounted).is_some() {
@@ -152,7 +152,7 @@ fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Result<Vec<u
         let _lock = if base.form == Form::Btrfs { Some(seed::lock(file)?) } else { None };
         image::whole(file)?;
         image::mount_read_only(fstype, file, folder)?;
-        let done = tree::open(folder).and_then(work);
+        let done = tree::open(folder).and_then(&mut *work);
         exec::unmount(folder)?;
         done
     })

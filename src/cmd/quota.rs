@@ -219,7 +219,7 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: Limit, policy: Policy) -
     // First the promise, and then the room.
     let grown = promise(root, policy, old, new).and_then(|()| match image::is_mounted(store) {
         true => work(),
-        false => private::run(store, || {
+        false => private::run(store, &mut || {
             exec::run(&image::mount_steps(store, Format::of(new.backend)))?;
             let grown = work();
             // It is as large as that now, and goes with the namespace.
@@ -242,7 +242,7 @@ fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()>
     offline::settle(root, old)?;
     sweep::new(root, name)?;
     quota::prepare(root, name, new.quota)?;
-    private::run(root.path(), || copy(root, old, new, policy).map(|()| Vec::new()))
+    private::run(root.path(), &mut || copy(root, old, new, policy).map(|()| Vec::new()))
         .inspect_err(|_| left_over(root, name, false))?;
     let publish = |catalog| {
         admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;

@@ -114,7 +114,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         let _words = LastWords::begin(true);
         work()
     } else {
-        private::beside(root.path(), || work().map(|()| Vec::new())).map(drop)
+        private::beside(root, name, &mut || work().map(|()| Vec::new())).map(drop)
     };
     made.inspect_err(|_| left_over(root, name, how.plan))?;
     if !how.plan {

@@ -183,7 +183,7 @@ impl Work<'_> {
 
     /// Runs in a private mount namespace, all of which ends with this process.
     fn apart(&self, work: &dyn Fn() -> Result<Stats>) -> Result<Stats> {
-        let text = private::beside(self.root.path(), || {
+        let text = private::beside(self.root, &self.sliver.name, &mut || {
             set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", self.root.path())?;
             let Stats { files, created, deleted, bytes } = work()?;
             Ok(format!("{{\"files\":{files},\"created\":{created},\"deleted\":{deleted},\"bytes\":{bytes}}}")

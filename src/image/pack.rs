@@ -131,7 +131,7 @@ fn choose(form: Form, choices: &Choices, empty: &Path, trial: &Path) -> Result<P
 }
 
 fn mounts(form: Form, image: &Path, over: &Path) -> Result<()> {
-    private::run(over, || {
+    private::run(over, &mut || {
         image::mount_read_only(form.name(), image, over)?;
         exec::unmount(over)?;
         Ok(Vec::new())

@@ -82,7 +82,7 @@ fn fill(from: &Path, image: &Path) -> Result<bool> {
     let target = image.parent().unwrap_or(image);
     // Opened before the image lies over it.
     let source = tree::open(from)?;
-    private::run(target, || {
+    private::run(target, &mut || {
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", Path::new("a child process"))?;
         let device = loopdev::bind(image, true)?;
         // zstd wants Linux 4.14.
@@ -97,7 +97,7 @@ fn fill(from: &Path, image: &Path) -> Result<bool> {
         drop(device);
         let progress = Progress::new("packing", None);
         let copied = tree::copy(
-            source,
+            source.again().at("open", from)?,
             from.as_os_str().as_bytes(),
             &tree::open(target)?,
             (0, 0),

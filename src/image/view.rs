@@ -32,7 +32,7 @@ pub fn look(file: &Path, form: Form, folder: &Path, attrs: bool, total: Option<u
     let block = Superblock::read(file)?;
     // While a seed is mounted, no sliver on it can be.
     let _lock = if form == Form::Btrfs { Some(seed::lock(file)?) } else { None };
-    let answer = private::run(folder, || {
+    let answer = private::run(folder, &mut || {
         // The mount must not outlive the command that asked for it.
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", Path::new("a child process"))?;
         image::mount_read_only(form.name(), file, folder)?;

@@ -87,14 +87,17 @@ impl<'a> Mount<'a> {
         matches!(self.fstype, b"zfs" | b"fuse.zfs")
     }
 
+    /// Is it the dataset that a store lies in, or a folder in it?
+    pub fn is_dataset(&self) -> bool {
+        self.is_zfs() && contains(self.source, b"/sliverfs-")
+    }
+
     /// Is it a view of this program's? A union says so in its source; a bound tree shows a folder of a store, or
     /// the one of a store's dataset.
     pub fn is_ours(&self) -> bool {
         self.source().starts_with(SOURCE.as_bytes())
             || contains(self.root, b"/.store/")
-            || self.is_zfs()
-                && (self.root == b"/tree" || self.root.starts_with(b"/tree/"))
-                && contains(self.source, b"/sliverfs-")
+            || self.is_dataset() && (self.root == b"/tree" || self.root.starts_with(b"/tree/"))
     }
 
     /// The loop device below it, where it is a Btrfs on one: it may be what grew from a seed.

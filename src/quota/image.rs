@@ -159,7 +159,7 @@ pub fn trial(root: &Root) -> Result<()> {
     // A crash leaves it to the next trial of a backend.
     let dir = root.stores().join(format!("{TRIAL}{}", std::process::id()));
     create_dir(&dir)?;
-    let tried = private::run(root.path(), || {
+    let tried = private::run(root.path(), &mut || {
         exec::run(&make_steps(&dir, LEAST, Shape { sparse: true, journal: true }))?;
         release(&dir).map(|()| Vec::new())
     });
