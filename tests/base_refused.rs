@@ -196,9 +196,9 @@ fn an_interrupted_import_says_what_stays_and_the_next_one_clears_up() {
         // The rest never comes.
         let tar = Tar::default().file(b"file", &[b'x'; 300_000]).end();
         child.stdin.as_mut().unwrap().write_all(&tar[..200_000]).unwrap();
-        while in_bases(&node).is_empty() && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        busy::until("it has not begun", || {
+            !in_bases(&node).is_empty() || child.try_wait().unwrap().is_some()
+        });
         run(Command::new("kill").args([format!("-{signal}"), child.id().to_string()]));
         let stdin = child.stdin.take();
         let output = child.wait_with_output().unwrap();

@@ -8,10 +8,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::process::{Command, Output};
 
 use common::edited::{ready, sliver};
-use common::listing;
 use common::node::{Node, run};
 use common::slivers::{backend, in_stores, view};
 use common::tree::assert_same;
+use common::{busy, listing};
 
 #[test]
 fn a_plan_and_the_way_back() {
@@ -174,8 +174,7 @@ fn a_full_disk_leaves_the_old_state() {
     let wanted = sliver(&node, "s", "overlay");
     let fill = |name: &str| {
         let file = node.lxcpath.join(name);
-        let script = "cat /dev/zero > \"$1\" 2>/dev/null || true";
-        run(Command::new("sh").args(["-c", script, "sh"]).arg(&file));
+        busy::fill(&file);
         fs::OpenOptions::new().write(true).open(file).unwrap()
     };
     let big = fill("big");

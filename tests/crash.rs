@@ -6,12 +6,11 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use common::node::{Node, run, small_tree};
-use common::require;
 use common::strace::{self, Point};
 use common::tree::installed;
+use common::{require, seed};
 
 struct Crash {
     node: Node,
@@ -189,8 +188,7 @@ fn killed_at_every_step_with_an_image() {
     let crash = Crash { node, backend: "overlay", quota: Some("4M") };
     // Its creation is tests/crash_quota.rs's.
     crash.use_and_end(&crash.names());
-    let loops = run(Command::new("losetup").args(["-nO", "BACK-FILE"]));
-    assert!(!loops.contains(crash.node.lxcpath.to_str().unwrap()), "{loops}");
+    seed::is_clean(&crash.node, "at the end");
 }
 
 #[test]
@@ -209,11 +207,7 @@ fn killed_at_every_step_with_a_seed() {
     crash.mounting();
     crash.node.ok(&["destroy", "a"]);
     crash.node.ok(&["base", "verify", "b"]);
-    let loops = run(Command::new("losetup").args(["-nO", "BACK-FILE"]));
-    let inside = |file: &str| crash.node.lxcpath.join(file).to_str().unwrap().to_owned();
-    for file in [".base", ".store"] {
-        assert!(!loops.contains(&inside(file)), "{loops}");
-    }
+    seed::is_clean(&crash.node, "at the end");
 }
 
 #[test]

@@ -8,11 +8,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use common::node::run;
-use common::require;
+use common::{busy, require};
 
 fn ready() -> bool {
     let check = || {
@@ -69,11 +67,7 @@ impl Place {
         while !told.contains(step) {
             assert_ne!(said.read_line(&mut told).unwrap(), 0, "it ended before `{step}`: {told}");
         }
-        let start = Instant::now();
-        while !then() {
-            assert!(start.elapsed() < Duration::from_secs(120), "{step}: it does not go on: {told}");
-            sleep(Duration::from_millis(10));
-        }
+        busy::until(&format!("{step}: it does not go on: {told}"), &then);
         run(Command::new("kill").args(["-INT", "--", &format!("-{}", demo.id())]));
         said.read_to_string(&mut told).unwrap();
         let status = demo.wait().unwrap();
@@ -93,8 +87,10 @@ impl Place {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mounts: Vec<_> = mounts.lines().filter(|line| line.contains(&format!("{path}/place/"))).collect();
         assert!(mounts.is_empty(), "{when}: {mounts:?}");
-        let loops = run(Command::new("losetup").args(["-nO", "BACK-FILE"]));
-        assert!(!loops.contains(&format!("{path}/place/")), "{when}: {loops}");
+        let loops = || run(Command::new("losetup").args(["-nO", "BACK-FILE"]));
+        busy::until(&format!("{when}: a loop device is left"), || {
+            !loops().contains(&format!("{path}/place/"))
+        });
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             assert!(

@@ -6,19 +6,14 @@ mod common;
 mod recorded;
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::node::{Node, run};
-use common::tree::{Temp, installed};
+use common::node::Node;
+use common::tree::{Temp, installed, sh_in};
 use common::{require, strace};
 use recorded::Recording;
 use serde_json::{Value, json};
 use sliverfs::layer::Format;
-
-fn shell(dir: &Path, script: &str) {
-    run(Command::new("sh").arg("-ec").arg(format!("cd \"$1\"; {script}")).arg("sh").arg(dir));
-}
 
 /// One of each kind of change.
 const EDITS: &str = r#"
@@ -41,7 +36,7 @@ fn a_mounted_view() {
     assert_eq!(node.ok(&["diff", "s"]), "");
     assert_eq!(node.ok(&["diff", "s", "--json"]), "{\"format\":\"overlay\",\"changes\":[]}\n");
     node.ok(&["mount", "s"]);
-    shell(&node.view("s"), EDITS);
+    sh_in(&node.view("s"), EDITS);
     let said = node.ok(&["diff", "s"]);
     let wanted = "\
 modified  etc/b.txt  mode  4 B
@@ -136,7 +131,7 @@ fn every_backend_tells_the_same() {
             node.ok(&["create", name, "--base", "b", "--backend", backend]);
             assert_eq!(changes(&node, &["diff", name, "--json"]), json!([]), "{backend}");
             node.ok(&["mount", name]);
-            shell(&node.view(name), EDITS);
+            sh_in(&node.view(name), EDITS);
             all.push((backend, changes(&node, &["diff", name, "--json"])));
         }
     }
@@ -149,7 +144,7 @@ fn every_backend_tells_the_same() {
         assert!(said.contains("cannot be looked into before it is mounted"), "{said}");
         node.ok(&["mount", "s"]);
         assert_eq!(changes(&node, &["diff", "s", "--json"]), json!([]), "btrfs-seed");
-        shell(&node.view("s"), EDITS);
+        sh_in(&node.view("s"), EDITS);
         all.push(("btrfs-seed", changes(&node, &["diff", "s", "--json"])));
         // A union on the same image, whose mount keeps everybody else from it.
         node.ok(&["umount", "s"]);
@@ -157,7 +152,7 @@ fn every_backend_tells_the_same() {
         for command in ["diff", "mount", "diff"] {
             assert_eq!(node.ok(&[command, "u"]), "", "{command}");
         }
-        shell(&node.view("u"), EDITS);
+        sh_in(&node.view("u"), EDITS);
         all.push(("overlay on the seed", changes(&node, &["diff", "u", "--json"])));
     }
     for (backend, rows) in &all {
@@ -176,7 +171,7 @@ fn a_base_that_is_an_image() {
     node.ok(&["base", "add", "q", tree.to_str().unwrap(), "--pack", "squashfs"]);
     node.ok(&["create", "s", "--base", "q", "--backend", "overlay"]);
     node.ok(&["mount", "s"]);
-    shell(&node.view("s"), "echo x > etc/a.txt; rm etc/b.txt");
+    sh_in(&node.view("s"), "echo x > etc/a.txt; rm etc/b.txt");
     let wanted = "modified  etc/a.txt  content, time  6 B -> 2 B\ndeleted   etc/b.txt  4 B\n";
     assert_eq!(node.ok(&["diff", "s"]), wanted);
     node.ok(&["umount", "s"]);
@@ -236,7 +231,7 @@ fn what_nobody_understands_is_told_and_fails() {
         return;
     }
     let temp = Temp::new();
-    shell(
+    sh_in(
         &temp.0,
         "mkdir base store; echo > base/f; echo > store/new; echo > base/u; \
          ln -s '(overlay-whiteout)' store/f; mkfifo store/u; ln -s /etc/passwd store/etc",
@@ -268,11 +263,11 @@ fn a_folder_that_goes_is_passed_over() {
     let node = Node::new("ext4", 32);
     let tree = node.dir().join("tree");
     fs::create_dir(&tree).unwrap();
-    shell(&tree, "echo text > a; ln a b; mkdir goes; echo in > goes/in; echo z > z");
+    sh_in(&tree, "echo text > a; ln a b; mkdir goes; echo in > goes/in; echo z > z");
     node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
     node.ok(&["create", "s", "--base", "b", "--backend", "copy"]);
     node.ok(&["mount", "s"]);
-    shell(&node.view("s"), "ln a c; rm b; echo zz > z");
+    sh_in(&node.view("s"), "ln a c; rm b; echo zz > z");
     for number in 1.. {
         let inject = format!("inject=openat:error=ENOENT:when={number}");
         let options = ["-P", "goes", "-e", "trace=openat", "-e", &inject];

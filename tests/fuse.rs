@@ -150,7 +150,7 @@ fn pipes_end() {
     let words: Vec<_> =
         std::iter::once(command.get_program()).chain(command.get_args()).map(ToOwned::to_owned).collect();
     command = Command::new("timeout");
-    command.args(["-s", "KILL", "20", "sh", "-c", "\"$@\" 2>&1 9>&1 | cat; echo ended", "sh"]).args(words);
+    command.args(["-s", "KILL", "60", "sh", "-c", "\"$@\" 2>&1 9>&1 | cat; echo ended", "sh"]).args(words);
     assert_eq!(run(&mut command), "ended\n");
     assert_eq!(actual(&node), "mounted");
     node.ok(&["umount", "a"]);

@@ -5,14 +5,14 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use common::node::Node;
 use common::oci::{edited, import, node, small, view};
 use common::slivers::in_stores;
 use common::tar::{Header, Tar};
 use common::tree::{assert_same, full_tree, installed};
-use common::{require, strace};
+use common::{busy, require, strace};
 
 /// Exports from one kind of store and imports into another; the view must be the same.
 fn through(node: &Node, from: &str, to: &[&str]) {
@@ -229,7 +229,7 @@ fn a_full_disk_leaves_the_old_store() {
     for name in ["x.tar", "x.tgz"] {
         let file = node.lxcpath.parent().unwrap().join(name);
         let fill = node.lxcpath.parent().unwrap().join("fill");
-        let _full = Command::new("dd").arg("if=/dev/zero").arg(format!("of={}", fill.display())).output();
+        busy::fill(&fill);
         node.fails(1, &["export", "a", "-o", file.to_str().unwrap()]);
         fs::remove_file(fill).unwrap();
         assert!(!file.exists() && !file.with_file_name(format!(".{name}.new")).exists());

@@ -237,8 +237,7 @@ fn full_and_read_only_disks() {
     node.ok(&["mount", "a"]);
     node.ok(&["umount", "a"]);
     let full = node.dir().join("disk/full");
-    let _filled =
-        Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", full.display())).output();
+    busy::fill(&full);
     for inode in 0..100_000 {
         if fs::create_dir(node.dir().join(format!("disk/d{inode}"))).is_err() {
             break;
@@ -256,17 +255,18 @@ fn full_and_read_only_disks() {
 fn one_more_sliver_is_eight_blocks() {
     let Some(node) = node() else { return };
     node.ok(&["create", "first", "--base", "b"]);
-    let used = || {
+    let sync = || run(Command::new("sync").arg("-f").arg(&node.lxcpath));
+    let free = || {
         nix::sys::statvfs::statvfs(&node.lxcpath)
             .map(|disk| disk.blocks_free() * disk.fragment_size())
             .unwrap()
     };
-    run(&mut Command::new("sync"));
-    let before = used();
+    sync();
+    let before = free();
     node.ok(&["create", "second", "--base", "b"]);
     node.ok(&["mount", "second"]);
     node.ok(&["umount", "second"]);
-    run(&mut Command::new("sync"));
-    let more = before - used();
+    sync();
+    let more = before - free();
     assert!(more <= 8 * 4096, "one more sliver took {more} bytes");
 }

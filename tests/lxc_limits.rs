@@ -109,8 +109,8 @@ fn on_a_limit() {
     assert!((52 << 20..=64 << 20).contains(&df("size")), "{}", df("size"));
     let said = host.inside(
         "q",
-        "if head -c 100000000 /dev/zero >/root/fill 2>/tmp/said; then exit 1; fi; rm -f /tmp/said; \
-        if head -c 100000 /dev/zero 2>&1 >/root/more; then exit 1; fi",
+        "for turn in 1 2 3 4; do if head -c 100000000 /dev/zero >>/root/fill 2>/tmp/said; then exit 1; fi; rm -f /tmp/said; \
+        sync -f /root/fill; done; if head -c 100000 /dev/zero 2>&1 >/root/more; then exit 1; fi",
     );
     assert!(said.contains("No space left on device"), "{said}");
     assert!(df("avail") <= 64 << 10, "{}", df("avail"));

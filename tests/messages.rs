@@ -9,11 +9,10 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use common::node::{Node, run};
 use common::tree::installed;
-use common::{require, root};
+use common::{busy, require, root};
 
 /// Each command must end with the code, and say all of the texts.
 fn said(node: &Node, when: &str, mistakes: &[(i32, &str, &[&str])]) {
@@ -159,9 +158,7 @@ fn a_disk_that_is_full_read_only_or_gone() {
     node.ok(&["umount", "web"]);
     let tar = node.dir().join("layer.tar");
     node.ok(&["export", "web", "-o", tar.to_str().unwrap()]);
-    // It ends when nothing goes in any more.
-    let _full =
-        Command::new("sh").args(["-c", "cat /dev/zero >fill; sync -f fill"]).current_dir(&disk).output();
+    busy::fill(&disk.join("fill"));
     let full: &[&str] = &["No space left on device", "the disk is full"];
     said(
         &node,
@@ -186,7 +183,7 @@ fn a_disk_that_is_full_read_only_or_gone() {
     );
     fs::remove_file(disk.join("fill")).unwrap();
     assert!(!Path::new(&disk).join("web.tar").exists() && !node.store("../.new.web").exists());
-    run(Command::new("mount").args(["-o", "remount,ro"]).arg(&disk));
+    busy::remount("ro", &disk);
     let read_only: &[&str] = &["Read-only file system", "remount it, or check it with fsck"];
     said(
         &node,
@@ -202,7 +199,7 @@ fn a_disk_that_is_full_read_only_or_gone() {
             (1, "sync web DIR/tree", read_only),
         ],
     );
-    run(Command::new("umount").arg(&disk));
+    busy::umount(&disk);
     let gone: &[&str] = &["open LXCPATH DIR/disk/lxc: No such file or directory", "mount its disk"];
     said(&node, "without its disk", &[(1, "list", gone), (1, "mount web", gone)]);
     fs::create_dir(&node.lxcpath).unwrap();
@@ -227,9 +224,7 @@ fn an_interrupt() {
     // The rest never comes.
     child.stdin.as_mut().unwrap().write_all(&layer[..200_000]).unwrap();
     let begun = node.lxcpath.join(".store/.new.web/layer/big");
-    while !begun.exists() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    busy::until("it has not begun", || begun.exists() || child.try_wait().unwrap().is_some());
     run(Command::new("kill").args(["-INT", &child.id().to_string()]));
     let stdin = child.stdin.take();
     let output = child.wait_with_output().unwrap();

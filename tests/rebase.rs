@@ -6,12 +6,11 @@ mod common;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 
-use common::node::{Node, run, small_tree};
-use common::require;
+use common::node::{Node, small_tree};
 use common::slivers::{base, in_stores, listed};
 use common::tree::{assert_same, copy, installed, sh_in};
+use common::{busy, require};
 
 /// What the new base has otherwise, and what the sliver did.
 const NEW: &str = r#"echo new > etc/new; echo newer > etc/a.new; mv etc/a.new etc/b.txt; rm var/deep/y; chmod 711 var; echo status 2 > lib/apk/db/installed
@@ -289,9 +288,8 @@ fn a_full_disk_leaves_the_old_state() {
     }
     let node = node("ext4", 32, &[]);
     let wanted = sliver(&node, "s", "overlay");
-    let script = "cat /dev/zero > \"$1\" 2>/dev/null || true";
     let big = node.lxcpath.join("big");
-    run(Command::new("sh").args(["-c", script, "sh"]).arg(&big));
+    busy::fill(&big);
     let said = node.fails(1, &["rebase", "s", "--onto", "c"]);
     assert!(said.contains("the disk is full"), "{said}");
     assert_eq!((in_stores(&node), base(&node, "s").as_str()), (vec!["s".to_owned()], "b"));

@@ -8,10 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use common::holder::Holder;
-use common::listing;
 use common::node::run;
 use common::seed::{actual, create, image, is_clean, loops, node, text};
 use common::slivers::in_stores;
+use common::{busy, listing};
 
 #[test]
 fn ten_slivers_on_one_seed_at_once() {
@@ -199,6 +199,8 @@ fn a_view_is_known_wherever_it_is_alive() {
     let said = node.fails(4, &["mount", "a"]);
     assert!(said.contains(device.trim()), "{said}");
     run(Command::new("losetup").arg("-d").arg(device.trim()));
+    let bound = || run(Command::new("losetup").args(["-nO", "NAME", "-j"]).arg(&link));
+    busy::until("the device is still bound", || bound().trim().is_empty());
     node.ok(&["mount", "a"]);
     node.ok(&["umount", "a"]);
     node.ok(&["destroy", "a"]);

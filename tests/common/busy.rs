@@ -1,4 +1,4 @@
-//! What is busy for a moment. A program that one thread of a test starts holds, until it is executed, whatever another thread
+//! What takes a moment: what is busy, and what is awaited. A program that one thread of a test starts holds, until it is executed, whatever another thread
 //! has open: a program that was written in this process is then busy (ETXTBSY), and so is a disk that is to become read-only or to
 //! be unmounted (EBUSY). What a child of its own writes nobody else can hold.
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::node::run;
 
 /// How long something may be busy, or keep a test waiting: far more than it does on any machine.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// Waits until something is so; `otherwise` says what is wrong where it never is.
 pub fn until(otherwise: &str, mut done: impl FnMut() -> bool) {
@@ -43,6 +43,13 @@ pub fn remount(options: &str, target: &Path) {
 /// Unmounts.
 pub fn umount(target: &Path) {
     calm(Command::new("umount").arg(target));
+}
+
+/// Fills the disk of a file, which grows, block by block: a larger write finds no room where there are some blocks left. Each time that
+/// it is written out, ext4 may give back what it had reserved too much of for that, which later would be room again.
+pub fn fill(file: &Path) {
+    let script = "for turn in 1 2 3; do dd if=/dev/zero bs=4k oflag=append conv=notrunc of=\"$1\" 2>/dev/null; sync -f \"$1\"; done";
+    run(Command::new("sh").args(["-c", script, "sh"]).arg(file));
 }
 
 /// Makes a copy of a program, which can be run at once.
