@@ -83,7 +83,8 @@ TEXT = """## How it is measured
 - What a limit adds to `create` is the difference of the medians of both, run in turn after a sync; of an image without the time of
   mkfs.ext4 with the same words on a file of the same size. `usage` and `btrfs qgroup show` both print to nowhere as they would for a person.
 - The sizes of the packages and their budgets are those of `make size`. What a part of the roadmap takes of one is the sum of what
-  each byte of it costs, as the packer knows it (`cross/weigh`).
+  each byte of it costs, as the packer knows it (`cross/weigh`). The parts were promised a growth, and were written in turns with what
+  made the first part smaller: their sum as a growth is one figure, what each weighs in the program of today another.
 - Peak memory is VmHWM of /proc when the process is about to end.
 - The page that the project comes from measured lessfs, which deduplicates and compresses in user space: 230 of 410 MiB for the
   first copy (a ratio of 0.56), 12 MiB for each other one, with more than 700 MiB of memory and 80 % of a processor while in use.
