@@ -7,7 +7,8 @@ use nix::errno::Errno;
 
 use super::decode::{self, Marks, TARGET};
 use super::format::FUSE;
-use super::walk::{Below, Far, Found, Origin, Seen, beside, stat};
+use super::level::{Below, Far, Found, Origin, Seen};
+use super::walk::{beside, stat};
 use super::{Aspects, Change, Changes, Doubt, Format, Show, Side, Step};
 use crate::error::Result;
 use crate::tree::{Chain, Dir, Ids, Kind, SELF, Stat, attr, c_name, sys};

@@ -11,6 +11,7 @@ mod covered;
 mod decode;
 mod format;
 mod judge;
+mod level;
 mod look;
 mod mend;
 mod merge;
