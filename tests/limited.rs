@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::node::{Node, PROFILE, run};
+use common::slivers::simple_quotas;
 use common::tree::sh_in;
 use common::{listing, require};
 
@@ -192,9 +193,7 @@ fn a_qgroup_goes_with_each_new_store() {
     }
     let plain = ["--backend", "btrfs-snapshot"];
     let node = node("btrfs", &plain);
-    let output = node.run(&["quota", "--enable"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if !require("simple-quotas", if output.status.success() { Ok(()) } else { Err(said) }) {
+    if !simple_quotas(&node) {
         return;
     }
     // What is only measured is the same wherever it is told, and nothing of the base is in it.

@@ -13,6 +13,7 @@ use common::escapes::{LEAVES, LIFTS, TRIES, btrfs_taken, disk_taken};
 use common::holder::Holder;
 use common::node::{Node, run};
 use common::require;
+use common::slivers::simple_quotas;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 const MIB: u64 = 1 << 20;
@@ -62,9 +63,7 @@ fn a_qgroup_holds_with_what_it_does_not_count() {
         return;
     }
     let node = Node::with_base("btrfs", 400);
-    let output = node.run(&["quota", "--enable"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if !require("simple-quotas", if output.status.success() { Ok(()) } else { Err(said) }) {
+    if !simple_quotas(&node) {
         return;
     }
     let (before, limit) = (btrfs_taken(&node), format!("{LIMIT}M"));
@@ -137,9 +136,7 @@ fn a_qgroup_holds_whoever_does_not_leave_it() {
     }
     for how in [MAPPED, PLAIN] {
         let node = Node::with_base("btrfs", 400);
-        let output = node.run(&["quota", "--enable"]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !require("simple-quotas", if output.status.success() { Ok(()) } else { Err(said) }) {
+        if !simple_quotas(&node) {
             return;
         }
         let before = btrfs_taken(&node);

@@ -11,6 +11,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use common::node::{Node, run, small_tree};
+use common::slivers::simple_quotas;
 use common::tree::installed;
 use common::{require, strace};
 
@@ -207,9 +208,7 @@ fn as_simple_quotas_count() {
         return;
     }
     let node = Node::with_base("btrfs", 320);
-    let output = node.run(&["quota", "--enable"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if !require("simple-quotas", if output.status.success() { Ok(()) } else { Err(said) }) {
+    if !simple_quotas(&node) {
         return;
     }
     let create =

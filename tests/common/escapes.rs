@@ -1,5 +1,6 @@
 //! What a tenant who is root tries against his limit.
 
+use std::path::Path;
 use std::process::Command;
 
 use super::node::{Node, run};
@@ -34,6 +35,14 @@ pub const TRIES: &str = r#"
     if [ -n "$SUBVOLUMES" ]; then full mine/more head -c 1G /dev/zero; full mine/all/more head -c 1G /dev/zero; fi
     sync -f .; full fill head -c 1G /dev/zero
     umount bound || no umount; "#;
+
+/// Fills a view with all that is left, by those tries.
+pub fn fill(view: &Path, full: &str, subvolumes: &str) {
+    let mut tries = Command::new("sh");
+    tries.args(["-c", &format!("{TRIES}echo all")]).env("FULL", full).env("SUBVOLUMES", subvolumes);
+    let output = tries.current_dir(view).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "all\n");
+}
 
 /// How anybody leaves a qgroup, or takes of the disk what none counts: what the kernel says to each, a line for each.
 pub const LEAVES: &str = r#"

@@ -12,6 +12,13 @@ pub fn node() -> Option<Node> {
     require("root", super::root()).then(|| Node::with_base("ext4", 64))
 }
 
+/// Turns simple quotas of Btrfs on; false where this kernel has none.
+pub fn simple_quotas(node: &Node) -> bool {
+    let output = node.run(&["quota", "--enable"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    require("simple-quotas", if output.status.success() { Ok(()) } else { Err(said) })
+}
+
 /// The listing of a sliver's view, which is mounted for it.
 pub fn view(node: &Node, name: &str) -> String {
     listed(node, name, true)

@@ -91,6 +91,12 @@ pub fn sh_in(folder: &Path, script: &str) {
     run(Command::new("sh").args(["-ec", script]).current_dir(folder));
 }
 
+/// Runs a script in a folder; returns what it says, however it ends.
+pub fn said_in(folder: &Path, script: &str) -> String {
+    let output = Command::new("sh").args(["-c", script]).current_dir(folder).output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
 /// Copies a tree with all that it has.
 pub fn copy(from: &Path, to: &Path) {
     run(Command::new("cp").arg("-aT").arg(from).arg(to));
