@@ -44,10 +44,11 @@ pub fn bytes(text: &[u8]) -> Result<()> {
 
 /// A table with a head line, its columns as wide as their widest cell.
 pub struct Table {
-    columns: usize,
-    /// All cells, one after the other, and where each ends.
+    /// The widest cell of each column.
+    widths: Vec<usize>,
+    /// All cells, one after the other; where each ends, and its width.
     cells: String,
-    ends: Vec<usize>,
+    ends: Vec<[usize; 2]>,
     /// The columns that are not printed, a bit for each.
     hidden: u32,
 }
@@ -55,16 +56,20 @@ pub struct Table {
 impl Table {
     /// Begins a table with the columns' heads.
     pub fn new(heads: &[&str]) -> Self {
-        let mut table = Self { columns: heads.len(), cells: String::new(), ends: Vec::new(), hidden: 0 };
+        let mut table =
+            Self { widths: vec![0; heads.len()], cells: String::new(), ends: Vec::new(), hidden: 0 };
         table.row(heads);
         table
     }
 
     /// Adds a line; missing cells stay empty.
     pub fn row(&mut self, cells: &[&str]) {
-        for column in 0..self.columns {
-            self.cells.push_str(cells.get(column).copied().unwrap_or(""));
-            self.ends.push(self.cells.len());
+        for (column, widest) in self.widths.iter_mut().enumerate() {
+            let cell = cells.get(column).copied().unwrap_or("");
+            let width = cell.chars().count();
+            *widest = width.max(*widest);
+            self.cells.push_str(cell);
+            self.ends.push([self.cells.len(), width]);
         }
     }
 
@@ -78,40 +83,23 @@ impl Table {
         print(&self.text())
     }
 
-    /// Hands on each cell that is printed with its column and its width, and the end of each line as a column more.
-    fn each(&self, take: &mut dyn FnMut(usize, &str, usize)) {
-        let (mut begin, mut column) = (0, 0);
-        for end in &self.ends {
-            let cell = self.cells.get(begin..*end).unwrap_or("");
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut begin = 0;
+        let mut column = 0;
+        for [end, width] in &self.ends {
+            let widest = self.widths.get(column).copied().unwrap_or(0);
             if self.hidden >> column & 1 == 0 {
-                take(column, cell, cell.chars().count());
+                text.push_str(self.cells.get(begin..*end).unwrap_or(""));
+                (*width..widest + 2).for_each(|_| text.push(' '));
             }
             (begin, column) = (*end, column + 1);
-            if column == self.columns {
-                take(column, "", 0);
+            if column == self.widths.len() {
+                text.truncate(text.trim_end_matches(' ').len());
+                text.push('\n');
                 column = 0;
             }
         }
-    }
-
-    fn text(&self) -> String {
-        let mut widths = vec![0; self.columns];
-        self.each(&mut |column, _, width| {
-            if let Some(widest) = widths.get_mut(column) {
-                *widest = width.max(*widest);
-            }
-        });
-        let mut text = String::new();
-        self.each(&mut |column, cell, width| match widths.get(column) {
-            Some(widest) => {
-                text.push_str(cell);
-                (width..widest + 2).for_each(|_| text.push(' '));
-            }
-            None => {
-                text.truncate(text.trim_end_matches(' ').len());
-                text.push('\n');
-            }
-        });
         text
     }
 }

@@ -65,9 +65,9 @@ impl Size {
             (tenths / 10, tenths % 10)
         };
         let mut text = whole.to_string();
-        if part > 0 {
+        if let Ok(tenth @ 1..) = u8::try_from(part) {
             text.push('.');
-            text.push_str(&part.to_string());
+            text.push(char::from(b'0' + tenth));
         }
         text.push_str(name);
         text

@@ -8,6 +8,7 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,7 +22,7 @@ use crate::quota::Limit;
 use crate::size::Size;
 use crate::sys::project::{self, Amount};
 use crate::sys::statfs;
-use crate::tree;
+use crate::tree::{self, Dir};
 
 const EXT4: u32 = 0xef53;
 const XFS: u32 = 0x5846_5342;
@@ -43,6 +44,7 @@ const ROOM: Amount = Amount { bytes: 256 << 10, inodes: 16 };
 /// A disk that keeps project quotas.
 pub struct Disk {
     device: CString,
+    folder: Dir,
     magic: u32,
 }
 
@@ -63,14 +65,19 @@ impl Disk {
         let device = fs::read_link(&link).at("read", Path::new(&link))?;
         let name = Path::new("/dev").join(device.file_name().unwrap_or_default());
         let device = CString::new(name.as_os_str().as_bytes()).unwrap_or_default();
-        if project::kept(&device) == Ok(true) {
-            return Ok(Self { device, magic });
+        let disk = Self { device, folder: tree::open(folder)?, magic };
+        if project::kept(disk.at()) == Ok(true) {
+            return Ok(disk);
         }
         Err(Error::unsupported(format_args!(
             "the {fstype} of {} keeps no project quotas: they are off, or not in this kernel",
             folder.display()
         ))
         .way_out(format_args!("take the image, or {on}")))
+    }
+
+    fn at(&self) -> project::Disk<'_> {
+        project::Disk(&self.device, self.folder.as_fd())
     }
 
     /// Bytes that an inode takes beside what is counted: f2fs counts no block for one, and XFS none for a full chunk of them;
@@ -101,7 +108,7 @@ impl Disk {
     }
 
     fn tell(&self, id: u32, most: Amount) -> Result<()> {
-        project::limit(&self.device, id, most).at("limit a project on", self.path())
+        project::limit(self.at(), id, most).at("limit a project on", self.path())
     }
 
     fn path(&self) -> &Path {
@@ -109,7 +116,7 @@ impl Disk {
     }
 
     fn look(&self, id: u32) -> Result<[Amount; 2]> {
-        project::look(&self.device, id).at("ask for the quota of a project of", self.path())
+        project::look(self.at(), id).at("ask for the quota of a project of", self.path())
     }
 
     /// What the kernel counts of a project.
@@ -232,7 +239,8 @@ mod tests {
     #[test]
     fn blocks_and_inodes_are_no_more_than_the_limit() {
         for (magic, bytes) in [(EXT4, 64 << 20), (XFS, 62 << 20), (F2FS, 48 << 20)] {
-            let disk = Disk { device: CString::default(), magic };
+            let disk =
+                Disk { device: CString::default(), folder: tree::open(Path::new("/")).unwrap(), magic };
             let of = |bytes| Limit::plain(bytes, Means::Project);
             let most = disk.most(of(64 << 20), false);
             assert_eq!((most.bytes, most.inodes), (bytes, 4096));

@@ -2,7 +2,7 @@
 //! linux/dqblk_xfs.h). The calls that came from XFS are answered by ext4 and f2fs, too.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -82,29 +82,40 @@ pub fn join(dir: &impl AsFd, project: u32) -> nix::Result<()> {
     Errno::result(unsafe { libc::ioctl(dir.as_fd().as_raw_fd(), request, &raw const new) }).map(drop)
 }
 
-/// A call about projects (PRJQUOTA) to the file system on a device.
-fn call<T>(device: &CStr, command: i32, id: u32, what: &mut T) -> nix::Result<()> {
+/// A disk: its device, and a folder on it.
+#[derive(Clone, Copy)]
+pub struct Disk<'a>(pub &'a CStr, pub BorrowedFd<'a>);
+
+/// A call about projects (PRJQUOTA) to a file system: by the folder, or by the device, for which the kernel looks at each disk that it
+/// has.
+fn call<T>(Disk(device, folder): Disk<'_>, command: i32, id: u32, what: &mut T) -> nix::Result<()> {
     // The macro QCMD of sys/quota.h; the id is C's int, with its bits as they are.
     let command = (i32::from(b'X') << 8 | command) << 8 | 2;
     let id = i32::from_ne_bytes(id.to_ne_bytes());
-    // SAFETY: `device` ends in NUL; each command reads or writes no more than the structure that is passed with it.
-    let code = unsafe { libc::quotactl(command, device.as_ptr(), id, std::ptr::from_mut(what).cast()) };
+    let what: *mut libc::c_char = std::ptr::from_mut(what).cast();
+    // SAFETY: each command reads or writes no more than the structure that is passed with it.
+    let mut code = unsafe { libc::syscall(libc::SYS_quotactl_fd, folder.as_raw_fd(), command, id, what) };
+    // Before Linux 5.14.
+    if code < 0 && Errno::last() == Errno::ENOSYS {
+        // SAFETY: the same; `device` ends in NUL.
+        code = unsafe { libc::quotactl(command, device.as_ptr(), id, what) }.into();
+    }
     Errno::result(code).map(drop)
 }
 
 /// Are project quotas kept there? An error where they are off, or the kernel or the file system has none.
-pub fn kept(device: &CStr) -> nix::Result<bool> {
+pub fn kept(disk: Disk<'_>) -> nix::Result<bool> {
     // `struct fs_quota_stat`: 80 bytes, or some more, with the flags behind two bytes.
     let mut state = [0u16; 64];
-    call(device, STATE, 0, &mut state)?;
+    call(disk, STATE, 0, &mut state)?;
     let [_, flags, ..] = state;
     Ok(flags & KEPT == KEPT)
 }
 
 /// What a project has, and its limits.
-pub fn look(device: &CStr, project: u32) -> nix::Result<[Amount; 2]> {
+pub fn look(disk: Disk<'_>, project: u32) -> nix::Result<[Amount; 2]> {
     let mut found = DiskQuota::default();
-    match call(device, GET, project, &mut found) {
+    match call(disk, GET, project, &mut found) {
         // XFS has nothing about a project that was never used.
         Ok(()) | Err(Errno::ENOENT) => {}
         failed => failed?,
@@ -115,7 +126,7 @@ pub fn look(device: &CStr, project: u32) -> nix::Result<[Amount; 2]> {
 }
 
 /// Limits a project.
-pub fn limit(device: &CStr, project: u32, most: Amount) -> nix::Result<()> {
+pub fn limit(disk: Disk<'_>, project: u32, most: Amount) -> nix::Result<()> {
     let mut wanted = DiskQuota {
         version: 1,
         flags: 2,
@@ -124,7 +135,7 @@ pub fn limit(device: &CStr, project: u32, most: Amount) -> nix::Result<()> {
         numbers: [most.bytes / BLOCK, 0, most.inodes, 0, 0, 0],
         ..DiskQuota::default()
     };
-    call(device, SET, project, &mut wanted)
+    call(disk, SET, project, &mut wanted)
 }
 
 #[cfg(test)]
@@ -153,7 +164,8 @@ mod tests {
     fn what_is_no_disk_has_no_project() {
         let null = std::fs::File::open("/dev/null").unwrap();
         assert!(of(&null).is_err() && join(&null, 1).is_err());
-        assert!(kept(c"/dev/null").is_err() && kept(c"/nowhere").is_err());
-        assert!(look(c"/dev/null", 1).is_err() && limit(c"/dev/null", 1, Amount::default()).is_err());
+        let disk = Disk(c"/dev/null", null.as_fd());
+        assert!(kept(disk).is_err() && look(disk, 1).is_err());
+        assert!(limit(disk, 1, Amount::default()).is_err());
     }
 }
