@@ -19,8 +19,8 @@ pub use options::Args;
 use options::{Kind, OPTIONS};
 
 /// What asks for help.
-const HELP: &[&str] = &["--help", "help"];
-static SHOWS_HELP: CommandInfo = commands::info("--help, help", "display usage information");
+const HELP: &[&str] = &["-h", "--help", "help"];
+static SHOWS_HELP: CommandInfo = commands::info("-h, --help, help", "display usage information");
 
 /// The command line: what is to be done, and how.
 pub struct Cli {

@@ -105,6 +105,9 @@ fn a_slip_of_the_pen() {
             (4, "base remove b", &["the base `b` is used by web", "rebase them", "--commit`"]),
         ],
     );
+    for asked in ["-h", "--help", "help"] {
+        assert!(node.ok(&["mount", asked]).starts_with("Usage: sliverfs mount "), "{asked}");
+    }
     // Nothing differs where nothing is, and that must not look the same.
     let looked = node.run(&["diff", "web", "no/such"]);
     let text = String::from_utf8_lossy(&looked.stderr).into_owned();
