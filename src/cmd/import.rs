@@ -252,7 +252,7 @@ fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> 
             changes.enter()?;
         }
     }
-    writer.end()
+    Ok(())
 }
 
 /// A folder that the layer does not name is the base's, with the time that it had there, or a plain one where the base has none.

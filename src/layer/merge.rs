@@ -147,7 +147,7 @@ pub fn merge(
             }
         }
     }
-    merge.writer.map_or(Ok(()), Writer::end)
+    Ok(())
 }
 
 /// What the new base has by an entry's name, and the directory itself, where it is one. Where the store has one, it mostly is: then to open

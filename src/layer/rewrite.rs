@@ -167,5 +167,5 @@ pub fn rewrite(
             changes.enter()?;
         }
     }
-    writer.end()
+    Ok(())
 }

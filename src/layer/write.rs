@@ -9,8 +9,7 @@ use nix::errno::Errno;
 use super::decode::{OPAQUE, TARGET, WH, WHITEOUT};
 use super::{Aspects, Change, Comparer, Entry, Format, Side, Step, compare, records};
 use crate::error::{Error, Result};
-use crate::sys::sync::Ahead;
-use crate::sys::xattr;
+use crate::sys::{sync, xattr};
 use crate::tree::attr::{self, Attr};
 use crate::tree::{
     self, BLOCK, Chain, Content, Dir, Kind, Links, Meta, SELF, Stat, copy_content, shown, sys,
@@ -19,7 +18,8 @@ use crate::tree::{
 /// The longest name that aufs takes: its whiteout must fit.
 const AUFS_NAME_MAX: usize = 242;
 
-const SYNC: &str = "write to the disk";
+/// The disk begins with files of so many bytes at once; smaller ones it gathers when it is waited for.
+const LARGE: u64 = 1 << 15;
 
 /// Writes changes into a folder: an empty one for a store, a copy or a snapshot of the base for a whole tree.
 ///
@@ -38,7 +38,6 @@ pub struct Writer<'a> {
     /// True where something else may be there already that is none; last the permissions.
     unmade: Vec<(CString, bool, u32)>,
     comparer: Comparer,
-    ahead: Ahead,
     buffer: Vec<u8>,
     progress: &'a mut dyn FnMut(u64),
 }
@@ -57,7 +56,6 @@ impl<'a> Writer<'a> {
             records: Vec::new(),
             unmade: Vec::new(),
             comparer: Comparer::new(from),
-            ahead: Ahead::default(),
             buffer: vec![0; BLOCK * 8],
             progress,
         })
@@ -69,11 +67,6 @@ impl<'a> Writer<'a> {
             Step::Entry(entry) => self.entry(entry),
             Step::Leave(entry) => self.leave(entry),
         }
-    }
-
-    /// Ends the writing. An error of the disk is told here, or by who syncs it.
-    pub fn end(mut self) -> Result<()> {
-        self.ahead.end().map_err(sys(SYNC, b"the new store"))
     }
 
     fn entry(&mut self, entry: &Entry<'_>) -> Result<()> {
@@ -237,7 +230,9 @@ impl<'a> Writer<'a> {
                 let mut file = here.create_file_as(name, early(entry, 0o600)).map_err(sys("create", path))?;
                 made = Some(Stat::of(file.as_fd()).map_err(sys("create", path))?);
                 copy_content(from, data.stat, &mut file, path, &mut self.buffer, self.progress)?;
-                self.ahead.wrote(here.as_fd(), data.stat.size).map_err(sys(SYNC, path))?;
+                if data.stat.size >= LARGE {
+                    sync::begin(&file);
+                }
             }
             Kind::Link => {
                 let target = node.dir.read_link(node.name).map_err(sys("read the link", path))?;
