@@ -40,14 +40,19 @@ pub fn program() -> Result<PathBuf> {
 /// Does the container's configuration name such a profile, or will the one that `create` writes do it?
 pub fn is_closed(root: &Root, name: &Name) -> bool {
     let profile = match file::text(root.container(name).below(CONFIG)) {
-        // The last one counts. A file that is included behind it may name another one.
-        Ok(text) => text.lines().rev().map(str::trim_start).find_map(|line| {
-            if line.starts_with("lxc.include") {
-                return Some(PathBuf::new());
+        Ok(text) => {
+            let mut last = None;
+            // The last one counts. A file that is included behind it may name another one.
+            for line in text.lines().map(str::trim_start) {
+                let value = line.strip_prefix("lxc.seccomp.profile").map(str::trim_start);
+                if let Some(value) = value.and_then(|value| value.strip_prefix('=')) {
+                    last = Some(PathBuf::from(value.trim()));
+                } else if line.starts_with("lxc.include") {
+                    last = Some(PathBuf::new());
+                }
             }
-            let value = line.strip_prefix("lxc.seccomp.profile")?.trim_start().strip_prefix('=')?;
-            Some(PathBuf::from(value.trim()))
-        }),
+            last
+        }
         Err(_) => profile().ok(),
     };
     let text = profile.and_then(|path| file::text(path).ok()).unwrap_or_default();

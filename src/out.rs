@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::error::{Context, Result};
 use crate::size::Size;
+use crate::sys::clock;
 use crate::sys::file::say;
 
 /// Prints a line. A reader that went away (`sliverfs list | head -1`) is no failure.
@@ -152,8 +152,9 @@ pub struct Progress {
     what: String,
     total: Option<u64>,
     done: Cell<u64>,
-    started: Instant,
-    shown: Cell<Option<Instant>>,
+    /// In milliseconds, as [`clock::millis`] tells them.
+    started: u64,
+    shown: Cell<Option<u64>>,
     terminal: bool,
 }
 
@@ -164,7 +165,7 @@ impl Progress {
             what: what.to_owned(),
             total,
             done: Cell::new(0),
-            started: Instant::now(),
+            started: clock::millis(),
             shown: Cell::new(None),
             terminal: std::io::stderr().is_terminal(),
         }
@@ -181,11 +182,11 @@ impl Progress {
         if !self.terminal {
             return;
         }
-        let now = Instant::now();
+        let now = clock::millis();
         let last = self.shown.get().unwrap_or(self.started);
-        if now.saturating_duration_since(last) >= Duration::from_millis(250) {
+        if now.saturating_sub(last) >= 250 {
             self.shown.set(Some(now));
-            let text = words(self.done.get(), self.total, now.saturating_duration_since(self.started));
+            let text = words(self.done.get(), self.total, now.saturating_sub(self.started));
             // The line is only for the eye: a terminal that is gone is no reason to stop.
             let _unseen = say(2, format!("\r\x1b[K{}: {text}", self.what).as_bytes());
         }
@@ -201,8 +202,8 @@ impl Drop for Progress {
 }
 
 /// `1.5 MiB of 3 MiB, 512 KiB/s, 3 s left`.
-fn words(done: u64, total: Option<u64>, passed: Duration) -> String {
-    let millis = passed.as_secs().saturating_mul(1000).saturating_add(passed.subsec_millis().into()).max(1);
+fn words(done: u64, total: Option<u64>, millis: u64) -> String {
+    let millis = millis.max(1);
     // Whichever way round does not overflow. Division of 128 bits is a large function on a router.
     let rate = done.checked_mul(1000).map_or((done / millis).saturating_mul(1000), |done| done / millis);
     let mut text = Size(done).to_string();
@@ -248,7 +249,7 @@ mod tests {
 
     #[test]
     fn progress_in_words() {
-        let second = Duration::from_secs(1);
+        let second = 1000;
         assert_eq!(words(1 << 20, Some(3 << 20), second), "1 MiB of 3 MiB, 1 MiB/s, 2 s left");
         assert_eq!(words(0, None, second), "0 B, 0 B/s");
         assert_eq!(words(0, Some(10), second), "0 B of 10 B, 0 B/s");

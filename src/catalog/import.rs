@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -26,7 +25,7 @@ use crate::size::Size;
 use crate::stay::{Below, stay};
 use crate::sys::file::{self, read_some, set_size};
 use crate::sys::signals::LastWords;
-use crate::sys::{btrfs, statfs};
+use crate::sys::{btrfs, clock, statfs};
 use crate::tree::{self, Dir, Summary};
 
 /// What came of an import.
@@ -230,7 +229,7 @@ impl Found {
             bytes: self.summary.bytes,
             disk: self.disk,
             source,
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            created: clock::now(),
             image_sha256: self.image_sha256,
             xattrs,
         }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::backend::probe;
 use crate::backend::store::Ground;
@@ -24,7 +23,7 @@ use crate::quota::admission::{self, Policy};
 use crate::quota::{self, Limit, Means};
 use crate::size::Size;
 use crate::stay::{Below, stay};
-use crate::sys::{file, statfs};
+use crate::sys::{clock, file, statfs};
 use crate::view;
 
 /// Creates the sliver that the command line names.
@@ -286,7 +285,7 @@ fn stage(
         backend: kind,
         converted: 0,
         quota: limit,
-        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        created: clock::now(),
     };
     steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, &record)?));
     steps.extend_from_slice(container);

@@ -120,7 +120,8 @@ impl<'a> Mount<'a> {
     }
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
+/// Does a text have this part?
+pub fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 

@@ -15,7 +15,6 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 
@@ -26,11 +25,11 @@ use crate::catalog::root::create_dir;
 use crate::catalog::{Root, Sliver, record, sliver};
 use crate::error::{Class, Context, Error, Result};
 use crate::mount::disk;
-use crate::mount::mountinfo::MountInfo;
+use crate::mount::mountinfo::{MountInfo, contains};
 use crate::out::escape;
 use crate::stay::{Below, stay};
 use crate::sys::tool::{self, Stream};
-use crate::sys::{file, pause, statfs, sync};
+use crate::sys::{clock, file, pause, statfs, sync};
 use crate::tree;
 
 /// The file with the dataset's name, in the store's folder.
@@ -179,7 +178,7 @@ pub fn make(store: &Path) -> Result<()> {
         made => made.at("create", path)?,
     };
     let inode = file.metadata().at("look at", path)?.ino();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = clock::now();
     file.write_all(format!("sliverfs-{inode:x}-{now:x}\n").as_bytes())
         .and_then(|()| file.sync_all())
         .at("write", path)?;
@@ -299,7 +298,8 @@ pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
 fn alone(name: &str) -> Result<bool> {
     let Ok(list) = ask(&["list", "-Hr", "-o", "name", "-t", "filesystem,volume,snapshot", name]) else {
         // It was never made, or is gone, if ZFS answers at all.
-        return run(&["list", name.rsplit_once('/').map_or("", |(above, _)| above)]).map(|()| false);
+        let above = Path::new(name).parent().and_then(Path::to_str);
+        return run(&["list", above.unwrap_or_default()]).map(|()| false);
     };
     match list.trim_ascii().split(|byte| *byte == b'\n').find(|line| *line != name.as_bytes()) {
         None => Ok(true),
@@ -334,7 +334,7 @@ pub fn destroy(store: &Path) -> Result<()> {
     let mut turn = 0;
     loop {
         match run(&["destroy", &name]) {
-            Err(err) if turn < PATIENCE && err.to_string().contains("busy") => pause(),
+            Err(err) if turn < PATIENCE && contains(err.to_string().as_bytes(), b"busy") => pause(),
             done => return done,
         }
         turn += 1;

@@ -3,6 +3,7 @@
 
 pub mod btrfs;
 pub mod child;
+pub mod clock;
 pub mod console;
 pub mod daemon;
 pub mod env;

@@ -54,8 +54,8 @@ impl Rsync {
 
     fn parse(version: &str) -> Self {
         let built_with = |what: &str| {
-            let mut words = version.split(&[',', '\n'][..]).map(str::trim);
-            words.any(|word| word == what)
+            let mut words = version.as_bytes().split(|byte| matches!(byte, b',' | b'\n'));
+            words.any(|word| word.trim_ascii() == what.as_bytes())
         };
         let protocol = after(version, "protocol version ");
         Self { acls: built_with("ACLs"), xattrs: built_with("xattrs"), info: protocol >= 31 }
@@ -154,9 +154,9 @@ fn after(text: &str, words: &str) -> u64 {
 
 /// The number that a text starts with; its digits may stand in groups.
 fn number(text: &str) -> u64 {
-    let word = text.split(&[' ', '\n'][..]).next().unwrap_or_default();
-    let digits: String = word.chars().filter(char::is_ascii_digit).collect();
-    digits.parse().unwrap_or(0)
+    let word = text.bytes().take_while(|byte| !matches!(byte, b' ' | b'\n'));
+    let digits = word.filter(u8::is_ascii_digit).map(|digit| u64::from(digit - b'0'));
+    digits.fold(0, |number, digit| number.saturating_mul(10).saturating_add(digit))
 }
 
 /// What its end means (rsync(1), EXIT VALUES).
