@@ -93,8 +93,11 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
                     Err(_) => {}
                 }
             }
-            let mut mark: Vec<u8> =
-                parents.iter().flat_map(|part| [part.to_bytes(), b"/"].concat()).collect();
+            let mut mark = Vec::new();
+            for part in parents {
+                mark.extend_from_slice(part.to_bytes());
+                mark.push(b'/');
+            }
             mark.extend_from_slice(if long { b"" } else { WH });
             mark.extend_from_slice(gone.to_bytes());
             let what = if long { What::Node(Kind::Socket, (0, 0)) } else { What::File(0, None) };

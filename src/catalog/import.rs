@@ -107,7 +107,11 @@ pub fn plan(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resu
     } else {
         &shell::path(folder)
     };
-    Ok([Some(format!("mkdir -p {made}")), unpack, packed, clear].into_iter().flatten().collect())
+    let mut steps = vec![format!("mkdir -p {made}")];
+    for step in [unpack, packed, clear] {
+        steps.extend(step);
+    }
+    Ok(steps)
 }
 
 /// The source as it is recorded: it must be the same text for the same source.

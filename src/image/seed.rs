@@ -1,6 +1,5 @@
 //! Packs a tree as a Btrfs seed: mkfs.btrfs, a copy into it by our own hands, which keeps everything, and btrfstune.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -66,7 +65,7 @@ pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
 }
 
 fn run(program: &str, options: &[&str], to: &Path) -> Result<()> {
-    let args: Vec<&OsStr> = options.iter().map(OsStr::new).chain([to.as_os_str()]).collect();
+    let args = tool::on(options, to);
     let started = tool::start(program, &args, [Stream::Null, Stream::Null, Stream::Ours]);
     let ended =
         started.and_then(|mut child| child.wait()).map_err(|errno| absent(program, PACKAGE, errno))?;

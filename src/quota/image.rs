@@ -1,6 +1,5 @@
 //! A store's layers in an ext4 of their own, in a file whose size is the limit.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -135,7 +134,7 @@ pub fn make(image: &Path, size: u64, shape: Shape) -> Result<()> {
 
 /// Runs a program of e2fsprogs on an image; it may end like `well`, too.
 fn run(program: &str, options: &[&str], image: &Path, well: &str) -> Result<()> {
-    let args: Vec<&OsStr> = options.iter().map(OsStr::new).chain([image.as_os_str()]).collect();
+    let args = tool::on(options, image);
     let ended = tool::start(program, &args, [Stream::Null, Stream::Null, Stream::Ours])
         .and_then(|mut child| child.wait())
         .map_err(|errno| match errno {

@@ -57,6 +57,16 @@ pub fn start_into(program: &str, args: &[&OsStr], to: &File) -> nix::Result<Chil
     })
 }
 
+/// Options, and the file that they are for, as a program's arguments.
+pub fn on<'a>(options: &[&'a str], file: &'a Path) -> Vec<&'a OsStr> {
+    let mut args: Vec<&OsStr> = Vec::new();
+    for option in options {
+        args.push(OsStr::new(*option));
+    }
+    args.push(file.as_os_str());
+    args
+}
+
 /// As [`start`], but the child does `before` instead of tying itself to this process; where that fails, it is not started.
 pub(super) fn spawn(
     program: &str,
@@ -64,10 +74,11 @@ pub(super) fn spawn(
     streams: [Stream; 3],
     before: &dyn Fn() -> nix::Result<()>,
 ) -> nix::Result<Child> {
-    let words: Vec<CString> = std::iter::once(OsStr::new(program))
-        .chain(args.iter().copied())
-        .map(|word| CString::new(word.as_bytes()).map_err(|_| Errno::EINVAL))
-        .collect::<nix::Result<_>>()?;
+    let ended = |word: &OsStr| CString::new(word.as_bytes()).map_err(|_| Errno::EINVAL);
+    let mut words = vec![ended(program.as_ref())?];
+    for arg in args {
+        words.push(ended(arg)?);
+    }
     let [stdin, stdout, stderr] = streams;
     let null = file::open_as(Path::new("/dev/null"), OFlag::O_RDWR, 0).map_err(errno)?;
     let (from_us, to_it) = pipe_for(stdin)?;

@@ -72,9 +72,10 @@ impl Ids {
         let room = (self.places.len() * 2).max(64);
         if room <= IN_MEMORY && self.file.is_none() {
             let old = std::mem::replace(&mut self.places, vec![None; room]);
-            for place in old.into_iter().flatten() {
-                if let Some(at) = self.place(place.0) {
-                    *at = Some(place);
+            for place in old {
+                let Some((id, _)) = place else { continue };
+                if let Some(at) = self.place(id) {
+                    *at = place;
                 }
             }
             return Ok(());
@@ -82,7 +83,8 @@ impl Ids {
         let old = self.file.as_ref().map_or(IN_MEMORY as u64, |old| old.room);
         let new = Table { file: self.dir.unnamed()?, room: old.saturating_mul(8) };
         set_size(&new.file, new.room.saturating_mul(PLACE))?;
-        for (id, number) in std::mem::take(&mut self.places).into_iter().flatten() {
+        for place in std::mem::take(&mut self.places) {
+            let Some((id, number)) = place else { continue };
             new.write(new.find(id)?.0, id, number)?;
         }
         if let Some(old) = &self.file {
