@@ -38,7 +38,8 @@ __asm__(
 	"	move	$25, $2\n"
 	".set reorder\n");
 
-static long call(long number, long a, long b, long c, long d)
+/* A system call. `file` is the fifth argument of mmap, whose sixth, the offset, is 0; no other call looks at them. */
+static long call(long number, long a, long b, long c, long d, long file)
 {
 	register long v0 __asm__("$2") = number;
 	register long a0 __asm__("$4") = a;
@@ -46,22 +47,7 @@ static long call(long number, long a, long b, long c, long d)
 	register long a2 __asm__("$6") = c;
 	register long a3 __asm__("$7") = d;
 
-	__asm__ volatile("syscall"
-			 : "+r"(v0), "+r"(a3)
-			 : "r"(a0), "r"(a1), "r"(a2)
-			 : "$1", "$3", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15", "$24", "$25", "hi", "lo", "memory");
-	return v0 | -a3;
-}
-
-static long map_at(long at, long length, long rights, long flags, long file)
-{
-	register long v0 __asm__("$2") = MMAP;
-	register long a0 __asm__("$4") = at;
-	register long a1 __asm__("$5") = length;
-	register long a2 __asm__("$6") = rights;
-	register long a3 __asm__("$7") = flags;
-
-	/* Two more arguments lie on the stack: the descriptor and the offset. */
+	/* These two lie on the stack. */
 	__asm__ volatile(
 		"addiu	$29, $29, -32\n"
 		"sw	%5, 16($29)\n"
@@ -76,7 +62,7 @@ static long map_at(long at, long length, long rights, long flags, long file)
 
 static void flush(uint32_t from, uint32_t to)
 {
-	call(CACHEFLUSH, from, to - from, 3, 0);
+	call(CACHEFLUSH, from, to - from, 3, 0, 0);
 }
 #elif defined(__arm__)
 enum { EXIT = 1, WRITE = 4, OPEN = 5, CLOSE = 6, UNLINK = 10, RENAME = 38, MUNMAP = 91, MPROTECT = 125, SIGACTION = 174 };
@@ -95,25 +81,13 @@ __asm__(
 	"	mov	sp, r4\n"
 	"	bx	r0\n");
 
-static long call(long number, long a, long b, long c, long d)
+static long call(long number, long a, long b, long c, long d, long file)
 {
 	register long r7 __asm__("r7") = number;
 	register long r0 __asm__("r0") = a;
 	register long r1 __asm__("r1") = b;
 	register long r2 __asm__("r2") = c;
 	register long r3 __asm__("r3") = d;
-
-	__asm__ volatile("svc 0" : "+r"(r0) : "r"(r7), "r"(r1), "r"(r2), "r"(r3) : "memory");
-	return r0;
-}
-
-static long map_at(long at, long length, long rights, long flags, long file)
-{
-	register long r7 __asm__("r7") = MMAP;
-	register long r0 __asm__("r0") = at;
-	register long r1 __asm__("r1") = length;
-	register long r2 __asm__("r2") = rights;
-	register long r3 __asm__("r3") = flags;
 	register long r4 __asm__("r4") = file;
 	register long r5 __asm__("r5") = 0;
 
@@ -123,7 +97,7 @@ static long map_at(long at, long length, long rights, long flags, long file)
 
 static void flush(uint32_t from, uint32_t to)
 {
-	call(CACHEFLUSH, from, to, 0, 0);
+	call(CACHEFLUSH, from, to, 0, 0, 0);
 }
 #else
 #error "no router of this kind gets a packed program"
@@ -139,9 +113,9 @@ extern const uint8_t payload[], payload_end[];
 
 static _Noreturn void end(int status, const char *text, long length)
 {
-	call(WRITE, 2, (long)text, length, 0);
+	call(WRITE, 2, (long)text, length, 0, 0);
 	for (;;)
-		call(EXIT, status, 0, 0, 0);
+		call(EXIT, status, 0, 0, 0, 0);
 }
 
 /* The exit codes are those of the program: 1 failed, 5 damaged. */
@@ -198,7 +172,7 @@ static unsigned code(struct coder *coder, uint32_t chance, unsigned unknown)
 static void decode(uint8_t *out)
 {
 	struct coder coder = { payload, 0xffffffff, 0 };
-	struct mixer *mixer = (struct mixer *)map_at(0, sizeof(*mixer), READ | RIGHT_TO_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	struct mixer *mixer = (struct mixer *)call(MMAP, 0, sizeof(*mixer), READ | RIGHT_TO_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	uint32_t i;
 
 	if ((uintptr_t)mixer > (uintptr_t)-PAGE)
@@ -208,7 +182,7 @@ static void decode(uint8_t *out)
 	for (i = 0; i < 4; i++)
 		coder.at = coder.at << 8 | *coder.in++;
 	mix(mixer, &coder, out);
-	call(MUNMAP, (long)mixer, sizeof(*mixer), 0, 0);
+	call(MUNMAP, (long)mixer, sizeof(*mixer), 0, 0, 0);
 }
 
 /*
@@ -317,7 +291,7 @@ enum { PT_LOAD = 1, PF_X = 1, PF_W = 2, PF_R = 4, AT_PHDR = 3, AT_PHNUM = 5, AT_
 /* Puts memory, or the file, where the program goes; true where that could not be done. */
 static __attribute__((noinline)) int map(long length, long rights, long flags, long file)
 {
-	return map_at(START, length, rights, MAP_PRIVATE | flags, file) != START;
+	return call(MMAP, START, length, rights, MAP_PRIVATE | flags, file) != START;
 }
 
 /* Whether what lies at START is the program. What is behind its end in the last word is zero. */
@@ -346,13 +320,13 @@ enum { S_IFMT = 0170000, S_IFREG = 0100000, OTHERS_WRITE = 0022 };
 static int take(void)
 {
 	struct stat stat;
-	long file = call(OPEN, (long)kept, O_NOFOLLOW, 0, 0);
+	long file = call(OPEN, (long)kept, O_NOFOLLOW, 0, 0, 0);
 	int taken;
 
 	/* With the right to run it, which a file system may refuse. What the file's last page has behind its end is zero. */
-	taken = call(FSTAT, file, (long)&stat, 0, 0) == 0 && (stat.mode & (S_IFMT | OTHERS_WRITE)) == S_IFREG &&
+	taken = call(FSTAT, file, (long)&stat, 0, 0, 0) == 0 && (stat.mode & (S_IFMT | OTHERS_WRITE)) == S_IFREG &&
 		stat.uid == 0 && stat.size == PLAIN && !map(PLAIN, READ | RUN, MAP_FIXED, file) && is_whole();
-	call(CLOSE, file, 0, 0, 0);
+	call(CLOSE, file, 0, 0, 0, 0);
 	return taken;
 }
 
@@ -362,11 +336,11 @@ static int take(void)
  */
 static void leave(void)
 {
-	long file = call(OPEN, (long)unfinished, O_WRONLY | O_CREAT | O_EXCL, 0444, 0);
+	long file = call(OPEN, (long)unfinished, O_WRONLY | O_CREAT | O_EXCL, 0444, 0, 0);
 
-	if (call(WRITE, file, START, PLAIN, 0) != PLAIN || call(RENAME, (long)unfinished, (long)kept, 0, 0))
-		call(UNLINK, (long)unfinished, 0, 0, 0);
-	call(CLOSE, file, 0, 0, 0);
+	if (call(WRITE, file, START, PLAIN, 0, 0) != PLAIN || call(RENAME, (long)unfinished, (long)kept, 0, 0, 0))
+		call(UNLINK, (long)unfinished, 0, 0, 0, 0);
+	call(CLOSE, file, 0, 0, 0, 0);
 }
 
 /* `stack` is what the kernel made. Returns where the program begins. */
@@ -383,12 +357,12 @@ __attribute__((used)) uint32_t unpack(uintptr_t *stack)
 		/* Once more, in the place of a file that was wrong. */
 		if (map(ROOM, READ | RIGHT_TO_WRITE, MAP_ANONYMOUS | MAP_FIXED, -1))
 			no_memory();
-		call(SIGACTION, SIGBUS, (long)on_bus_error, 0, SIGSET);
+		call(SIGACTION, SIGBUS, (long)on_bus_error, 0, SIGSET, 0);
 		decode((uint8_t *)START);
 		instructions((uint8_t *)START + BEGIN, (END - BEGIN) / UNIT);
 		if (!is_whole())
 			damaged();
-		call(SIGACTION, SIGBUS, (long)by_default, 0, SIGSET);
+		call(SIGACTION, SIGBUS, (long)by_default, 0, SIGSET, 0);
 		leave();
 	}
 
@@ -399,7 +373,7 @@ __attribute__((used)) uint32_t unpack(uintptr_t *stack)
 		if (segment->type != PT_LOAD)
 			continue;
 		/* ELF's bits are those of mprotect, the other way round. */
-		if (call(MPROTECT, from, to - from, (flags & PF_R) >> 2 | (flags & PF_W) | (flags & PF_X) << 2, 0))
+		if (call(MPROTECT, from, to - from, (flags & PF_R) >> 2 | (flags & PF_W) | (flags & PF_X) << 2, 0, 0))
 			no_memory();
 		if (flags & PF_X)
 			flush(from, to);
