@@ -104,8 +104,10 @@ impl Sparse {
             b"major" => self.map_in_body = decimal(value)? == 1,
             b"offset" | b"numbytes" => self.map.push(decimal(value)?),
             b"map" => {
-                self.map =
-                    value.split(|b| *b == b',').take(MAX_MAP + 1).map(decimal).collect::<Option<_>>()?;
+                self.map.clear();
+                for number in value.split(|b| *b == b',').take(MAX_MAP + 1) {
+                    self.map.push(decimal(number)?);
+                }
             }
             // The number of stretches says nothing that the map does not.
             _ => {}
@@ -151,10 +153,11 @@ fn time(text: &[u8]) -> Option<Time> {
         Some(text) => (true, text),
         None => (false, text),
     };
-    let mut parts = text.splitn(2, |b| *b == b'.');
-    let whole = i64::try_from(decimal(parts.next()?)?).ok()?;
+    let point = text.iter().position(|b| *b == b'.').unwrap_or(text.len());
+    let (whole, fraction) = text.split_at_checked(point)?;
+    let whole = i64::try_from(decimal(whole)?).ok()?;
     let mut nanos = 0;
-    let fraction = parts.next().unwrap_or_default();
+    let fraction = fraction.get(1..).unwrap_or_default();
     fraction.iter().all(u8::is_ascii_digit).then_some(())?;
     for digit in fraction.iter().chain(b"000000000").take(9) {
         nanos = nanos * 10 + u32::from(digit - b'0');

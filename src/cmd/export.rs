@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -42,8 +43,8 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     if path.is_none() && file::is_terminal(1) {
         return Err(Error::usage("a layer is nothing for a terminal").way_out("name a file: -o FILE"));
     }
-    let ending = path.and_then(Path::extension).and_then(OsStr::to_str);
-    let gzip = args.gzip || matches!(ending, Some("gz" | "tgz"));
+    let name = path.map(|path| path.as_os_str().as_bytes()).unwrap_or_default();
+    let gzip = args.gzip || name.ends_with(b".gz") || name.ends_with(b".tgz");
     let watch = layers.watch(ctx)?;
     layers.with(ctx, &mut |format, base, store, words| {
         if !words.is_empty() {
