@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use sliverfs::cli::{Cli, Command};
 use sliverfs::error::Class;
 use sliverfs::sys::file::say;
+use sliverfs::sys::signals::hear_of_children;
 use sliverfs::{cmd, logger};
 
 fn main() -> ExitCode {
+    hear_of_children();
     let cli: Cli = match parse() {
         Ok(cli) => cli,
         Err(code) => return code,

@@ -301,7 +301,7 @@ fn a_terminal_sees_progress() {
     sh_in(&temp.0, "mkdir t; head -c 300000 /dev/urandom > t/f; tar -cf t.tar t");
     // Slow enough that there is something to see, once it has begun.
     let slow = format!(
-        "(head -c 200000 {tar}; until ls -d {bases}/.new.* >/dev/null 2>&1; do sleep 0.01; done; sleep 1; tail -c +200001 {tar}) | {sliverfs} --config /dev/null --lxcpath {lxcpath} base add b -",
+        "(head -c 200000 {tar}; for n in $(seq 6000); do ls -d {bases}/.new.* >/dev/null 2>&1 && break; sleep 0.01; done; sleep 1; tail -c +200001 {tar}) | {sliverfs} --config /dev/null --lxcpath {lxcpath} base add b -",
         tar = text(&temp.join("t.tar")),
         bases = text(&bases(&node)),
         sliverfs = env!("CARGO_BIN_EXE_sliverfs"),

@@ -232,3 +232,15 @@ fn what_a_crashed_probe_left_is_swept() {
     overlay(&node, &["--fresh"]);
     assert!(!node.lxcpath.join(".store/.probe.4711").exists());
 }
+
+#[test]
+fn who_starts_it_may_throw_ends_of_children_away() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::new("ext4", 32);
+    let probe = node.command(&["probe", "--fresh"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' CHLD; exec \"$0\" \"$@\""]).arg(probe.get_program()).args(probe.get_args());
+    run(&mut shell);
+}

@@ -3,7 +3,10 @@
 
 mod common;
 
+use std::fs::File;
 use std::process::{Command, Stdio};
+
+use nix::fcntl::{Flock, FlockArg};
 
 use common::node::{Node, run, small_tree};
 use common::zfs::{POOL, Zfs};
@@ -129,19 +132,17 @@ fn a_dataset_goes_while_another_sliver_is_synced() {
     for name in ["x", "y"] {
         node.ok(&["create", name, "--base", "b", "--backend", "copy", "--quota", "8M"]);
     }
-    // One that waits before it begins.
+    // One that waits before it begins, for a lock that goes with this test, however it ends.
     let [began, go] = ["began", "go"].map(|name| programs.join(name));
-    run(Command::new("mkfifo").arg(&go));
-    let real = "PATH=${PATH#*:}; [ \"$1\" = --version ] || { : > \"${0%/*}/began\"; read -r word < \"${0%/*}/go\"; }; exec rsync \"$@\"";
+    let go = Flock::lock(File::create(&go).unwrap(), FlockArg::LockExclusive).unwrap();
+    let real = "PATH=${PATH#*:}; [ \"$1\" = --version ] || { : > \"${0%/*}/began\"; flock \"${0%/*}/go\" true; }; exec rsync \"$@\"";
     busy::script(&programs.join("rsync"), &format!("#!/bin/sh\n{real}\n"));
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let mut sync = node.command(&["sync", "x", tree.to_str().unwrap()]);
     let mut sync = sync.env("PATH", path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     busy::until("rsync was not started", || began.exists() || sync.try_wait().unwrap().is_some());
     let destroyed = node.run(&["destroy", "y"]);
-    if began.exists() {
-        std::fs::write(go, "go\n").unwrap();
-    }
+    drop(go);
     assert!(sync.wait().unwrap().success());
     assert!(destroyed.status.success(), "{}", String::from_utf8_lossy(&destroyed.stderr));
     node.ok(&["mount", "x"]);

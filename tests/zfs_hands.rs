@@ -110,6 +110,21 @@ fn a_snapshot_of_somebody_keeps_the_sliver() {
     assert_eq!(std::fs::metadata(node.view("a").join("held")).unwrap().len(), 6_000_000);
     node.ok(&["umount", "a"]);
     tool(&["zfs", "destroy", &format!("{dataset}@monday")]);
+    // So does one of the dataset of a store that a crash left half made.
+    let other = [&["create", "c"], &CREATE[2..]].concat();
+    node.ok(&other);
+    let new = node.store(".new.a");
+    std::fs::rename(node.store("c"), &new).unwrap();
+    let dataset = tool(&["zfs", "list", "-H", "-o", "name", "-r", POOL])
+        .lines()
+        .skip(1)
+        .find(|name| *name != dataset)
+        .unwrap()
+        .to_owned();
+    tool(&["zfs", "snapshot", &format!("{dataset}@tuesday")]);
+    node.fails(4, &["destroy", "a"]);
+    assert!(node.store("a").exists() && new.exists());
+    tool(&["zfs", "destroy", &format!("{dataset}@tuesday")]);
     node.ok(&["destroy", "a"]);
     assert_eq!(tool(&["zfs", "list", "-H", "-o", "name", "-r", POOL]).lines().count(), 1);
 }

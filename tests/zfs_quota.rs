@@ -173,6 +173,10 @@ fn the_means_is_switched_and_the_store_made_anew() {
             assert_eq!(seen(&node), view, "{args:?}");
         }
     }
+    let layer = node.dir().join("layer.tar");
+    node.ok(&["export", "a", "-o", layer.to_str().unwrap()]);
+    node.ok(&["import", "a", layer.to_str().unwrap(), "--replace"]);
+    assert_eq!((limit(), seen(&node)), (by("zfs"), view.clone()));
     let used = node.json(&["show", "a", "--json"])["used"].as_u64().unwrap();
     assert!((1_990_000..2_200_000).contains(&used), "what it changed is counted, and not its base: {used}");
     // A change that was cut left another limit.

@@ -12,8 +12,8 @@ use crate::tree::{Chain, Dir, Kind, SELF, Stat, Time, c_name, sys};
 const MAX_LINKS: u32 = 40;
 
 /// Owner and group of a folder that a layer holds something in without naming it, until the base tells what it is. A layer that gives
-/// this by itself, with the mode 0 and the time 0, gets the base's folder, too.
-pub(super) const UNNAMED: u32 = u32::MAX - 1;
+/// this by itself, with the mode 0 and the time 0, gets the base's folder, too. zfs-fuse takes no number from 2^31 on.
+pub(super) const UNNAMED: u32 = 0x7fff_fffe;
 
 /// Does the layer that was unpacked not name the folder?
 pub fn is_unnamed(stat: &Stat) -> bool {

@@ -1,5 +1,6 @@
 //! Bases: their records, and where what they describe lies.
 
+use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -8,7 +9,7 @@ pub use super::import::{Added, add, plan};
 use super::record;
 use super::root::Root;
 use super::sliver::names_in;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
 use crate::name::Name;
 use crate::stay::Below;
@@ -188,15 +189,15 @@ impl Base {
     /// The same, where it is there: a base that lost it is damaged.
     pub fn present(&self, root: &Root) -> Result<&'static Path> {
         let content = self.content(root);
-        if content.exists() {
-            return Ok(content);
+        match fs::symlink_metadata(content) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Err(Error::damaged(format_args!(
+                "the base `{}` has lost its content: {} is not there",
+                self.name,
+                content.display()
+            ))
+            .way_out("put it back, from a copy or another node")),
+            looked => looked.map(|_| content).at("look at", content),
         }
-        Err(Error::damaged(format_args!(
-            "the base `{}` has lost its content: {} is not there",
-            self.name,
-            content.display()
-        ))
-        .way_out("put it back, from a copy or another node"))
     }
 
     /// Writes the record into a folder of a base.

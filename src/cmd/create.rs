@@ -129,7 +129,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
                 view::free_seed(root, kind, &base.name)?;
                 quota::prepare(root, name, limit)?;
                 // Planned in there, too: nobody can let go of a base's image that this namespace has.
-                private::run(root.path(), &mut || {
+                private::make(root, name, &mut || {
                     let limit = renew()?;
                     exec::run(&stage(limit)?)?;
                     quota::settle(root, name, limit).map(|()| Vec::new())

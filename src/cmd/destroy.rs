@@ -44,7 +44,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     refuse_mounts_in(&[root.store(name), root.container(name), sweep::new_store(root, name)])?;
     statfs::refuse_read_only(root.stores())?;
     let kept = sweep::kept_store(root, name);
-    for store in [root.store(name), kept] {
+    for store in [root.store(name), kept, sweep::new_store(root, name)] {
         zfs::refuse_kept(store)?;
     }
     let (hide, mut remove) = steps(root, name, store.is_some(), container);

@@ -242,7 +242,7 @@ fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()>
     offline::settle(root, old)?;
     sweep::new(root, name)?;
     quota::prepare(root, name, new.quota)?;
-    private::run(root.path(), &mut || copy(root, old, new, policy).map(|()| Vec::new()))
+    private::beside(root, name, &mut || copy(root, old, new, policy).map(|()| Vec::new()))
         .inspect_err(|_| left_over(root, name, false))?;
     let publish = |catalog| {
         admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;

@@ -127,7 +127,9 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     for (base, slivers, mounted) in bases {
         sum.taken = sum.taken.saturating_add(base.disk);
         let cached = match &mounts {
-            Some(mounts) => usage::cached(&root, &base, mounts)?,
+            Some(mounts) => {
+                usage::cached(&root, &base, mounts).inspect_err(|err| crate::warn!("{err}")).unwrap_or(None)
+            }
             None => None,
         };
         let saved = cached.unwrap_or(0).saturating_mul(u64::saturating_sub(mounted, 1));

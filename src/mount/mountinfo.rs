@@ -87,9 +87,14 @@ impl<'a> Mount<'a> {
         matches!(self.fstype, b"zfs" | b"fuse.zfs")
     }
 
-    /// Is it the dataset that a store lies in, or a folder in it?
+    /// Is it the dataset that a store lies in, or a folder in it? It has the kind of name that this program gives one.
     pub fn is_dataset(&self) -> bool {
-        self.is_zfs() && contains(self.source, b"/sliverfs-")
+        let mut names = self.source.rsplitn(2, |byte| *byte == b'/');
+        let number = names.next().and_then(|leaf| leaf.strip_prefix(b"sliverfs-"));
+        self.is_zfs()
+            && names.next().is_some()
+            && number
+                .is_some_and(|digits| digits.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-'))
     }
 
     /// Is it a view of this program's? A union says so in its source; a bound tree shows a folder of a store, or
@@ -171,12 +176,18 @@ mod tests {
 
     #[test]
     fn folders_of_a_dataset_of_ours() {
-        let ours = |root: &str, fstype: &str| {
-            let text = format!("50 22 0:47 {root} /v rw - {fstype} tank/sliverfs-2a-6 rw\n");
-            MountInfo(text.into_bytes()).mounts().next().unwrap().is_ours()
+        let ask = |root: &str, fstype: &str, source: &str, what: fn(&Mount<'_>) -> bool| {
+            let text = format!("50 22 0:47 {root} /v rw - {fstype} {source} rw\n");
+            what(&MountInfo(text.into_bytes()).mounts().next().unwrap())
         };
+        let ours =
+            |root: &str, fstype: &str| ask(root, fstype, "tank/sliverfs-2a-6", |mount| mount.is_ours());
         assert!(ours("/tree", "zfs") && ours("/tree/srv", "fuse.zfs"));
         assert!(!ours("/", "zfs") && !ours("/trees", "zfs") && !ours("/tree", "ext4"));
+        let made = |source: &str| ask("/", "zfs", source, |mount| mount.is_dataset());
+        assert!(made("tank/sliverfs-2a-6") && made("tank/lxc/sliverfs-2a-6"));
+        // Those of the operator.
+        assert!(!made("tank/sliverfs-store") && !made("sliverfs-2a") && !made("tank/sliverfs-2a-6/own"));
     }
 
     #[test]

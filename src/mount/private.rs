@@ -19,18 +19,22 @@ type Work<'a> = &'a mut dyn FnMut() -> Result<Vec<u8>>;
 
 /// Runs `work` in a child with a private mount namespace, and returns its answer. `keep` is the folder to work on.
 pub fn run(keep: &Path, work: Work<'_>) -> Result<Vec<u8>> {
-    run_beside(keep, &[], work)
+    run_holding(keep, &[], work)
 }
 
-/// As [`run`], for what makes a store beside a sliver's own, and may take long: a signal that ends it leaves to say that the sliver is as
-/// it was, and no other's dataset is held.
+/// As [`run`], for what makes a store, and may take long: no other's dataset is held.
+pub fn make(root: &Root, name: &Name, work: Work<'_>) -> Result<Vec<u8>> {
+    let own = [zfs::content(root.store(name)), zfs::content(sweep::new_store(root, name))];
+    run_holding(root.path(), &own, work)
+}
+
+/// As [`make`], beside the sliver's own store: a signal that ends it leaves to say that the sliver is as it was.
 pub fn beside(root: &Root, name: &Name, work: Work<'_>) -> Result<Vec<u8>> {
     let _words = LastWords::begin(true);
-    let own = [zfs::content(root.store(name)), zfs::content(sweep::new_store(root, name))];
-    run_beside(root.path(), &own, work)
+    make(root, name, work)
 }
 
-fn run_beside(keep: &Path, own: &[Option<&Path>], work: Work<'_>) -> Result<Vec<u8>> {
+fn run_holding(keep: &Path, own: &[Option<&Path>], work: Work<'_>) -> Result<Vec<u8>> {
     child::answer(&mut || {
         let slash = Path::new("/");
         unshare(CloneFlags::CLONE_NEWNS).at("make a mount namespace from", slash)?;

@@ -95,8 +95,8 @@ fn call<T>(Disk(device, folder): Disk<'_>, command: i32, id: u32, what: &mut T) 
     let what: *mut libc::c_char = std::ptr::from_mut(what).cast();
     // SAFETY: each command reads or writes no more than the structure that is passed with it.
     let mut code = unsafe { libc::syscall(libc::SYS_quotactl_fd, folder.as_raw_fd(), command, id, what) };
-    // Before Linux 5.14.
-    if code < 0 && Errno::last() == Errno::ENOSYS {
+    // Before Linux 5.14; a filter of system calls that is older than that has other words for it.
+    if code < 0 {
         // SAFETY: the same; `device` ends in NUL.
         code = unsafe { libc::quotactl(command, device.as_ptr(), id, what) }.into();
     }

@@ -8,6 +8,12 @@ use nix::unistd::alarm;
 
 extern "C" fn wake(_: libc::c_int) {}
 
+/// Lets the ends of children be known, though who started us throws away those of his, which is inherited.
+pub fn hear_of_children() {
+    // SAFETY: no handler is set, and nobody relies on another one.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Has a system call that still waits in a second end with EINTR. [`stop_clock`] takes it back.
 pub fn wake_in_a_second() {
     on(Signal::SIGALRM, wake, SaFlags::empty());

@@ -49,7 +49,7 @@ impl Trial<'_> {
         }
         // Some are not made each time: those by which the kernel's messages are kept from the console, and what is asked of a disk once.
         let tried = points.div_ceil(step);
-        assert!(met + 1 + tried / 20 >= tried, "{:?}: {met} of {tried} calls were met", self.args);
+        assert!(met > 0 && met + 1 + tried / 20 >= tried, "{:?}: {met} of {tried} calls were met", self.args);
         let mut failed = 0;
         for point in calls.writes.iter().step_by(step) {
             failed += usize::from(self.no_space(point, &ends));
