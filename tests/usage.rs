@@ -172,11 +172,12 @@ fn as_quota_groups_count() {
     edit(&node.view("a"));
     let walked = one(&node, &["a"]);
     shell("btrfs quota enable \"$1\"; btrfs quota rescan -w \"$1\" >/dev/null", &node.lxcpath);
-    let (row, tree) = (one(&node, &["a"]), node.store("a").join("tree"));
+    let tree = node.store("a").join("tree");
     let script = "btrfs -q subvolume sync \"$1\" 2>/dev/null; id=$(btrfs inspect-internal rootid \"$1\"); \
         btrfs qgroup show --sync --raw -f \"$1\" | awk -v id=\"0/$id\" '$1 == id { print $2, $3 }'";
     let numbers: Vec<u64> =
         shell(script, &tree).split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let row = one(&node, &["a"]);
     assert_eq!(row["by"], "qgroup", "{row}");
     assert_eq!(number(&row["exclusive"]), numbers[1], "{row}");
     assert_eq!(number(&row["exclusive"]) + number(&row["shared"]), numbers[0], "{row}");

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use super::targets::Target;
 use crate::common::node::run;
-use crate::common::scripts;
+use crate::common::{busy, scripts};
 
 /// As the unpacker and the init script name it.
 const FOLDER: &str = "/var/run/sliverfs-unpacked";
@@ -136,16 +136,16 @@ pub fn check(target: &Target, program: &Path) {
     assert!(!program.runs("a full disk") && names(&folder).is_empty());
     drop(small);
     let fixed = Memory::mount(&folder, "size=16m");
-    let remount = |how: &str| run(Command::new("mount").args(["-o", how]).arg(&folder));
-    remount("remount,ro");
+    let remount = |how: &str| busy::remount(how, &folder);
+    remount("ro");
     assert!(!program.runs("a disk to read only") && names(&folder).is_empty());
-    remount("remount,rw");
+    remount("rw");
     put(&kept, &flipped);
-    remount("remount,ro");
+    remount("ro");
     assert!(!program.runs("a wrong file on a disk to read only") && is(&flipped));
-    remount("remount,rw");
+    remount("rw");
     put(&kept, &whole);
-    remount("remount,ro");
+    remount("ro");
     assert!(program.runs("the right file on a disk to read only"));
     drop(fixed);
 }
