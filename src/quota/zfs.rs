@@ -170,13 +170,13 @@ fn missing(store: &Path) -> Error {
 
 /// Makes a dataset for a new store. One that was made for it already is left as it is.
 pub fn make(store: &Path) -> Result<()> {
+    let path = store.below(FILE);
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
     // Before anything is there that only ZFS can take away.
     run(&["list", &above(&MountInfo::of_self()?, store)?])?;
-    let path = store.below(FILE);
-    let mut file = match file::open_as(path, NEW, 0o600) {
-        Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made.at("create", path)?,
-    };
+    let mut file = file::open_as(path, NEW, 0o600).at("create", path)?;
     let inode = file.metadata().at("look at", path)?.ino();
     let now = clock::now();
     file.write_all(format!("sliverfs-{inode:x}-{now:x}\n").as_bytes())

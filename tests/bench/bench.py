@@ -9,8 +9,8 @@ import sys
 import figures as measure
 import limits
 import report
-from disks import LoopDisk
-from node import Node, counts, ext4, private_run
+from disks import POOL, LoopDisk, ZfsDisk
+from node import Node, counts, ext4, private_boot, private_run
 from process import Failed
 
 
@@ -37,6 +37,7 @@ def main():
         print(machine, flush=True)
         run(node, figures, args.base, full)
         on_btrfs(args, figures, full)
+        on_zfs(args, figures, full)
     finally:
         for sleeper in sleepers:
             sleeper.kill()
@@ -96,13 +97,31 @@ def on_btrfs(args, figures, full):
     if not limits.quotas(node):
         figures.add("limits by qgroups", "not measured: no simple quotas")
         return
+    add_small(node, args)
+    limits.groups(node, figures, "small", 21 if full else 7)
+    limits.usage(node, figures, "small", 1000 if full else 200, 51 if full else 21)
+
+
+def on_zfs(args, figures, full):
+    """On a pool, where zfs-fuse is there."""
+    if not shutil.which("zfs-fuse"):
+        figures.add("limits by datasets of ZFS", "not measured: no zfs-fuse")
+        return
+    private_boot()
+    disk = ZfsDisk(args.work, 2 << 30)
+    node = Node(args.program, disk.path)
+    add_small(node, args)
+    limits.datasets(node, POOL, figures, "small", 21 if full else 7)
+    disk.close()
+
+
+def add_small(node, args):
+    """A base of one file, of which there is nothing to copy or share that takes time."""
     small = os.path.join(args.work, "small")
-    os.mkdir(small)
+    os.makedirs(small, exist_ok=True)
     shutil.copy(args.program, small)
     node.ok("base", "add", "small", small)
     node.ok("probe")
-    limits.groups(node, figures, "small", 21 if full else 7)
-    limits.usage(node, figures, "small", 1000 if full else 200, 51 if full else 21)
 
 
 def each(size, names):

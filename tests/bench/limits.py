@@ -1,8 +1,10 @@
 """What limits cost: a creation with one, and what `usage` tells of many slivers, beside Btrfs's own list of its groups."""
 
 import os
+import shutil
 import statistics
 import subprocess
+import time
 
 from node import command
 from process import milliseconds
@@ -51,6 +53,41 @@ def groups(node, figures, base, runs):
     create = node.argv("create", "limit", "--base", base, *BACKEND)
     plain, limited = medians(node, [(create, None), ([*create, *GROUP], None)], runs)
     added(figures, "a qgroup", plain, limited, runs, "")
+
+
+def datasets(node, pool, figures, base, runs):
+    """The same with a dataset of ZFS, and what its calls of `zfs` add to a copy by hand: what was written to a dataset they wait for."""
+    create = node.argv("create", "limit", "--base", base, "--backend", "copy")
+    limit = [*create, "--quota", "8M", "--means", "zfs"]
+    dataset, folder = pool + "/by-hand", os.path.join(node.disk, "folder")
+    copy = "cp -a %s/. " % os.path.join(node.lxcpath, ".base", base, "tree") + "%s && sync %s/*"
+    settle = "zfs set refquota=%d " + dataset
+    place = os.path.join(node.disk, "by-hand")
+    plainly = shell("mkdir " + folder, copy % (folder, folder))
+    calls = shell(
+        "zfs list " + pool, "zfs create " + dataset, copy % (place, place), settle % ((1 << 63) - 1), settle % (64 << 20)
+    )
+
+    def unmade():
+        """One that was just made is busy for a moment."""
+        for _ in range(100):
+            gone = command(shell("zfs destroy %s 2>/dev/null || zfs list %s 2>/dev/null || echo gone" % (dataset, dataset)))
+            if gone in ("", "gone\n"):
+                break
+            time.sleep(0.05)
+
+    race = [(create, None), (limit, None), (plainly, lambda: shutil.rmtree(folder, True)), (calls, unmade)]
+    plain, limited, copied, called = medians(node, race, runs)
+    unmade()
+    added(figures, "a dataset of zfs-fuse", plain, limited, runs, "")
+    figures.add(
+        "what `zfs list`, `create`, and `set` twice, as for that limit, add to `cp -a` and `sync` by hand, medians of %d" % runs,
+        "%.1f ms to %.1f ms" % (called - copied, copied),
+    )
+
+
+def shell(*commands):
+    return ["/bin/sh", "-c", " && ".join(commands)]
 
 
 def added(figures, what, plain, limited, runs, surroundings):

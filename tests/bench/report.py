@@ -81,7 +81,8 @@ TEXT = """## How it is measured
 - `sliverfs mount` asks the kernel whether the store is in use anywhere, by a mount that is refused. For each refusal the kernel
   logs a line, and where its console is a serial line that shows errors, printing it takes longer than all the rest.
 - What a limit adds to `create` is the difference of the medians of both, run in turn after a sync; of an image without the time of
-  mkfs.ext4 with the same words on a file of the same size. `usage` and `btrfs qgroup show` both print to nowhere as they would for a person.
+  mkfs.ext4 with the same words on a file of the same size. The calls of `zfs` that a dataset takes, each of which waits for
+  the pool, are measured by themselves. `usage` and `btrfs qgroup show` both print to nowhere as they would for a person.
 - The sizes of the packages and their budgets are those of `make size`. What a part of the roadmap takes of one is the sum of what
   each byte of it costs, as the packer knows it (`cross/weigh`). The parts were promised a growth, and were written in turns with what
   made the first part smaller: their sum as a growth is one figure, what each weighs in the program of today another.
