@@ -115,14 +115,7 @@ fn what_it_cannot_copy_up() {
 fn alive_anywhere() {
     let Some(node) = node() else { return };
     node.ok(&["mount", "a"]);
-    let elsewhere = Holder::start(Command::new("unshare").args([
-        "-m",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        "echo ready; read x",
-    ]));
+    let elsewhere = Holder::elsewhere();
     run(Command::new("umount").arg(node.view("a")));
     assert_eq!(actual(&node), "elsewhere");
     for command in ["mount", "destroy"] {

@@ -18,14 +18,7 @@ fn a_store_alive_in_a_foreign_namespace_is_left_alone() {
     let Some(node) = node() else { return };
     node.ok(&["create", "a", "--base", "b"]);
     node.ok(&["mount", "a"]);
-    let foreign = Holder::start(Command::new("unshare").args([
-        "-m",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        "echo ready; read x",
-    ]));
+    let foreign = Holder::elsewhere();
     let said = node.fails(4, &["umount", "a"]);
     assert!(said.contains(&format!("process {}", foreign.0.id())), "{said}");
     assert_eq!(node.json(&["list", "--json"])[0]["actual"], "elsewhere");

@@ -164,9 +164,7 @@ fn a_view_is_known_wherever_it_is_alive() {
     create(&node, "a");
     node.ok(&["mount", "a"]);
     let view = node.view("a");
-    let mut elsewhere = Command::new("unshare");
-    elsewhere.args(["-m", "--propagation", "private", "sh", "-c", "echo ready; read x"]);
-    let holder = Holder::start(&mut elsewhere);
+    let holder = Holder::elsewhere();
     run(Command::new("umount").arg(&view));
     assert_eq!(actual(&node, "a"), "elsewhere");
     for command in ["mount", "destroy", "umount"] {

@@ -15,6 +15,13 @@ impl Holder {
         assert_eq!(line.trim(), "ready", "{command:?}");
         Self(child)
     }
+
+    /// A shell in a mount namespace of its own, which has a copy of each mount and hears of no change.
+    pub fn elsewhere() -> Self {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-m", "--propagation", "private", "sh", "-c", "echo ready; read x"]);
+        Self::start(&mut unshare)
+    }
 }
 
 impl Drop for Holder {
