@@ -77,6 +77,12 @@ fn an_import_and_a_destruction() {
     changes(&node, &["destroy", "s"], 3);
 }
 
+#[test]
+fn a_restoration() {
+    let Some(node) = sliver() else { return };
+    changes(&node, &["restore", "s", "etc"], 12);
+}
+
 /// What only reads a view that is up leaves it up, and makes its file whole or not at all.
 #[test]
 fn what_reads_a_mounted_one() {

@@ -140,20 +140,22 @@ fn every_backend_tells_the_same() {
         let tree = node.dir().join("tree");
         node.ok(&["base", "add", "seed", tree.to_str().unwrap(), "--pack", "btrfs"]);
         node.ok(&["create", "s", "--base", "seed", "--backend", "btrfs-seed", "--size", "256M"]);
-        let said = node.fails(1, &["diff", "s"]);
-        assert!(said.contains("cannot be looked into before it is mounted"), "{said}");
+        assert_eq!(changes(&node, &["diff", "s", "--json"]), json!([]), "not mounted");
         node.ok(&["mount", "s"]);
         assert_eq!(changes(&node, &["diff", "s", "--json"]), json!([]), "btrfs-seed");
         sh_in(&node.view("s"), EDITS);
         all.push(("btrfs-seed", changes(&node, &["diff", "s", "--json"])));
-        // A union on the same image, whose mount keeps everybody else from it.
         node.ok(&["umount", "s"]);
+        all.push(("btrfs-seed, not mounted", changes(&node, &["diff", "s", "--json"])));
+        // A union on the same image, whose mount keeps everybody else from it.
         node.ok(&["create", "u", "--base", "seed", "--backend", "overlay"]);
         for command in ["diff", "mount", "diff"] {
             assert_eq!(node.ok(&[command, "u"]), "", "{command}");
         }
         sh_in(&node.view("u"), EDITS);
         all.push(("overlay on the seed", changes(&node, &["diff", "u", "--json"])));
+        let said = node.fails(4, &["diff", "s"]);
+        assert!(said.contains("mounted as the base of u"), "{said}");
     }
     for (backend, rows) in &all {
         assert_eq!(*rows, all[0].1, "{backend}");

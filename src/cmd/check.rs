@@ -14,7 +14,7 @@ use crate::cmd::offline::Held;
 use crate::cmd::{Ctx, offline};
 use crate::error::{Class, Context, Error, Result};
 use crate::json;
-use crate::layer::{Format, mend};
+use crate::layer::{Format, Scratch, mend};
 use crate::name::Name;
 use crate::out::{self, escape};
 use crate::quota::{Limit, admission, image, remove_store};
@@ -201,6 +201,11 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
         report.left_over(record, tree::remove_path)?;
     }
     if sliver.backend.grows_image() {
+        // What is in it is told by its own tools.
+        for name in Scratch::beside(tree::open(folder)?).left() {
+            let done = if report.repair { offline::settle(root, &sliver).map(|()| true) } else { Ok(false) };
+            report.tell("left_over", "left over by a crash", name.to_bytes(), done)?;
+        }
         return Ok(());
     }
     check_limit(root, &sliver, folder, report)?;

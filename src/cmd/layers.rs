@@ -9,7 +9,8 @@ use crate::alive::Views;
 use crate::catalog::base::{Base, Form};
 use crate::catalog::{Root, Sliver};
 use crate::cli::Args;
-use crate::cmd::Ctx;
+use crate::cmd::offline::Held;
+use crate::cmd::{Ctx, offline};
 use crate::error::{Context, Error, Result};
 use crate::layer::{Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
@@ -39,13 +40,16 @@ pub type Work<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<()>
 /// The same, with an answer.
 pub type Question<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<Vec<u8>>;
 
-/// A sliver's folder while nothing keeps others from its store.
-pub struct Watch(Option<(&'static Path, (u64, u64))>);
+/// A sliver's folder while nothing keeps others from its store; or what keeps them from it.
+pub struct Watch {
+    seen: Option<(&'static Path, (u64, u64))>,
+    _held: Option<Held>,
+}
 
 impl Watch {
     /// Refuses what was read where the store was converted, rebased or removed meanwhile: it may be half of the one and half of the other.
     pub fn same(&self) -> Result<()> {
-        match &self.0 {
+        match &self.seen {
             Some((folder, id)) if look(folder).map(|seen| (seen.device, seen.inode)) != Some(*id) => {
                 Err(Error::in_use(format_args!("{} was replaced or removed meanwhile", folder.display()))
                     .way_out("run it again"))
@@ -69,9 +73,12 @@ impl<'a> Layers<'a> {
     /// To be asked when a store was read whose sliver is not held. A store in which a step was cut is refused: it shows neither the one
     /// state nor the other.
     pub fn watch(&self, ctx: &mut Ctx) -> Result<Watch> {
-        let (None, Some(name)) = (self.format, self.words.first()) else { return Ok(Watch(None)) };
-        let folder = ctx.root()?.store(&Name::parse(name)?);
-        let Some(seen) = look(folder) else { return Ok(Watch(None)) };
+        let (None, Some(name)) = (self.format, self.words.first()) else {
+            return Ok(Watch { seen: None, _held: None });
+        };
+        let (root, name) = (ctx.root()?, Name::parse(name)?);
+        let folder = root.store(&name);
+        let Some(seen) = look(folder) else { return Ok(Watch { seen: None, _held: None }) };
         zfs::refuse_unmounted(folder)?;
         // In an image that nobody has mounted it is ended before it is read.
         if Scratch::beside(tree::open(quota::content(folder))?).begun() {
@@ -80,7 +87,10 @@ impl<'a> Layers<'a> {
             ))
             .way_out(format_args!("run it again; if that does not help: sliverfs check --repair {name}")));
         }
-        Ok(Watch(Some((folder, (seen.device, seen.inode)))))
+        // A store that grew from a seed is mounted to be read, and cannot be mounted twice.
+        let grown = Sliver::load(&root, &name)?.backend.grows_image() && view_of(&root, &name)?.is_none();
+        let held = if grown { Some(Held::take(&root, &name)?.0) } else { None };
+        Ok(Watch { seen: Some((folder, (seen.device, seen.inode))), _held: held })
     }
 
     /// Opens the layers, and does the work. A base that is an image is mounted in a namespace of its own for as long as it takes,
@@ -113,26 +123,31 @@ impl<'a> Layers<'a> {
         let format = Format::of(sliver.backend);
         let stored = root.store(&sliver.name);
         zfs::refuse_unmounted(stored)?;
-        let inner = match sliver.backend {
-            kind if kind.grows_image() => view_of(&root, &sliver.name)?,
-            _ if format.whole() => quota::content(stored).below("tree"),
-            _ => root.upper(&sliver.name),
+        let grown = sliver.backend.grows_image();
+        let view = if grown { view_of(&root, &sliver.name)? } else { None };
+        let inner = match view {
+            Some(view) => view,
+            None if format.whole() => quota::content(stored).below("tree"),
+            None => root.upper(&sliver.name),
         };
+        let mut done = || {
+            let store = tree::open(inner)?;
+            with_base(&root, &base, &mut |tree| work(format, tree, tree::again(&store)?, words))
+        };
+        if grown && view.is_none() {
+            return offline::grown(&root, &sliver, &mut done);
+        }
         if sliver.has_image() && !quota::is_mounted(stored) {
             return private::run(stored, &mut || {
                 set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", stored)?;
                 exec::run(&quota::mount_steps(stored, format))?;
-                let store = tree::open(inner)?;
-                let done =
-                    with_base(&root, &base, &mut |tree| work(format, tree, tree::again(&store)?, words));
-                drop(store);
+                let done = done();
                 quota::keep_spare(stored.below(quota::POINT));
                 quota::release(stored)?;
                 done
             });
         }
-        let store = tree::open(inner)?;
-        with_base(&root, &base, &mut |tree| work(format, tree, tree::again(&store)?, words))
+        done()
     }
 }
 
@@ -158,15 +173,9 @@ fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Result<Vec<u
     })
 }
 
-/// The view of a sliver whose store is an image, which is only seen while it is mounted.
-fn view_of(root: &Root, name: &Name) -> Result<&'static Path> {
+/// The view of a sliver whose store is an image, where that is mounted.
+fn view_of(root: &Root, name: &Name) -> Result<Option<&'static Path>> {
     let view = root.view(name);
     let views = Views::here(root, &MountInfo::of_self()?)?;
-    if views.of(root, name).any(|place| place.target == view) {
-        return Ok(view);
-    }
-    Err(Error::failed(format_args!(
-        "the store of `{name}` is an image, which cannot be looked into before it is mounted"
-    ))
-    .way_out(format_args!("mount it: sliverfs mount {name}")))
+    Ok(Some(view).filter(|view| views.of(root, name).any(|place| place.target == *view)))
 }

@@ -1,19 +1,27 @@
 //! A sliver that is changed while it is mounted nowhere.
 
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
 use crate::alive::{Views, refuse_alive};
 use crate::backend::probe;
+use crate::catalog::base::Base;
 use crate::catalog::lock::Lock;
 use crate::catalog::{Root, Sliver};
 use crate::cmd::Ctx;
 use crate::cmd::layers::Layers;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::kind::Kind;
 use crate::layer::{self, Format, Scratch};
 use crate::lxc::Sockets;
+use crate::mount::plan::Step;
+use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::quota::project::Room;
 use crate::quota::{image, zfs};
-use crate::tree::Dir;
+use crate::stay::Below;
+use crate::tree::{self, Dir};
+use crate::view;
 
 /// Refuses a sliver whose container runs, or whose store is alive anywhere. An image that a crash left mounted would be in the way of
 /// who mounts it for himself: it is unmounted.
@@ -62,14 +70,27 @@ impl Held {
 pub fn hold(ctx: &mut Ctx, layers: &Layers<'_>) -> Result<Option<Held>> {
     let (None, Some(name)) = (layers.format, layers.words.first()) else { return Ok(None) };
     let name = Name::parse(name)?;
-    let (held, sliver) = Held::take(&ctx.root()?, &name)?;
-    if sliver.backend.grows_image() {
-        return Err(Error::unsupported(format_args!(
-            "the store of `{name}` is an image, which is changed in its view alone"
-        ))
-        .way_out("mount it, and copy what is wanted back from the base"));
-    }
-    Ok(Some(held))
+    Ok(Some(Held::take(&ctx.root()?, &name)?.0))
+}
+
+/// Mounts a store that grew from a seed where only the work sees it, in the folder that other whole trees have; what a command that
+/// was cut began in it is ended. The sliver's lock is held.
+pub fn grown(root: &Root, sliver: &Sliver, work: &mut dyn FnMut() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    let base = Base::load(root, &sliver.base)?;
+    view::free_seed(root, sliver.backend, &base.name)?;
+    let stored = root.store(&sliver.name);
+    let (store, target) = (stored.below(seed::STORE), stored.below("tree"));
+    private::run(stored, &mut || {
+        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", stored)?;
+        exec::run(&[
+            Step::CreateDir(target),
+            Step::MountSeed { seed: base.content(root), store, target },
+            Step::Settle(stored, Format::of(sliver.backend)),
+        ])?;
+        let done = work().map_err(|err| seed::torn(err, store));
+        let hidden = exec::run(&[Step::Unmount(target), Step::RemoveDir(target)]);
+        done.and_then(|done| hidden.map(|()| done))
+    })
 }
 
 /// Where the store is changed from, cleared of what a crash left unless this is only a dry run.
@@ -87,8 +108,16 @@ pub fn scratch(held: Option<&Held>, format: Format, store: &Dir, dry_run: bool) 
 /// Ends what a command that was cut began in the store of a sliver that is mounted nowhere. Its lock is held.
 pub fn settle(root: &Root, sliver: &Sliver) -> Result<()> {
     // What lies in an image is settled when that is mounted.
-    if sliver.backend.grows_image() || sliver.has_image() {
+    if sliver.has_image() {
         return Ok(());
     }
-    layer::settle(image::content(root.store(&sliver.name)), Format::of(sliver.backend))
+    let folder = image::content(root.store(&sliver.name));
+    if !sliver.backend.grows_image() {
+        return layer::settle(folder, Format::of(sliver.backend));
+    }
+    // Its store is mounted for it, where there is something.
+    if Scratch::beside(tree::open(folder)?).left().is_empty() {
+        return Ok(());
+    }
+    grown(root, sliver, &mut || Ok(Vec::new())).map(drop)
 }
