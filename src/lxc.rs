@@ -259,7 +259,7 @@ mod tests {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
             let mut file = file::open_as(folder.below(CONFIG), flags, 0o600).unwrap();
             std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
-            is_closed(&root, &name)
+            is_closed(root, &name)
         };
         let seen = [
             closed(&line),
@@ -285,10 +285,10 @@ mod tests {
         let sockets = Sockets::parse(text.as_bytes());
         for (name, inodes) in [("web", &[7093, 7094][..]), ("eb", &[]), ("web2", &[])] {
             let name = Name::parse(name).unwrap();
-            assert_eq!(sockets.inodes(&root, &name), inodes);
-            assert_eq!(sockets.running(&root, &name), !inodes.is_empty());
+            assert_eq!(sockets.inodes(root, &name), inodes);
+            assert_eq!(sockets.running(root, &name), !inodes.is_empty());
             // No ancestor of this test holds it.
-            assert_eq!(sockets.running_anew(&root, &name), !inodes.is_empty());
+            assert_eq!(sockets.running_anew(root, &name), !inodes.is_empty());
         }
     }
 
@@ -296,7 +296,7 @@ mod tests {
     fn keys_of_each_lxc() {
         let root = Root::locate(&std::env::temp_dir()).unwrap();
         let name = Name::parse("web").unwrap();
-        let text = |version| config(&root, &name, version, Path::new("/usr/sbin/sliverfs"), None).unwrap();
+        let text = |version| config(root, &name, version, Path::new("/usr/sbin/sliverfs"), None).unwrap();
         for (version, has, has_not) in [
             (
                 Version(1, 1),

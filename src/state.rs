@@ -83,7 +83,7 @@ impl Recorded {
     }
 
     /// What loading a record came to. Any other failure than an unreadable record is one of the caller.
-    pub fn of(loaded: Result<Sliver>) -> Result<(Self, Option<Sliver>)> {
+    pub fn of(loaded: Result<&'static Sliver>) -> Result<(Self, Option<&'static Sliver>)> {
         match loaded {
             Ok(sliver) => Ok((Self::Created, Some(sliver))),
             Err(err) if matches!(err.class(), Class::Damaged | Class::Unsupported) => {

@@ -172,7 +172,7 @@ fn recall(root: &Root, filesystems: Option<u64>) -> Result<Vec<Verdict>> {
         return Ok(Vec::new());
     }
     let same = filesystems.is_none_or(|now| now == known.filesystems);
-    Ok(known.verdicts.into_iter().filter(|verdict| verdict.works || same).collect())
+    Ok(known.verdicts.iter().filter(|verdict| verdict.works || same).copied().collect())
 }
 
 /// The file system's own id and its type, as one number.

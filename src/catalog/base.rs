@@ -84,7 +84,7 @@ impl Attrs {
 }
 
 /// What is recorded of a base. It never changes after the base was published.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Base {
     /// The record's format.
     pub version: u64,
@@ -143,9 +143,9 @@ fn unknown(key: &str) -> Error {
 
 impl Base {
     /// Loads a base's record.
-    pub fn load(root: &Root, name: &Name) -> Result<Self> {
+    pub fn load(root: &Root, name: &Name) -> Result<&'static Self> {
         let path = root.base(name).below(FILE);
-        let base: Self = record::read(path).map_err(|err| match err.errno() {
+        let base: &Self = record::read(path).map_err(|err| match err.errno() {
             Some(nix::errno::Errno::ENOENT) if !root.base(name).exists() => {
                 Error::usage(format_args!("there is no base `{name}` in {}", root.path().display()))
                     .way_out("`sliverfs base list` shows what there is; `sliverfs base add` adds one")
@@ -164,7 +164,7 @@ impl Base {
     }
 
     /// Loads the record where there is such a base.
-    pub fn find(root: &Root, name: &Name) -> Result<Option<Self>> {
+    pub fn find(root: &Root, name: &Name) -> Result<Option<&'static Self>> {
         if root.base(name).symlink_metadata().is_ok() { Self::load(root, name).map(Some) } else { Ok(None) }
     }
 

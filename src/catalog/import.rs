@@ -31,7 +31,7 @@ use crate::tree::{self, Dir, Summary};
 /// What came of an import.
 pub struct Added {
     /// The base.
-    pub base: Base,
+    pub base: &'static Base,
     /// False where it was there already, from the same source.
     pub new: bool,
 }
@@ -50,16 +50,16 @@ enum Source {
 pub fn add(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Result<Added> {
     let text = source_text(source)?;
     if let Some(base) = Base::find(root, name)? {
-        return same(&base, text, pack).map(|()| Added { base, new: false });
+        return same(base, text, pack).map(|()| Added { base, new: false });
     }
     let source = open(root, source, pack)?;
     statfs::refuse_read_only(root.bases())?;
     let root = Root::init(root.path())?;
-    if let Err(err) = staging::sweep(&root) {
+    if let Err(err) = staging::sweep(root) {
         crate::warn!("{err}");
     }
     let words = LastWords::begin(false);
-    let added = import(&root, name, source, text, pack);
+    let added = import(root, name, source, text, pack);
     drop(words);
     added.map(|base| Added { base, new: true }).map_err(|err| match err.errno() {
         Some(Errno::ENOSPC | Errno::EDQUOT) => {
@@ -78,7 +78,7 @@ pub fn add(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Resul
 pub fn plan(root: &Root, name: &Name, source: &Path, pack: Option<Form>) -> Result<Vec<String>> {
     let text = source_text(source)?;
     if let Some(base) = Base::find(root, name)? {
-        return same(&base, text, pack).map(|()| Vec::new());
+        return same(base, text, pack).map(|()| Vec::new());
     }
     let form = |stream: &Source| match stream {
         Source::Stream(Content::Image(form, _)) => *form,
@@ -177,7 +177,13 @@ fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
     }
 }
 
-fn import(root: &Root, name: &Name, source: Source, text: &'static str, pack: Option<Form>) -> Result<Base> {
+fn import(
+    root: &Root,
+    name: &Name,
+    source: Source,
+    text: &'static str,
+    pack: Option<Form>,
+) -> Result<&'static Base> {
     let staging = Staging::new(root, name)?;
     let packer = pack.map(|form| image::packer(form, staging.path())).transpose()?.zip(pack);
     let tree = staging.path().join(Form::Directory.file());
@@ -218,13 +224,13 @@ struct Found {
 }
 
 impl Found {
-    fn record(self, name: &Name, source: &'static str) -> Base {
+    fn record(self, name: &Name, source: &'static str) -> &'static Base {
         let xattrs = match (self.hidden, self.summary.attrs) {
             (true, _) => Attrs::Hidden,
             (false, 0) => Attrs::None,
             (false, _) => Attrs::Kept,
         };
-        Base {
+        Box::leak(Box::new(Base {
             version: VERSION,
             name: *name,
             form: self.form,
@@ -236,7 +242,7 @@ impl Found {
             created: clock::now(),
             image_sha256: self.image_sha256,
             xattrs,
-        }
+        }))
     }
 }
 

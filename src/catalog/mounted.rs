@@ -45,14 +45,14 @@ impl Mounted {
         let view = root.view(name);
         let device = fs::metadata(view).at("look at the view", view)?.dev();
         let mounted = Self { version: record::VERSION, backend, source, device };
-        if Self::find(root, name).as_ref() == Some(&mounted) {
+        if Self::find(root, name) == Some(&mounted) {
             return Ok(());
         }
         record::write_volatile(root.run().below("mounted"), name.as_str(), &mounted)
     }
 
     /// What was noted in this boot, if it was. A note that cannot be read is none: mountinfo has the truth.
-    pub fn find(root: &Root, name: &Name) -> Option<Self> {
+    pub fn find(root: &Root, name: &Name) -> Option<&'static Self> {
         record::read(root.mounted(name)).ok()
     }
 

@@ -19,18 +19,19 @@ pub const VERSION: u64 = 1;
 /// More than a record has: what comes short of it is a whole one, and read at once.
 const AT_ONCE: usize = 1 << 11;
 
-/// Reads the record at `path`.
+/// Reads the record at `path`. It stays until the program ends, as its texts do.
 ///
 /// A record of a newer version is [`crate::error::Class::Unsupported`], one that does not parse is
 /// [`crate::error::Class::Damaged`]. A missing one is the open's ENOENT.
-pub fn read<T: FromJson>(path: &Path) -> Result<T> {
+pub fn read<T: FromJson>(path: &Path) -> Result<&'static T> {
     read_open(path).map(|(record, _)| record)
 }
 
 /// The same, and the file that it was read of.
-pub fn read_open<T: FromJson>(path: &Path) -> Result<(T, File)> {
+pub fn read_open<T: FromJson>(path: &Path) -> Result<(&'static T, File)> {
     let (json, file) = load(path)?;
-    T::from_json(&json).map(|record| (record, file)).map_err(|err| damaged(path, &err))
+    let record = T::from_json(&json).map_err(|err| damaged(path, &err))?;
+    Ok((Box::leak(Box::new(record)), file))
 }
 
 fn load(path: &Path) -> Result<(Json, File)> {

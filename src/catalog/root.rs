@@ -45,7 +45,7 @@ impl FromJson for Marker {
 
 impl Root {
     /// Opens an LXCPATH that carries the marker.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<&'static Self> {
         let root = Self::locate(path)?;
         let marker = root.path.below(MARKER);
         match record::read::<Marker>(marker) {
@@ -63,7 +63,7 @@ impl Root {
     }
 
     /// Puts the marker and the folders in place where they are missing.
-    pub fn init(path: &Path) -> Result<Self> {
+    pub fn init(path: &Path) -> Result<&'static Self> {
         let root = Self::locate(path)?;
         for dir in [root.bases(), root.stores()] {
             // For root only: tenants make set-id programs and devices in their stores. The kernel needs no way in.
@@ -79,7 +79,7 @@ impl Root {
     }
 
     /// Finds the folder and its run folder, marker or not.
-    pub fn locate(path: &Path) -> Result<Self> {
+    pub fn locate(path: &Path) -> Result<&'static Self> {
         let real = fs::canonicalize(path)
             .at("open LXCPATH", path)
             .map_err(|err| err.way_out("create it, mount its disk, or name another one with --lxcpath"))?;
@@ -100,7 +100,7 @@ impl Root {
         let tmpfs = fs::canonicalize(RUN).unwrap_or_else(|_| PathBuf::from(RUN));
         let run = tmpfs.below(&format!("sliverfs/{:x}-{:x}", meta.dev(), meta.ino()));
         let path = stay(real);
-        Ok(Self { path, stores: path.below(".store"), run })
+        Ok(Box::leak(Box::new(Self { path, stores: path.below(".store"), run })))
     }
 
     /// Makes the run folder with its sub-folders, where it is missing.

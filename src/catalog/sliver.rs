@@ -21,7 +21,7 @@ use crate::sys::file;
 pub const FILE: &str = "sliver.json";
 
 /// What is recorded of a sliver, in its store: move the folder, and the sliver moves.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sliver {
     /// The record's format.
     pub version: u64,
@@ -68,14 +68,14 @@ impl FromJson for Sliver {
 
 impl Sliver {
     /// Loads a sliver's record.
-    pub fn load(root: &Root, name: &Name) -> Result<Self> {
+    pub fn load(root: &Root, name: &Name) -> Result<&'static Self> {
         Self::load_open(root, name).map(|(sliver, _)| sliver)
     }
 
     /// The same, and the record's file.
-    pub fn load_open(root: &Root, name: &Name) -> Result<(Self, File)> {
+    pub fn load_open(root: &Root, name: &Name) -> Result<(&'static Self, File)> {
         let path = root.store(name).below(FILE);
-        let (sliver, file): (Self, _) = record::read_open(path).map_err(|err| match err.errno() {
+        let (sliver, file): (&Self, _) = record::read_open(path).map_err(|err| match err.errno() {
             Some(nix::errno::Errno::ENOENT) if swapped_store(root, name).exists() => Error::damaged(
                 format_args!("a conversion of the store of `{name}` was cut"),
             )
@@ -102,7 +102,7 @@ impl Sliver {
     }
 
     /// Loads the record where there is one.
-    pub fn find(root: &Root, name: &Name) -> Result<Option<Self>> {
+    pub fn find(root: &Root, name: &Name) -> Result<Option<&'static Self>> {
         if root.store(name).exists() { Self::load(root, name).map(Some) } else { Ok(None) }
     }
 

@@ -43,10 +43,10 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         return finish(failed);
     }
     let root = Root::open(lxcpath)?;
-    probe_cmd::warn_of_upgrade(&root)?;
+    probe_cmd::warn_of_upgrade(root)?;
     let mut to_come = Vec::new();
     for wanted in &config.bases {
-        match add_base(&root, wanted, args.dry_run) {
+        match add_base(root, wanted, args.dry_run) {
             Ok(()) => to_come.push(&wanted.name),
             Err(err) => {
                 failed += 1;
@@ -56,12 +56,12 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     }
     for wanted in config.slivers.iter().filter(|sliver| sliver.enabled) {
         let to_come = args.dry_run && !root.base(&wanted.base).exists() && to_come.contains(&&wanted.base);
-        if let Err(err) = bring_up(&root, wanted, &config.main, args.dry_run, to_come) {
+        if let Err(err) = bring_up(root, wanted, &config.main, args.dry_run, to_come) {
             failed += 1;
             log::error!("{}", config.problem(&wanted.place, err.to_string()));
         }
     }
-    report_unnamed(&root, config)?;
+    report_unnamed(root, config)?;
     finish(failed)
 }
 
@@ -133,7 +133,7 @@ fn bring_up(
     }
     let there = there.is_some();
     if let (true, false, Ok(base)) = (dry_run, there, Base::load(root, &wanted.base)) {
-        let tried = probe::remembered(root, request.backend, &base);
+        let tried = probe::remembered(root, request.backend, base);
         if tried.is_err_and(|err| err.class() == Class::Failed) {
             // A real run would try what works; any other thing that is wrong comes out with a backend that needs no trial.
             request.backend = Choice::Named(Kind::Copy);

@@ -58,7 +58,7 @@ pub fn list(root: &Root, args: &Args) -> Result<()> {
     #[derive(Serialize)]
     #[serde(untagged)]
     enum Row {
-        Whole(Base),
+        Whole(&'static Base),
         Damaged { name: Name, error: String },
     }
     let mut rows = Vec::new();
@@ -106,7 +106,7 @@ fn short(attrs: Attrs) -> &'static str {
 #[derive(Serialize)]
 struct Sheet {
     #[serde(flatten)]
-    base: Base,
+    base: &'static Base,
     slivers: Vec<Name>,
 }
 
@@ -169,7 +169,7 @@ pub fn verify(root: &Root, args: &Args) -> Result<()> {
         found_image_sha256: None,
         xattrs_hidden: false,
     };
-    let wrong = compare(root, &base, &mut verdict);
+    let wrong = compare(root, base, &mut verdict);
     verdict.ok = wrong.is_ok();
     if args.json {
         out::json(&verdict)?;

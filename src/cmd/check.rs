@@ -113,7 +113,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let mut before = "[";
     if all {
         report.begin(None, before)?;
-        let done = node(&root, &mut report);
+        let done = node(root, &mut report);
         report.end(false)?;
         before = ",";
         if let Err(err) = done {
@@ -121,11 +121,11 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             failed = Some(err);
         }
     }
-    let names = if all { Sliver::names(&root)? } else { args.names()? };
+    let names = if all { Sliver::names(root)? } else { args.names()? };
     for name in &names {
         report.begin(Some(name), before)?;
         before = ",";
-        let done = sliver(ctx, &root, name, &mut report);
+        let done = sliver(ctx, root, name, &mut report);
         let in_use = done.as_ref().is_err_and(|err| err.class() == Class::InUse);
         report.end(in_use)?;
         match done {
@@ -203,12 +203,12 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
     if sliver.backend.grows_image() {
         // What is in it is told by its own tools.
         for name in Scratch::beside(tree::open(folder)?).left() {
-            let done = if report.repair { offline::settle(root, &sliver).map(|()| true) } else { Ok(false) };
+            let done = if report.repair { offline::settle(root, sliver).map(|()| true) } else { Ok(false) };
             report.tell("left_over", "left over by a crash", name.to_bytes(), done)?;
         }
         return Ok(());
     }
-    check_limit(root, &sliver, folder, report)?;
+    check_limit(root, sliver, folder, report)?;
     layers.with(ctx, &mut |format, base, store, _| {
         // In here an image is mounted.
         for path in stale_work(image::content(folder))? {
@@ -245,7 +245,7 @@ fn check_limit(root: &Root, sliver: &Sliver, folder: &Path, report: &mut Report)
     if bytes == limit.bytes {
         return Ok(());
     }
-    let as_it_is = Sliver { quota: Some(Limit { bytes, ..limit }), ..sliver.clone() };
+    let as_it_is = Sliver { quota: Some(Limit { bytes, ..limit }), ..*sliver };
     let _catalog = root.lock_catalog()?;
     admission::forget(root.stores());
     let done = if report.repair { as_it_is.write(folder).map(|()| true) } else { Ok(false) };

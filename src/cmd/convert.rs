@@ -60,7 +60,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         (Some(name), Some(to), false) if !bare => {
             let (root, to) = (ctx.root()?, Choice::parse(to)?);
             let _lock = root.lock_sliver(name)?;
-            let sliver = Sliver::load(&root, name)?;
+            let sliver = Sliver::load(root, name)?;
             let size = args.size.parse(Size::parse)?.map(|size| size.0);
             let means = args.means.parse(quota::parse_mode)?.flatten();
             let mut policy = Policy::default();
@@ -70,7 +70,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
                 config.check_main()?;
                 policy = config.main.policy;
             }
-            convert(&root, &sliver, to, (size, means, policy), args.dry_run, args.json)?
+            convert(root, sliver, to, (size, means, policy), args.dry_run, args.json)?
         }
         _ => {
             return Err(Error::usage("say what to convert, and to what").way_out(
@@ -83,7 +83,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     }
     tell(&report)?;
     match (&report.name, &report.kept_store, report.state) {
-        (Some(name), Some(_), "converted") => replace::tell_kept(&ctx.root()?, name),
+        (Some(name), Some(_), "converted") => replace::tell_kept(ctx.root()?, name),
         _ => Ok(()),
     }
 }
@@ -135,10 +135,10 @@ fn convert(
 ) -> Result<Report> {
     let name = &sliver.name;
     let base = Base::load(root, &sliver.base)?;
-    view::check_base(sliver, &base)?;
+    view::check_base(sliver, base)?;
     let to = match to {
         Choice::Named(kind) => kind,
-        Choice::Auto => create::choose(root, Choice::Auto, &base, dry_run)?,
+        Choice::Auto => create::choose(root, Choice::Auto, base, dry_run)?,
     };
     if means.is_some() && (size.is_some() || sliver.quota.is_none() || to == sliver.backend) {
         return Err(Error::usage(
@@ -174,7 +174,7 @@ fn convert(
     })?;
     admission::admit(root, policy, sliver.quota, limit, None)?;
     let size = size.or(quota::by(limit, Means::Seed).map(|limit| limit.bytes));
-    create::check_kind(to, &base, size)?;
+    create::check_kind(to, base, size)?;
     offline::refuse_to_read(root, sliver)?;
     statfs::refuse_read_only(root.stores())?;
     let kept = replace::kept(root, sliver)?;
@@ -182,7 +182,7 @@ fn convert(
     let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
     let publish = replace::publish(root, name, keep);
     if dry_run && !quiet {
-        let plan = Plan::new(root, sliver, &base, to, (size, quota::renew(root, limit, (to, &base), true)?))?;
+        let plan = Plan::new(root, sliver, base, to, (size, quota::renew(root, limit, (to, base), true)?))?;
         for steps in [&plan.look, &plan.make, &replace::last_steps(root, &plan.record)?, &publish] {
             print_plan(steps)?;
         }
@@ -200,7 +200,7 @@ fn convert(
     let looked = private::beside(root, name, &mut || {
         // Planned in there, too: nobody can let go of a base's image that this namespace has.
         let plan =
-            Plan::new(root, sliver, &base, to, (size, quota::renew(root, limit, (to, &base), dry_run)?))?;
+            Plan::new(root, sliver, base, to, (size, quota::renew(root, limit, (to, base), dry_run)?))?;
         exec::run(&plan.look)?;
         let looked = plan.survey()?;
         if !dry_run {
@@ -319,12 +319,8 @@ impl Plan {
         if grows {
             make.push(Step::RemoveFile(stage.below(SCRATCH)));
         }
-        let record = Sliver {
-            backend: to,
-            converted: sliver.converted.saturating_add(1),
-            quota: limit,
-            ..sliver.clone()
-        };
+        let record =
+            Sliver { backend: to, converted: sliver.converted.saturating_add(1), quota: limit, ..*sliver };
         Ok(Self { look, make, record, work, open: !grows })
     }
 
@@ -349,12 +345,12 @@ fn look_at(from: Format, store: &Path, base: &Path, to: Format) -> Result<Looked
 
 /// Brings the store back that was kept.
 fn undo(ctx: &mut Ctx, name: &Name, dry_run: bool, quiet: bool) -> Result<Report> {
-    let root = &ctx.root()?;
+    let root = ctx.root()?;
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
-    let to = match replace::kept(root, &sliver)? {
+    let to = match replace::kept(root, sliver)? {
         Some(kept) if kept.base == sliver.base => {
-            replace::bring_back(ctx, (&sliver, &kept), dry_run, quiet)?;
+            replace::bring_back(ctx, (sliver, kept), dry_run, quiet)?;
             kept.backend
         }
         // Cut after the stores changed places, or before a conversion had done that: this is the old one.
@@ -414,7 +410,7 @@ pub fn settle(
         _ => Choice::Auto,
     };
     crate::warn!("{lacks}: it is converted");
-    let report = convert(root, &sliver, to, (None, None, Policy::default()), dry_run, quiet)?;
+    let report = convert(root, sliver, to, (None, None, Policy::default()), dry_run, quiet)?;
     if let Some(kept) = &report.kept_store {
         crate::info!("`{name}` is converted to {}; the old store is in {}", report.to, kept.display());
     }

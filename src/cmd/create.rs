@@ -47,11 +47,11 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let means = args.means.parse(quota::parse_mode)?.unwrap_or(main.quota_mode);
     let (data, policy) = (args.data.path(), main.policy);
     let wanted = Wanted { name, base, backend, data, size, quota, means, policy };
-    let steps = create(&root, &wanted, args.dry_run)?;
+    let steps = create(root, &wanted, args.dry_run)?;
     if args.dry_run {
         return print_plan(&steps);
     }
-    probe_cmd::warn_of_upgrade(&root)?;
+    probe_cmd::warn_of_upgrade(root)?;
     let start = match lxcconf::default_lxcpath() {
         Ok(default) if default == root.path() => format!("lxc-start -n {name}"),
         _ => format!("lxc-start -P {} -n {name}", crate::shell::path(root.path())),
@@ -96,7 +96,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
     let (mut planned, mut promised) = (Vec::new(), None);
     let (base, publish) = match there {
         Some(sliver) => {
-            check_same(root, &sliver, wanted)?;
+            check_same(root, sliver, wanted)?;
             let Container { mut make, publish: reveal } = container_steps(root, name, sliver.quota)?;
             make.extend(reveal.first().map(|_| Step::SyncDisk(root.container(name))));
             make.extend(reveal);
@@ -105,13 +105,13 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
         None => {
             let base = Base::load(root, wanted.base)?;
             statfs::refuse_read_only(root.stores())?;
-            let kind = choose(root, wanted.backend, &base, dry_run)?;
+            let kind = choose(root, wanted.backend, base, dry_run)?;
             let limit = match wanted.quota {
                 Some(bytes) => Some(set_limit(root, name, kind, (wanted.means, None), bytes)?),
                 None => wanted.size.map(Limit::of_seed),
             };
             let of_seed = quota::by(limit, Means::Seed).map(|limit| limit.bytes);
-            check_kind(kind, &base, wanted.size.or(of_seed))?;
+            check_kind(kind, base, wanted.size.or(of_seed))?;
             if wanted.size.is_some_and(|size| of_seed != Some(size)) {
                 return Err(Error::usage("the size of a store on a seed is its limit: two were given")
                     .way_out("leave the size out, or the quota"));
@@ -120,8 +120,8 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
             let data = wanted.data.map(real_file).transpose()?;
             let Container { make, publish: reveal } = container_steps(root, name, limit)?;
             promised = limit;
-            let stage = |limit| stage(root, wanted, (&base, kind, limit), data, &make);
-            let renew = || quota::renew(root, limit, (kind, &base), dry_run);
+            let stage = |limit| stage(root, wanted, (base, kind, limit), data, &make);
+            let renew = || quota::renew(root, limit, (kind, base), dry_run);
             if dry_run {
                 planned = stage(renew()?)?;
             } else {
@@ -147,7 +147,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
             None => exec::run(&publish)?,
             Some(base) => {
                 let publish = |catalog| {
-                    same_base(&base, &Base::load(root, wanted.base)?)?;
+                    same_base(base, Base::load(root, wanted.base)?)?;
                     // Another one may have been promised the rest meanwhile.
                     admission::admit(root, wanted.policy, None, promised, Some(&catalog))?;
                     exec::run(&publish)

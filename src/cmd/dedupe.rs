@@ -51,7 +51,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         ))
         .way_out("whole trees can be deduplicated: btrfs-snapshot, reflink, copy"));
     }
-    let (chosen, mut others): (Vec<Sliver>, Vec<Sliver>) =
+    let (chosen, mut others): (Vec<&Sliver>, Vec<&Sliver>) =
         all.into_iter().partition(|sliver| names.is_empty() || names.contains(&sliver.name));
     let available = || -> Result<u64> {
         if !args.dry_run {
@@ -65,7 +65,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     let mut total = Shared::default();
     let mut failed = None;
     for sliver in chosen {
-        let (shared, error) = match one(root, &sliver, &others, args.dry_run) {
+        let (shared, error) = match one(root, sliver, &others, args.dry_run) {
             Ok(shared) => (shared, None),
             Err(err) => {
                 log::error!("{}: {err}", sliver.name);
@@ -92,7 +92,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
 }
 
 /// The slivers whose stores are whole trees.
-fn trees(root: &Root) -> Result<Vec<Sliver>> {
+fn trees(root: &Root) -> Result<Vec<&'static Sliver>> {
     let mut trees = Vec::new();
     for name in Sliver::names(root)? {
         match Sliver::load(root, &name) {
@@ -110,7 +110,7 @@ fn store(root: &Root, sliver: &Sliver) -> &'static Path {
     image::content(root.store(&sliver.name)).below("tree")
 }
 
-fn one(root: &Root, sliver: &Sliver, others: &[Sliver], dry_run: bool) -> Result<Shared> {
+fn one(root: &Root, sliver: &Sliver, others: &[&Sliver], dry_run: bool) -> Result<Shared> {
     zfs::refuse_unmounted(root.store(&sliver.name))?;
     let path = store(root, sliver);
     let base = Base::load(root, &sliver.base)?;

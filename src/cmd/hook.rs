@@ -20,10 +20,10 @@ use crate::view;
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let name = &Name::parse(args.word(1))?;
     let root = ctx.root()?;
-    refuse_another(&root, name)?;
+    refuse_another(root, name)?;
     match args.word(0) {
-        "pre-start" => mount::mount(ctx, &root, name, false).map(drop),
-        "post-stop" => post_stop(&root, name),
+        "pre-start" => mount::mount(ctx, root, name, false).map(drop),
+        "post-stop" => post_stop(root, name),
         "destroy" => Err(Error::in_use(format_args!(
             "lxc-destroy must not remove `{name}`: it would delete through the view, into the store"
         ))

@@ -43,20 +43,20 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
     let base = Base::load(root, &sliver.base)?;
-    view::check_base(&sliver, &base)?;
-    offline::refuse_to_read(root, &sliver)?;
+    view::check_base(sliver, base)?;
+    offline::refuse_to_read(root, sliver)?;
     // A kernel that does not offer the backend needs none of its options here.
     let features = probe::features(root, sliver.backend).unwrap_or_default();
     statfs::refuse_read_only(root.stores())?;
     // A command may have promised to keep the store from before it: only the sliver's own is given up.
-    let kept = replace::kept(root, &sliver)?.is_some();
+    let kept = replace::kept(root, sliver)?.is_some();
     if !is_stdin(source) {
         fs::metadata(source).at("look at", source)?;
     }
     let mut import = Import {
         root,
-        sliver: &sliver,
-        ground: Ground { root, base: &base, kind: sliver.backend, features, limit: sliver.quota },
+        sliver,
+        ground: Ground { root, base, kind: sliver.backend, features, limit: sliver.quota },
         stage: sweep::new_store(root, name),
         target: root.run().below("mounted"),
     };
@@ -72,8 +72,8 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
             import.refuse_changes()?;
         }
         if !args.dry_run {
-            import.ground.limit = quota::renew(root, sliver.quota, (sliver.backend, &base), false)?;
-            import.stage(source, dump).map_err(|err| replace::full(&sliver, err))?;
+            import.ground.limit = quota::renew(root, sliver.quota, (sliver.backend, base), false)?;
+            import.stage(source, dump).map_err(|err| replace::full(sliver, err))?;
         }
         Ok(Vec::new())
     })
@@ -193,7 +193,7 @@ impl Import<'_> {
         }
         // No store, whatever it holds.
         tree::remove_path(unpacked)?;
-        replace::finish(self.root, &Sliver { quota: self.ground.limit, ..self.sliver.clone() })
+        replace::finish(self.root, &Sliver { quota: self.ground.limit, ..*self.sliver })
     }
 }
 

@@ -88,8 +88,8 @@ impl<'a> Layers<'a> {
             .way_out(format_args!("run it again; if that does not help: sliverfs check --repair {name}")));
         }
         // A store that grew from a seed is mounted to be read, and cannot be mounted twice.
-        let grown = Sliver::load(&root, &name)?.backend.grows_image() && view_of(&root, &name)?.is_none();
-        let held = if grown { Some(Held::take(&root, &name)?.0) } else { None };
+        let grown = Sliver::load(root, &name)?.backend.grows_image() && view_of(root, &name)?.is_none();
+        let held = if grown { Some(Held::take(root, &name)?.0) } else { None };
         Ok(Watch { seen: Some((folder, (seen.device, seen.inode))), _held: held })
     }
 
@@ -116,15 +116,15 @@ impl<'a> Layers<'a> {
                 .way_out("or give bare directories: --format, --base and --store"));
         };
         let root = ctx.root()?;
-        let sliver = Sliver::load(&root, &Name::parse(name)?)?;
-        let base = Base::load(&root, &sliver.base)?;
-        view::check_base(&sliver, &base)?;
-        base.present(&root)?;
+        let sliver = Sliver::load(root, &Name::parse(name)?)?;
+        let base = Base::load(root, &sliver.base)?;
+        view::check_base(sliver, base)?;
+        base.present(root)?;
         let format = Format::of(sliver.backend);
         let stored = root.store(&sliver.name);
         zfs::refuse_unmounted(stored)?;
         let grown = sliver.backend.grows_image();
-        let view = if grown { view_of(&root, &sliver.name)? } else { None };
+        let view = if grown { view_of(root, &sliver.name)? } else { None };
         let inner = match view {
             Some(view) => view,
             None if format.whole() => quota::content(stored).below("tree"),
@@ -132,10 +132,10 @@ impl<'a> Layers<'a> {
         };
         let mut done = || {
             let store = tree::open(inner)?;
-            with_base(&root, &base, &mut |tree| work(format, tree, tree::again(&store)?, words))
+            with_base(root, base, &mut |tree| work(format, tree, tree::again(&store)?, words))
         };
         if grown && view.is_none() {
-            return offline::grown(&root, &sliver, &mut done);
+            return offline::grown(root, sliver, &mut done);
         }
         if sliver.has_image() && !quota::is_mounted(stored) {
             return private::run(stored, &mut || {

@@ -38,7 +38,7 @@ struct Row {
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
     let config = ctx.config()?;
-    let rows = rows(&root, config, args.space)?;
+    let rows = rows(root, config, args.space)?;
     if args.json {
         return out::json(&rows);
     }

@@ -45,23 +45,23 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Init => {
             let root = Root::init(ctx.lxcpath()?)?;
-            probe::warn_of_upgrade(&root)?;
+            probe::warn_of_upgrade(root)?;
             out::line(&format!("{} carries slivers", root.path().display()))
         }
-        Command::Probe => probe::run(&ctx.root()?, args),
+        Command::Probe => probe::run(ctx.root()?, args),
         // The first base that is added by hand marks the disk; `apply` never does.
-        Command::BaseAdd => base::add(&Root::locate(ctx.lxcpath()?)?, args),
-        Command::BaseList => base::list(&ctx.root()?, args),
-        Command::BaseShow => base::show(&ctx.root()?, args),
-        Command::BaseVerify => base::verify(&ctx.root()?, args),
-        Command::BaseRemove => base::remove(&ctx.root()?, args),
+        Command::BaseAdd => base::add(Root::locate(ctx.lxcpath()?)?, args),
+        Command::BaseList => base::list(ctx.root()?, args),
+        Command::BaseShow => base::show(ctx.root()?, args),
+        Command::BaseVerify => base::verify(ctx.root()?, args),
+        Command::BaseRemove => base::remove(ctx.root()?, args),
         Command::Create => create::run(&mut ctx, args),
         Command::Mount => mount::run(&mut ctx, args),
-        Command::Umount => umount::run(&ctx.root()?, args),
+        Command::Umount => umount::run(ctx.root()?, args),
         Command::List => list::run(&mut ctx, args),
         Command::Show => show::run(&mut ctx, args),
-        Command::Destroy => destroy::run(&ctx.root()?, args),
-        Command::Dedupe => dedupe::run(&ctx.root()?, args),
+        Command::Destroy => destroy::run(ctx.root()?, args),
+        Command::Dedupe => dedupe::run(ctx.root()?, args),
         Command::Apply => apply::run(&mut ctx, args),
         Command::Convert => convert::run(&mut ctx, args),
         Command::Rebase => rebase::run(&mut ctx, args),
@@ -70,7 +70,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Compact => compact::run(&mut ctx, args),
         Command::Check => check::run(&mut ctx, args),
         Command::Export => export::run(&mut ctx, args),
-        Command::Import => import::run(&ctx.root()?, args),
+        Command::Import => import::run(ctx.root()?, args),
         Command::Sync => sync::run(&mut ctx, args),
         Command::Quota => quota::run(&mut ctx, args),
         Command::Usage => usage::run(&mut ctx, args),
@@ -116,7 +116,7 @@ impl Ctx {
     }
 
     /// The node's LXCPATH, which must carry the marker.
-    pub(crate) fn root(&mut self) -> Result<Root> {
+    pub(crate) fn root(&mut self) -> Result<&'static Root> {
         Root::open(self.lxcpath()?)
     }
 }

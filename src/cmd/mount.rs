@@ -13,8 +13,8 @@ use crate::view;
 /// Mounts the slivers that were named.
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
-    for_each(&chosen(&root, args)?, |name| {
-        let steps = mount(ctx, &root, name, args.dry_run)?;
+    for_each(&chosen(root, args)?, |name| {
+        let steps = mount(ctx, root, name, args.dry_run)?;
         if args.dry_run { print_plan(&steps) } else { Ok(()) }
     })
 }
@@ -42,7 +42,7 @@ pub fn mount_as_it_is(root: &Root, name: &Name, dry_run: bool) -> Result<Vec<Ste
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
     let base = Base::load(root, &sliver.base)?;
-    let _image = view::hold_image(root, &sliver, &base)?;
+    let _image = view::hold_image(root, sliver, base)?;
     if quota::by(sliver.quota, Means::Zfs).is_some() {
         // Where it is mounted is known when it is.
         match zfs::refuse_unmounted(root.store(name)) {
@@ -53,15 +53,15 @@ pub fn mount_as_it_is(root: &Root, name: &Name, dry_run: bool) -> Result<Vec<Ste
             _ => zfs::mount(root.store(name))?,
         }
     }
-    let steps = view::plan_up(root, &sliver, &base)?;
+    let steps = view::plan_up(root, sliver, base)?;
     if !dry_run {
         if !steps.is_empty() {
             // What a command that was cut began must not be seen half done.
-            offline::settle(root, &sliver)?;
+            offline::settle(root, sliver)?;
         }
-        view::up(root, &sliver, &steps)?;
+        view::up(root, sliver, &steps)?;
         // The view came up: what was kept from before a conversion has done its duty. What a rebase kept stays until its --commit.
-        let done = replace::kept(root, &sliver).and_then(|kept| match kept {
+        let done = replace::kept(root, sliver).and_then(|kept| match kept {
             Some(kept) if kept.base != sliver.base => Ok(()),
             _ => sweep::drop_kept(root, name),
         });

@@ -55,12 +55,12 @@ pub struct Held {
 
 impl Held {
     /// Holds a sliver, whose store may be an image.
-    pub fn take(root: &Root, name: &Name) -> Result<(Self, Sliver)> {
+    pub fn take(root: &Root, name: &Name) -> Result<(Self, &'static Sliver)> {
         let lock = root.lock_sliver(name)?;
         let sliver = Sliver::load(root, name)?;
         refuse(root, name, Some(sliver.backend))?;
         Ok((
-            Self { _room: Room::make(root, &sliver), _lock: lock, format: Format::of(sliver.backend) },
+            Self { _room: Room::make(root, sliver), _lock: lock, format: Format::of(sliver.backend) },
             sliver,
         ))
     }
@@ -70,7 +70,7 @@ impl Held {
 pub fn hold(ctx: &mut Ctx, layers: &Layers<'_>) -> Result<Option<Held>> {
     let (None, Some(name)) = (layers.format, layers.words.first()) else { return Ok(None) };
     let name = Name::parse(name)?;
-    Ok(Some(Held::take(&ctx.root()?, &name)?.0))
+    Ok(Some(Held::take(ctx.root()?, &name)?.0))
 }
 
 /// Mounts a store that grew from a seed where only the work sees it, in the folder that other whole trees have; what a command that

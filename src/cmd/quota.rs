@@ -31,7 +31,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
     if args.enable {
         return match args.words.is_empty() {
-            true => enable(&root),
+            true => enable(root),
             false => Err(Error::usage("--enable is for the whole disk, and takes no sliver")),
         };
     }
@@ -42,14 +42,14 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     }
     let (name, size) = (&args.name()?, args.word(1));
     if size.is_empty() {
-        return tell(&root, name);
+        return tell(root, name);
     }
     let bytes = if size == "none" { None } else { Some(Size::parse(size)?.0) };
     let config = ctx.config()?;
     config.check_main()?;
     let means = args.means.parse(quota::parse_mode)?.unwrap_or(config.main.quota_mode);
-    set(&root, name, bytes, means, config.main.policy)?;
-    tell(&root, name)
+    set(root, name, bytes, means, config.main.policy)?;
+    tell(root, name)
 }
 
 /// Turns simple quotas on.
@@ -70,12 +70,12 @@ fn is_mapped(root: &Root, name: &Name) -> bool {
 
 fn tell(root: &Root, name: &Name) -> Result<()> {
     let sliver = Sliver::load(root, name)?;
-    out::line(&match quota::limit(root, &sliver) {
+    out::line(&match quota::limit(root, sliver) {
         None => format!("`{name}` has no limit"),
         Some(limit) => {
             // A store on a seed has its size as a limit in any case.
             let free = if sliver.quota.is_none() { "; not promised" } else { "" };
-            format!("`{name}`: {}{free}", limit.words(quota::used(root, &sliver)?))
+            format!("`{name}`: {}{free}", limit.words(quota::used(root, sliver)?))
         }
     })
 }
@@ -120,13 +120,13 @@ pub(super) fn set(
     let sliver = Sliver::load(root, name)?;
     // Where an earlier change was cut after it was done.
     sweep::told(sweep::new(root, name));
-    let old = quota::limit(root, &sliver);
+    let old = quota::limit(root, sliver);
     let store = root.store(name);
     let mut new = bytes.map(|bytes| limit(root, name, sliver.backend, (means, old), bytes)).transpose()?;
     if sliver.backend.grows_image() {
         if new == old || new.is_none() {
             // Without one its size stays a limit, but is no promise any more.
-            return promise(root, policy, &sliver, &Sliver { quota: new, ..sliver.clone() });
+            return promise(root, policy, sliver, &Sliver { quota: new, ..*sliver });
         }
         return Err(Error::unsupported(format_args!(
             "the store of `{name}` keeps the size that it was made with"
@@ -139,14 +139,14 @@ pub(super) fn set(
             *new = Limit { bytes: new.bytes, ..old };
         }
     }
-    let new_sliver = Sliver { quota: new, ..sliver.clone() };
+    let new_sliver = Sliver { quota: new, ..*sliver };
     if let (Some(old), Some(new)) = (quota::by(old, Means::Project), quota::by(new, Means::Project)) {
         let disk = project::disk_of(store, new)?;
         disk.refuse_more(name, new, false)?;
         // The record wants room, too, which a full store has not. No more than that before it is promised, and less at once: cut
         // in between, what the kernel lets it have is promised.
         disk.limit(Limit { bytes: old.bytes.min(new.bytes), ..old }, true)?;
-        let written = promise(root, policy, &sliver, &new_sliver);
+        let written = promise(root, policy, sliver, &new_sliver);
         let limit = if written.is_ok() { new } else { old };
         return written.and(disk.limit(limit, false));
     }
@@ -155,7 +155,7 @@ pub(super) fn set(
         limit.map(|limit| limit.means).filter(|means| matches!(means, Means::Project | Means::Zfs))
     };
     if made_for(old) != made_for(new) {
-        return remake(root, &sliver, &new_sliver, policy);
+        return remake(root, sliver, &new_sliver, policy);
     }
     let tree = store.join(layer(sliver.backend));
     if let Some(limit) = new.filter(|limit| matches!(limit.means, Means::Qgroup | Means::Zfs)) {
@@ -180,28 +180,28 @@ pub(super) fn set(
         if let Some(old) = quota::by(old, limit.means).filter(|old| limit.bytes < old.bytes) {
             // What is promised to nobody any more can be promised to others at once.
             tell(limit.bytes)?;
-            let done = promise(root, policy, &sliver, &new_sliver);
+            let done = promise(root, policy, sliver, &new_sliver);
             return done.inspect_err(|_| sweep::told(tell(old.bytes)));
         }
-        let done = promise(root, policy, &sliver, &new_sliver).and_then(|()| tell(limit.bytes));
-        return done.inspect_err(|_| sweep::told(promise(root, policy, &new_sliver, &sliver)));
+        let done = promise(root, policy, sliver, &new_sliver).and_then(|()| tell(limit.bytes));
+        return done.inspect_err(|_| sweep::told(promise(root, policy, &new_sliver, sliver)));
     }
     if sliver.backend == Kind::BtrfsSnapshot {
-        promise(root, policy, &sliver, &new_sliver)?;
+        promise(root, policy, sliver, &new_sliver)?;
         // Whatever was recorded: an earlier change may have been cut here.
         return if qgroup::need(store).is_ok() { qgroup::clear(&tree) } else { Ok(()) };
     }
     match (old.filter(|_| sliver.has_image()), new.filter(|_| new_sliver.has_image())) {
         (Some(old), Some(new)) if new.bytes >= old.bytes => {
-            match grow(root, &new_sliver, &sliver, new, policy) {
+            match grow(root, &new_sliver, sliver, new, policy) {
                 Err(err) if err.class() == Class::Unsupported && !image::is_mounted(store) => {
-                    remake(root, &sliver, &new_sliver, policy)
+                    remake(root, sliver, &new_sliver, policy)
                 }
                 done => done,
             }
         }
-        (None, None) => promise(root, policy, &sliver, &new_sliver),
-        _ => remake(root, &sliver, &new_sliver, policy),
+        (None, None) => promise(root, policy, sliver, &new_sliver),
+        _ => remake(root, sliver, &new_sliver, policy),
     }
 }
 
@@ -258,10 +258,9 @@ fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()>
 fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     let (store, stage) = (root.store(&old.name), sweep::new_store(root, &old.name));
     let (base, format) = (Base::load(root, &old.base)?, Format::of(old.backend));
-    view::check_base(old, &base)?;
-    let new = &Sliver { quota: quota::renew(root, new.quota, (old.backend, &base), false)?, ..new.clone() };
-    let ground =
-        Ground { root, base: &base, kind: old.backend, features: Features::default(), limit: new.quota };
+    view::check_base(old, base)?;
+    let new = &Sliver { quota: quota::renew(root, new.quota, (old.backend, base), false)?, ..*new };
+    let ground = Ground { root, base, kind: old.backend, features: Features::default(), limit: new.quota };
     exec::run(&ground.image(&MountInfo::of_self()?))?;
     if old.has_image() {
         exec::run(&image::mount_steps(store, format))?;

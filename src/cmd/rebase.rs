@@ -45,18 +45,18 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let (onto, from) = (args.onto.parse(Name::parse)?, args.from.parse(Name::parse)?);
     let root = ctx.root()?;
     match (&name, &onto, args.all, &from, args.undo, args.commit) {
-        (Some(name), Some(onto), false, None, false, false) => rebase(&root, name, onto, &how),
+        (Some(name), Some(onto), false, None, false, false) => rebase(root, name, onto, &how),
         (None, Some(onto), true, Some(from), false, false) => {
-            let mut names = Sliver::names(&root)?;
+            let mut names = Sliver::names(root)?;
             // A record that cannot be read fails in its turn.
-            names.retain(|name| Sliver::load(&root, name).map_or(true, |sliver| sliver.base == *from));
+            names.retain(|name| Sliver::load(root, name).map_or(true, |sliver| sliver.base == *from));
             if names.is_empty() {
                 crate::info!("no sliver stands on `{from}`");
             }
-            for_each(&names, |name| rebase(&root, name, onto, &how))
+            for_each(&names, |name| rebase(root, name, onto, &how))
         }
         (Some(name), None, false, None, true, false) => undo(ctx, name, &how),
-        (Some(name), None, false, None, false, true) => commit(&root, name, &how),
+        (Some(name), None, false, None, false, true) => commit(root, name, &how),
         _ => Err(Error::usage("say what to rebase, and onto what").way_out(
             "`SLIVER --onto BASE`, `--all --from BASE --onto BASE`, `SLIVER --undo` or `SLIVER --commit`",
         )),
@@ -69,15 +69,15 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
     let sliver = Sliver::load(root, name)?;
     let new = Base::load(root, onto)?;
     if sliver.base == *onto {
-        view::check_base(&sliver, &new)?;
+        view::check_base(sliver, new)?;
         if !how.plan {
             sweep::new(root, name)?;
         }
-        let head = Head::new(&sliver, onto, "unchanged");
+        let head = Head::new(sliver, onto, "unchanged");
         return head.say(how.json, &format!("`{name}` stands on `{onto}` already"));
     }
     let old = Base::load(root, &sliver.base)?;
-    view::check_base(&sliver, &old)?;
+    view::check_base(sliver, old)?;
     let disk = tree::open(root.stores())?;
     if sliver.backend.grows_image() {
         return Err(Error::unsupported(format_args!(
@@ -87,9 +87,9 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
             "convert it first: sliverfs convert {name} --to overlay (or what `sliverfs probe` lists)"
         )));
     }
-    create::check_kind(sliver.backend, &new, None)?;
+    create::check_kind(sliver.backend, new, None)?;
     zfs::refuse_unmounted(root.store(name))?;
-    let before = kept(root, &sliver)?;
+    let before = kept(root, sliver)?;
     if !how.plan {
         if before.as_ref().is_some_and(|before| before.base == sliver.base) {
             return Err(Error::failed(format_args!(
@@ -101,14 +101,13 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         }
         offline::refuse(root, name, Some(sliver.backend))?;
         statfs::refuse_read_only(root.stores())?;
-        offline::settle(root, &sliver)?;
+        offline::settle(root, sliver)?;
         replace::prepare(root, name, before.is_some())?;
         quota::prepare(root, name, sliver.quota)?;
     }
     let mut spool = Spool::new(&disk)?;
-    let mut work = || {
-        make(root, &sliver, (&old, &new), how, (&disk, &mut spool)).map_err(|err| replace::full(&sliver, err))
-    };
+    let mut work =
+        || make(root, sliver, (old, new), how, (&disk, &mut spool)).map_err(|err| replace::full(sliver, err));
     let made = if old.image(root).is_none() && new.image(root).is_none() && !sliver.has_image() {
         // Nothing is mounted for it.
         let _words = LastWords::begin(true);
@@ -118,7 +117,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
     };
     made.inspect_err(|_| left_over(root, name, how.plan))?;
     if !how.plan {
-        publish(root, name, &new, before.is_some()).inspect_err(|_| left_over(root, name, false))?;
+        publish(root, name, new, before.is_some()).inspect_err(|_| left_over(root, name, false))?;
         // What is noted of its last mount is none of the new store's.
         Mounted::forget(root, name)?;
         sweep::told(sweep::removed(root, name));
@@ -180,7 +179,7 @@ fn make(
             digest: new.digest,
             converted: sliver.converted.saturating_add(1),
             quota: limit,
-            ..sliver.clone()
+            ..*sliver
         };
         replace::finish(root, &record)?;
         report.kept_store = Some(sweep::kept_store(root, name));
@@ -196,12 +195,12 @@ fn publish(root: &Root, name: &Name, new: &Base, kept: bool) -> Result<()> {
     }
     let _catalog = root.lock_catalog()?;
     // Another process may have removed the base meanwhile, and added another of its name.
-    create::same_base(new, &Base::load(root, &new.name)?)?;
+    create::same_base(new, Base::load(root, &new.name)?)?;
     exec::run(&replace::publish(root, name, keep))
 }
 
 /// The store from before the rebase.
-fn kept_by_rebase(root: &Root, sliver: &Sliver) -> Result<Sliver> {
+fn kept_by_rebase(root: &Root, sliver: &Sliver) -> Result<&'static Sliver> {
     let name = &sliver.name;
     match kept(root, sliver)? {
         Some(kept) if kept.base != sliver.base => Ok(kept),
@@ -214,20 +213,20 @@ fn kept_by_rebase(root: &Root, sliver: &Sliver) -> Result<Sliver> {
 
 /// Brings the store back that was kept.
 fn undo(ctx: &mut Ctx, name: &Name, how: &How) -> Result<()> {
-    let root = &ctx.root()?;
+    let root = ctx.root()?;
     let plan = how.plan;
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
-    if !plan && kept(root, &sliver)?.is_none() && sweep::kept_store(root, name).exists() {
+    if !plan && kept(root, sliver)?.is_none() && sweep::kept_store(root, name).exists() {
         // Cut after the stores changed places, or before a rebase had done that: this is the old one.
         sweep::drop_kept(root, name)?;
         let line = format!("`{name}` stands on `{}` already, as before it was rebased", sliver.base);
-        return Head::new(&sliver, &sliver.base, "unchanged").say(how.json, &line);
+        return Head::new(sliver, &sliver.base, "unchanged").say(how.json, &line);
     }
-    let kept = kept_by_rebase(root, &sliver)?;
-    view::check_base(&kept, &Base::load(root, &kept.base)?)?;
-    let report = |state| Head::new(&sliver, &kept.base, state);
-    replace::bring_back(ctx, (&sliver, &kept), plan, how.json)?;
+    let kept = kept_by_rebase(root, sliver)?;
+    view::check_base(kept, Base::load(root, &kept.base)?)?;
+    let report = |state| Head::new(sliver, &kept.base, state);
+    replace::bring_back(ctx, (sliver, kept), plan, how.json)?;
     if plan {
         return if how.json { report("planned").json() } else { Ok(()) };
     }
@@ -244,8 +243,8 @@ fn commit(root: &Root, name: &Name, how: &How) -> Result<()> {
         // What a commit that was cut left.
         sweep::removed(root, name)?;
     }
-    let kept = kept_by_rebase(root, &sliver)?;
-    let report = |state| Head::new(&kept, &sliver.base, state);
+    let kept = kept_by_rebase(root, sliver)?;
+    let report = |state| Head::new(kept, &sliver.base, state);
     if plan && how.json {
         return report("planned").json();
     }

@@ -31,12 +31,12 @@ pub enum Keep {
 }
 
 /// The record of the store that is kept from before the sliver was converted, synced or rebased. The sliver's lock is held.
-pub fn kept(root: &Root, sliver: &Sliver) -> Result<Option<Sliver>> {
+pub fn kept(root: &Root, sliver: &Sliver) -> Result<Option<&'static Sliver>> {
     let store = sweep::kept_store(root, &sliver.name);
     if store.symlink_metadata().is_err() {
         return Ok(None);
     }
-    let kept: Sliver = record::read(store.below(sliver::FILE))?;
+    let kept: &Sliver = record::read(store.below(sliver::FILE))?;
     // Otherwise it is a new store, whose conversion was cut before it was published.
     Ok(Some(kept).filter(|kept| kept.converted < sliver.converted))
 }
@@ -45,7 +45,7 @@ pub fn kept(root: &Root, sliver: &Sliver) -> Result<Option<Sliver>> {
 pub fn tell_kept(root: &Root, name: &Name) -> Result<()> {
     let sliver = Sliver::load(root, name)?;
     let store = sweep::kept_store(root, name);
-    let rebased = kept(root, &sliver)?.is_some_and(|kept| kept.base != sliver.base);
+    let rebased = kept(root, sliver)?.is_some_and(|kept| kept.base != sliver.base);
     // What is kept from before a rebase outlives the conversions after it.
     let (until, command) = match rebased {
         true => ("the rebase is committed", "rebase"),
@@ -134,7 +134,7 @@ pub fn bring_back(
     dry_run: bool,
     quiet: bool,
 ) -> Result<()> {
-    let (root, name) = (&ctx.root()?, &sliver.name);
+    let (root, name) = (ctx.root()?, &sliver.name);
     offline::refuse(root, name, Some(sliver.backend))?;
     let (old, removed) = (sweep::kept_store(root, name), sweep::removed_store(root, name));
     let back = [Step::Exchange(old, root.store(name), sweep::swapped_store(root, name))];

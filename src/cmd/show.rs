@@ -62,38 +62,38 @@ struct Daemon {
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
     let name = &args.name()?;
-    let sliver = Sliver::load(&root, name)?;
-    let views = Views::everywhere(&root)?;
-    let mounted_at: Vec<String> = views.of(&root, name).map(Place::words).collect();
+    let sliver = Sliver::load(root, name)?;
+    let views = Views::everywhere(root)?;
+    let mounted_at: Vec<String> = views.of(root, name).map(Place::words).collect();
     let pid = if sliver.backend == Kind::FuseOverlayfs { fuse::daemon(root.upper(name)) } else { None };
     // A view that is mounted nowhere may still be held: then the next mount is refused, and here stands by whom.
     let mut held_by = Vec::new();
     if mounted_at.is_empty() {
-        let features = probe::features(&root, sliver.backend).unwrap_or_default();
-        held_by = alive::holders(&root, name)?;
-        if held_by.is_empty() && alive::in_use(&root, name, sliver.backend, features)? == Some(true) {
+        let features = probe::features(root, sliver.backend).unwrap_or_default();
+        held_by = alive::holders(root, name)?;
+        if held_by.is_empty() && alive::in_use(root, name, sliver.backend, features)? == Some(true) {
             held_by.push(match pid {
                 Some(pid) => format!("its daemon, process {pid}"),
                 None => "a process that this one cannot name".to_owned(),
             });
         }
     }
-    let limit = quota::limit(&root, &sliver);
+    let limit = quota::limit(root, sliver);
     let sheet = Sheet {
         daemon: pid.map(|pid| Daemon { pid, memory: memory::of(pid) }),
         wanted: Wanted::of(ctx.config()?, name),
-        actual: Actual::of(&root, name, &views, &Sockets::read()?),
+        actual: Actual::of(root, name, &views, &Sockets::read()?),
         limit: limit.map(|limit| limit.bytes),
         means: limit.map(|limit| limit.means),
         limit_base: limit.map(|limit| limit.base).filter(|base| *base != 0),
         // A sheet is shown though nothing counts any more: the next mount says so.
-        used: limit.and_then(|_| quota::used(&root, &sliver).ok()),
+        used: limit.and_then(|_| quota::used(root, sliver).ok()),
         backend: sliver.backend,
         base_digest: sliver.digest,
         created: sliver.created,
         space: quota::space(root.store(name))?,
         store: root.store(name),
-        kept_store: Some(sweep::kept_store(&root, name)).filter(|kept| kept.exists()),
+        kept_store: Some(sweep::kept_store(root, name)).filter(|kept| kept.exists()),
         view: root.view(name),
         mounted_at,
         held_by,

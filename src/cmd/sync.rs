@@ -51,22 +51,22 @@ struct Sheet<'a> {
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let name = &args.name()?;
     let root = ctx.root()?;
-    let source = Source::parse(args.word(1), &root)?;
+    let source = Source::parse(args.word(1), root)?;
     let _lock = root.lock_sliver(name)?;
-    let sliver = Sliver::load(&root, name)?;
+    let sliver = Sliver::load(root, name)?;
     refuse_kind(sliver.backend)?;
     let rsync = Rsync::find()?;
-    let base = Base::load(&root, &sliver.base)?;
-    view::check_base(&sliver, &base)?;
-    offline::refuse_to_read(&root, &sliver)?;
+    let base = Base::load(root, &sliver.base)?;
+    view::check_base(sliver, base)?;
+    offline::refuse_to_read(root, sliver)?;
     statfs::refuse_read_only(root.stores())?;
     let attrs = !Format::of(sliver.backend).loses().has(Aspects::ATTRS);
     if let Some(lacks) = rsync.lacks().filter(|_| attrs) {
         crate::warn!("the installed rsync is built without {lacks}: what comes has none of them");
     }
-    let work = Work { root: &root, sliver: &sliver, base: &base, source: &source, rsync, attrs };
+    let work = Work { root, sliver, base, source: &source, rsync, attrs };
     let stats = if args.dry_run { work.list(args.json)? } else { work.publish(args.json)? };
-    let kept = Some(sweep::kept_store(&root, name)).filter(|_| !args.dry_run);
+    let kept = Some(sweep::kept_store(root, name)).filter(|_| !args.dry_run);
     if args.json {
         let Stats { files, created, deleted, bytes } = stats;
         let (name, source, dry_run) = (name.as_str(), args.word(1), args.dry_run);
@@ -82,7 +82,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         stats.created,
         stats.deleted
     ))?;
-    replace::tell_kept(&root, name)
+    replace::tell_kept(root, name)
 }
 
 fn refuse_kind(kind: Kind) -> Result<()> {
@@ -268,7 +268,7 @@ impl Work<'_> {
             compact.run(tree::open(new)?, &tree::open(ground.tree())?)?;
         }
         let converted = self.sliver.converted.saturating_add(1);
-        replace::finish(root, &Sliver { converted, quota: limit, ..self.sliver.clone() })?;
+        replace::finish(root, &Sliver { converted, quota: limit, ..*self.sliver })?;
         Ok(stats)
     }
 }

@@ -78,16 +78,16 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let names = args.names()?;
     let all = names.is_empty();
     let mut bases = Vec::new();
-    for name in if all { Base::names(&root)? } else { Vec::new() } {
-        match Base::load(&root, &name) {
+    for name in if all { Base::names(root)? } else { Vec::new() } {
+        match Base::load(root, &name) {
             Ok(base) => bases.push((base, 0, 0)),
             Err(err) => crate::warn!("{err}"),
         }
     }
-    let views = if args.deep { Some(Views::everywhere(&root)?) } else { None };
-    let old = sweep::kept(&root)?;
+    let views = if args.deep { Some(Views::everywhere(root)?) } else { None };
+    let old = sweep::kept(root)?;
     let (mut rows, mut failed, mut books) = (Vec::new(), None, Books::default());
-    for name in if all { Sliver::names(&root)? } else { names } {
+    for name in if all { Sliver::names(root)? } else { names } {
         let mut row = Row {
             name,
             backend: None,
@@ -104,7 +104,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             error: None,
         };
         let kept = old.binary_search(&name).is_ok();
-        match fill(ctx, &root, &mut row, kept, &mut bases, views.as_ref(), &mut books) {
+        match fill(ctx, root, &mut row, kept, &mut bases, views.as_ref(), &mut books) {
             // It was destroyed meanwhile.
             Err(_) if all && !root.store(&name).exists() => continue,
             Err(err) => {
@@ -128,7 +128,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         sum.taken = sum.taken.saturating_add(base.disk);
         let cached = match &mounts {
             Some(mounts) => {
-                usage::cached(&root, &base, mounts).inspect_err(|err| crate::warn!("{err}")).unwrap_or(None)
+                usage::cached(root, base, mounts).inspect_err(|err| crate::warn!("{err}")).unwrap_or(None)
             }
             None => None,
         };
@@ -157,7 +157,7 @@ fn fill(
     root: &Root,
     row: &mut Row,
     kept: bool,
-    bases: &mut Vec<(Base, u64, u64)>,
+    bases: &mut Vec<(&'static Base, u64, u64)>,
     views: Option<&Views>,
     books: &mut Books,
 ) -> Result<()> {
@@ -172,14 +172,14 @@ fn fill(
         };
     }
     let books = if views.is_some() { None } else { Some((books, &record)) };
-    let Taken { exclusive, shared, through, inodes, used, by } = usage::taken(root, &sliver, books)?;
+    let Taken { exclusive, shared, through, inodes, used, by } = usage::taken(root, sliver, books)?;
     (row.exclusive, row.shared, row.inodes, row.by) = (Some(exclusive), Some(shared), inodes, Some(by));
-    if let Some(Limit { bytes, means, .. }) = quota::limit(root, &sliver) {
+    if let Some(Limit { bytes, means, .. }) = quota::limit(root, sliver) {
         (row.limit, row.means) = (Some(bytes), Some(means));
         row.used = Some(match (means, used) {
             (Means::Soft, _) => exclusive,
             (_, Some(used)) => used,
-            _ => quota::used(root, &sliver)?,
+            _ => quota::used(root, sliver)?,
         });
     }
     let at = match bases.iter().position(|(base, ..)| base.name == sliver.base) {

@@ -286,12 +286,12 @@ pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
     let added = files.shared.saturating_sub(limit.base).min(taken).min(most);
     let limit = Limit { base: taken.saturating_sub(added), ..limit };
     let path = store.below(sliver::FILE);
-    let record: Sliver = record::read(path)?;
+    let record: &Sliver = record::read(path)?;
     if added > limit.bytes {
         return Err(does_not_fit(&record.name, limit, added));
     }
     tell(&name, limit.bytes.saturating_add(limit.base))?;
-    Sliver { quota: Some(limit), ..record }.write(store)
+    Sliver { quota: Some(limit), ..*record }.write(store)
 }
 
 /// Is a dataset there? Refuses one that has something below it which is not ours: ZFS would destroy neither.
