@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use self::writer::Writer;
 use crate::error::{Error, Result};
+use crate::sum::Sum;
 
 mod writer;
 
@@ -215,7 +216,7 @@ impl Reader {
     fn number(&mut self) -> Option<u64> {
         let mut number = 0u64;
         while let Some(digit @ b'0'..=b'9') = self.peek() {
-            number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+            number = number.product(10)?.checked_add(u64::from(digit - b'0'))?;
             self.at += 1;
         }
         Some(number)

@@ -27,6 +27,7 @@ pub mod shell;
 pub mod size;
 pub mod state;
 pub mod stay;
+pub mod sum;
 pub mod sys;
 pub mod tree;
 pub mod usage;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Context, Result};
 use crate::size::Size;
+use crate::sum::Sum;
 use crate::sys::clock;
 use crate::sys::file::say;
 
@@ -178,15 +179,15 @@ impl Progress {
 
     /// Counts bytes, and shows the count at most four times a second.
     pub fn add(&self, bytes: u64) {
-        self.done.set(self.done.get().saturating_add(bytes));
+        self.done.set(self.done.get().plus(bytes));
         if !self.terminal {
             return;
         }
         let now = clock::millis();
         let last = self.shown.get().unwrap_or(self.started);
-        if now.saturating_sub(last) >= 250 {
+        if now.minus(last) >= 250 {
             self.shown.set(Some(now));
-            let text = words(self.done.get(), self.total, now.saturating_sub(self.started));
+            let text = words(self.done.get(), self.total, now.minus(self.started));
             // The line is only for the eye: a terminal that is gone is no reason to stop.
             let _unseen = say(2, format!("\r\x1b[K{}: {text}", self.what).as_bytes());
         }
@@ -205,7 +206,7 @@ impl Drop for Progress {
 fn words(done: u64, total: Option<u64>, millis: u64) -> String {
     let millis = millis.max(1);
     // Whichever way round does not overflow. Division of 128 bits is a large function on a router.
-    let rate = done.checked_mul(1000).map_or((done / millis).saturating_mul(1000), |done| done / millis);
+    let rate = done.product(1000).map_or((done / millis).times(1000), |done| done / millis);
     let mut text = Size(done).to_string();
     if let Some(total) = total {
         let _into_string = write!(text, " of {}", Size(total));

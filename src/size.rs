@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::out::escape;
+use crate::sum::Sum;
 
 /// A number of bytes that prints as a person reads it: `0 B`, `32 KiB`, `1.4 MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +29,7 @@ impl Size {
         // A sign is no digit.
         let number =
             if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse::<u64>().ok() } else { None };
-        let bytes = number.zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+        let bytes = number.zip(shift).and_then(|(number, shift)| number.product(1 << shift));
         bytes.map(Self).ok_or_else(|| {
             Error::usage(format_args!("`{}` is no size", escape(text.as_bytes())))
                 .way_out("give bytes, or a number with K, M, G or T: 512M")

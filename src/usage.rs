@@ -14,6 +14,7 @@ use crate::layer::{Change, Changes, Format, Show, Side, Step, beside};
 use crate::mount::mountinfo::MountInfo;
 use crate::quota::{self, Limit, Means, project, zfs};
 use crate::stay::Below;
+use crate::sum::Sum;
 use crate::sys::pagecache;
 use crate::sys::project::Amount;
 use crate::tree::{self, Dir, sys};
@@ -62,7 +63,7 @@ pub fn taken(root: &Root, sliver: &Sliver, books: Option<(&mut Books, &File)>) -
         if sliver.backend == Kind::BtrfsSnapshot {
             if let Some(counted) = books.groups.of(&tree::open(root.store(&sliver.name).below("tree"))?) {
                 let Counted { referenced, exclusive, used, simple } = counted;
-                let shared = referenced.saturating_sub(exclusive);
+                let shared = referenced.minus(exclusive);
                 return Ok(Taken { exclusive, shared, through: simple, inodes: None, used, by: "qgroup" });
             }
         }
@@ -85,7 +86,7 @@ pub fn taken(root: &Root, sliver: &Sliver, books: Option<(&mut Books, &File)>) -
     }
     let space = tree::shares(store)?;
     Ok(Taken {
-        exclusive: space.bytes.saturating_sub(space.shared),
+        exclusive: space.bytes.minus(space.shared),
         shared: space.shared,
         through: sliver.backend.reads_base() || sliver.backend.grows_image(),
         // Those in an image are not seen here.
@@ -123,7 +124,7 @@ pub fn covered(format: Format, store: Dir, base: &Dir) -> Result<u64> {
                         _ if stat.links > 1 => 0,
                         _ => stat.allocated,
                     };
-                    sum = sum.saturating_add(bytes);
+                    sum = sum.plus(bytes);
                 }
             }
             Change::Meta => match changes.enter() {

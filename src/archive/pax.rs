@@ -1,5 +1,6 @@
 //! pax records (POSIX pax, "extended header"): `LENGTH KEY=VALUE\n`, the value any bytes, newlines too.
 
+use crate::sum::Sum;
 use crate::tree::{Time, attr};
 
 /// Why a record cannot be taken.
@@ -138,7 +139,7 @@ pub fn decimal(text: &[u8]) -> Option<u64> {
     }
     text.iter().try_fold(0u64, |sum, byte| {
         let digit = char::from(*byte).to_digit(10)?;
-        sum.checked_mul(10)?.checked_add(u64::from(digit))
+        sum.product(10)?.checked_add(u64::from(digit))
     })
 }
 

@@ -6,6 +6,7 @@ use super::refuse;
 use super::sparse::{self, Map};
 use super::stream::{Fault, Stream, fill};
 use crate::error::{Error, Result};
+use crate::sum::Sum;
 use crate::tree::{Kind, Meta, Time, c_name};
 
 /// The most bytes of paths, link targets and pax headers that may stand before an entry.
@@ -76,14 +77,14 @@ impl<'a> Reader<'a> {
             if !block.checksum_fits() {
                 return Err(Error::failed(format_args!(
                     "the archive is refused: it is damaged at byte {}: no header with a right checksum is there",
-                    self.at.saturating_sub(BLOCK as u64)
+                    self.at.minus(BLOCK as u64)
                 )));
             }
             self.path = before.path.clone().or_else(|| pax.path.clone()).unwrap_or_else(|| block.path());
             let size = block.size().and_then(|size| u64::try_from(size).ok());
             let size = size.ok_or_else(|| self.refuse("has a size that is no size"))?;
             if matches!(block.flag(), b'x' | b'X' | b'L' | b'K') {
-                before.bytes = before.bytes.saturating_add(size.max(1));
+                before.bytes = before.bytes.plus(size.max(1));
                 if before.bytes > MAX_TEXT {
                     return Err(self
                         .refuse(&format!("has headers of {} bytes; {MAX_TEXT} is the most", before.bytes)));
@@ -118,7 +119,7 @@ impl<'a> Reader<'a> {
         let want = usize::try_from(self.body).unwrap_or(usize::MAX).min(buffer.len());
         let part = buffer.get_mut(..want).unwrap_or_default();
         self.fill(part)?;
-        self.body = self.body.saturating_sub(want as u64);
+        self.body = self.body.minus(want as u64);
         Ok(want)
     }
 
@@ -297,7 +298,7 @@ impl<'a> Reader<'a> {
     }
 
     fn start_body(&mut self, size: u64) -> Result<()> {
-        let padded = size.div_ceil(BLOCK as u64).checked_mul(BLOCK as u64);
+        let padded = size.div_ceil(BLOCK as u64).product(BLOCK as u64);
         let padding = padded.map(|padded| padded - size).filter(|_| i64::try_from(size).is_ok());
         self.body = size;
         self.padding = padding.ok_or_else(|| self.refuse("has a size that no disk can hold"))?;
@@ -332,7 +333,7 @@ impl<'a> Reader<'a> {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
         match fill(self.from, bytes) {
             Ok(got) if got == bytes.len() => {
-                self.at = self.at.saturating_add(bytes.len() as u64);
+                self.at = self.at.plus(bytes.len() as u64);
                 Ok(())
             }
             Ok(_) => Err(self.torn()),

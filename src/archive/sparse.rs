@@ -1,5 +1,7 @@
 //! Maps of sparse files: where their data lie.
 
+use crate::sum::Sum;
+
 /// Stretches of data as (offset, length), in their order.
 pub type Map = Vec<(u64, u64)>;
 
@@ -27,7 +29,7 @@ pub fn check(map: &[(u64, u64)], real_size: u64, data: u64) -> Result<(), String
             Some(end) if end <= real_size => end,
             _ => return Err("has a sparse map that reaches beyond the file".to_owned()),
         };
-        sum = sum.saturating_add(*length);
+        sum = sum.plus(*length);
     }
     if sum != data {
         return Err(format!("has a sparse map of {sum} bytes of data, and {data} of them"));

@@ -11,6 +11,7 @@ use super::refuse;
 use super::sparse::Map;
 use super::stream::Stream;
 use crate::error::{Context, Error, Result};
+use crate::sum::Sum;
 use crate::sys::file::set_size;
 use crate::sys::xattr;
 use crate::tree::{Chain, Dir, Ids, Kind, Meta, SELF, Stat, Time, attr, shown, sys};
@@ -301,9 +302,9 @@ fn write(
                 return Err(refuse(path, "has less data than it says"));
             }
             file.write_all(part).at("write", &shown(path))?;
-            left = left.saturating_sub(got as u64);
+            left = left.minus(got as u64);
         }
-        at = offset.saturating_add(*length);
+        at = offset.plus(*length);
     }
     if at == size { Ok(()) } else { set_size(&file, size).at("write", &shown(path)) }
 }

@@ -10,6 +10,7 @@ use super::header::BLOCK;
 use super::reader::MAX_TEXT;
 use crate::error::{Context, Error, Result};
 use crate::out::Progress;
+use crate::sum::Sum;
 use crate::tree::{Meta, Time, hex, read, shown};
 
 /// So many bytes are written at once.
@@ -89,7 +90,7 @@ impl Tar {
         let begin = self.filled;
         let room = usize::try_from(most).unwrap_or(AT_ONCE).min(AT_ONCE.saturating_sub(begin));
         self.filled = begin.saturating_add(room);
-        self.size = self.size.saturating_add(room as u64);
+        self.size = self.size.plus(room as u64);
         Ok(self.buffer.get_mut(begin..self.filled).unwrap_or_default())
     }
 
@@ -107,9 +108,9 @@ impl Tar {
     /// routers copy in memory one byte after the other.
     pub fn file(&mut self, from: &File, mut at: u64, end: u64, path: &[u8]) -> Result<()> {
         while at < end {
-            let room = self.room(end.saturating_sub(at))?;
+            let room = self.room(end.minus(at))?;
             read(from, room, at, path)?;
-            at = at.saturating_add(room.len() as u64);
+            at = at.plus(room.len() as u64);
         }
         Ok(())
     }
@@ -119,7 +120,7 @@ impl Tar {
         while length > 0 {
             let room = self.room(length)?;
             room.fill(0);
-            length = length.saturating_sub(room.len() as u64);
+            length = length.minus(room.len() as u64);
         }
         Ok(())
     }
@@ -127,7 +128,7 @@ impl Tar {
     /// Fills the last block up.
     pub fn pad(&mut self) -> Result<()> {
         let block = BLOCK as u64;
-        self.zeros(self.size.next_multiple_of(block).saturating_sub(self.size))
+        self.zeros(self.size.next_multiple_of(block).minus(self.size))
     }
 
     /// Writes the end. Returns the SHA-256 of all bytes, as OCI writes it, where it is wanted, and their number.

@@ -14,6 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::kind::Kind;
 use crate::mount::seed::{FSTYPE, LEAST};
 use crate::stay::Below;
+use crate::sum::Sum;
 use crate::sys::{btrfs, file, loopdev};
 
 /// Does the kernel have Btrfs, does the disk of `dir` keep a sparse image, and is there a loop device to write to it?
@@ -29,7 +30,7 @@ pub fn trial(dir: &Path, disk: &DiskName) -> Result<Verdict> {
     let file =
         file::open_as(image, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o666).at("create", image)?;
     file::set_size(&file, LEAST).at("lay out", image)?;
-    let taken = file.metadata().at("look at", image)?.blocks().saturating_mul(512);
+    let taken = file.metadata().at("look at", image)?.blocks().times(512);
     if taken >= LEAST {
         let reason =
             format!("`{}` lies on {}, where an image takes all its size at once", disk.path, disk.fstype);

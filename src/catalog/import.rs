@@ -23,6 +23,7 @@ use crate::out::Progress;
 use crate::shell;
 use crate::size::Size;
 use crate::stay::{Below, stay};
+use crate::sum::Sum;
 use crate::sys::file::{self, read_some, set_size};
 use crate::sys::signals::LastWords;
 use crate::sys::{btrfs, clock, statfs};
@@ -322,7 +323,7 @@ fn received(mut stream: Box<dyn Stream>, staging: &Staging, form: Form) -> Resul
             Ok(0) => break,
             Ok(got) => {
                 let chunk = buffer.get(..got).unwrap_or_default();
-                length = length.saturating_add(got as u64);
+                length = length.plus(got as u64);
                 // The holes of a seed are most of it.
                 if zeros.starts_with(chunk) {
                     to.seek(SeekFrom::Start(length)).at("write", file)?;
@@ -346,7 +347,7 @@ fn look(file: &Path, staging: &Staging, form: Form, total: Option<u64>) -> Resul
             form.name()
         );
     }
-    let disk = fs::metadata(file).at("look at", file)?.blocks().saturating_mul(512);
+    let disk = fs::metadata(file).at("look at", file)?.blocks().times(512);
     Ok(Found { form, summary, hidden, disk, image_sha256: Some(sha256(file)?) })
 }
 

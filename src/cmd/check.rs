@@ -19,6 +19,7 @@ use crate::name::Name;
 use crate::out::{self, escape};
 use crate::quota::{Limit, admission, image, remove_store};
 use crate::stay::{Below, stay};
+use crate::sum::Sum;
 use crate::tree::{self, Kind};
 
 /// Something that is not as it should be, as `check --json` prints it: see docs/json.md.
@@ -49,8 +50,8 @@ impl Report {
             Ok(repaired) => (repaired, None),
             Err(err) => (false, Some(err.to_string())),
         };
-        self.left = self.left.saturating_add(u64::from(!repaired));
-        self.failed = self.failed.saturating_add(u64::from(error.is_some()));
+        self.left = self.left.plus(u64::from(!repaired));
+        self.failed = self.failed.plus(u64::from(error.is_some()));
         let path = if path.is_empty() { ".".to_owned() } else { escape(path) };
         if !self.json {
             let done = match &error {

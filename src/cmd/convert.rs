@@ -30,6 +30,7 @@ use crate::quota::admission::{self, Policy};
 use crate::quota::{self, Limit, Means, image};
 use crate::size::Size;
 use crate::stay::Below;
+use crate::sum::Sum;
 use crate::sys::statfs;
 use crate::tree;
 use crate::view;
@@ -319,8 +320,7 @@ impl Plan {
         if grows {
             make.push(Step::RemoveFile(stage.below(SCRATCH)));
         }
-        let record =
-            Sliver { backend: to, converted: sliver.converted.saturating_add(1), quota: limit, ..*sliver };
+        let record = Sliver { backend: to, converted: sliver.converted.plus(1), quota: limit, ..*sliver };
         Ok(Self { look, make, record, work, open: !grows })
     }
 

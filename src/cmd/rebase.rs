@@ -18,6 +18,7 @@ use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out::Progress;
 use crate::quota::{self, image, zfs};
+use crate::sum::Sum;
 use crate::sys::signals::LastWords;
 use crate::sys::statfs;
 use crate::tree::{self, Dir};
@@ -166,7 +167,7 @@ fn make(
     }
     if how.fail && report.conflicts.count > 0 {
         let mut paths = report.named.join("\n");
-        let more = report.conflicts.count.saturating_sub(report.named.len() as u64);
+        let more = report.conflicts.count.minus(report.named.len() as u64);
         if more > 0 {
             paths = format!("{paths}\nand {more} more, which --plan shows");
         }
@@ -177,7 +178,7 @@ fn make(
         let record = Sliver {
             base: new.name,
             digest: new.digest,
-            converted: sliver.converted.saturating_add(1),
+            converted: sliver.converted.plus(1),
             quota: limit,
             ..*sliver
         };

@@ -29,6 +29,7 @@ use crate::out;
 use crate::quota::{self, image};
 use crate::size::Size;
 use crate::stay::Below;
+use crate::sum::Sum;
 use crate::sys::rsync::{Rsync, Stats};
 use crate::sys::{file, statfs};
 use crate::tree;
@@ -267,7 +268,7 @@ impl Work<'_> {
             let compact = Compact::new(format, &scratch, Aspects::NONE, false, &mut tell, &mut compared);
             compact.run(tree::open(new)?, &tree::open(ground.tree())?)?;
         }
-        let converted = self.sliver.converted.saturating_add(1);
+        let converted = self.sliver.converted.plus(1);
         replace::finish(root, &Sliver { converted, quota: limit, ..*self.sliver })?;
         Ok(stats)
     }

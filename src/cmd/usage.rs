@@ -17,6 +17,7 @@ use crate::name::Name;
 use crate::out::{self, Table};
 use crate::quota::{self, Limit, Means};
 use crate::size::Size;
+use crate::sum::Sum as _;
 use crate::sys::file::is_terminal;
 use crate::tree;
 use crate::usage::{self, Books, Taken};
@@ -121,19 +122,19 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let mut sheet = Sheet { deep: args.deep, slivers: rows, bases: Vec::new(), node: None };
     for row in &sheet.slivers {
         let own = row.exclusive.unwrap_or(0);
-        sum.separate = sum.separate.saturating_add(own).saturating_add(row.shared.unwrap_or(0));
-        sum.taken = sum.taken.saturating_add(own).saturating_add(row.kept.unwrap_or(0));
+        sum.separate = sum.separate.plus(own).plus(row.shared.unwrap_or(0));
+        sum.taken = sum.taken.plus(own).plus(row.kept.unwrap_or(0));
     }
     for (base, slivers, mounted) in bases {
-        sum.taken = sum.taken.saturating_add(base.disk);
+        sum.taken = sum.taken.plus(base.disk);
         let cached = match &mounts {
             Some(mounts) => {
                 usage::cached(root, base, mounts).inspect_err(|err| crate::warn!("{err}")).unwrap_or(None)
             }
             None => None,
         };
-        let saved = cached.unwrap_or(0).saturating_mul(u64::saturating_sub(mounted, 1));
-        sum.page_cache_saved = sum.page_cache_saved.map(|sum| sum.saturating_add(saved));
+        let saved = cached.unwrap_or(0).times(u64::saturating_sub(mounted, 1));
+        sum.page_cache_saved = sum.page_cache_saved.map(|sum| sum.plus(saved));
         sheet.bases.push(BaseRow {
             form: base.form.name(),
             disk: base.disk,
@@ -143,7 +144,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             name: base.name,
         });
     }
-    sum.saved = sum.separate.saturating_sub(sum.taken);
+    sum.saved = sum.separate.minus(sum.taken);
     sum.percent = percent(sum.saved, sum.separate);
     sheet.node = all.then_some(sum);
     if args.json { out::json(&sheet) } else { print(&sheet) }?;
@@ -202,8 +203,8 @@ fn fill(
         let (compact, covered) = compare(ctx, &row.name)?;
         row.compact = Some(compact);
         // What overlay copied up may still lie where it lies in the base: a disk that can lets both share it.
-        let through = usage::copy_of(base).saturating_sub(covered);
-        row.shared = Some(through.saturating_add(shared));
+        let through = usage::copy_of(base).minus(covered);
+        row.shared = Some(through.plus(shared));
     }
     Ok(())
 }
@@ -229,7 +230,7 @@ fn compare(ctx: &mut Ctx, name: &Name) -> Result<(u64, u64)> {
 
 /// `part` of `whole` in percent, rounded down.
 fn percent(part: u64, whole: u64) -> u64 {
-    match part.checked_mul(100) {
+    match part.product(100) {
         Some(part) => part.checked_div(whole),
         None => part.checked_div(whole / 100),
     }
@@ -238,7 +239,7 @@ fn percent(part: u64, whole: u64) -> u64 {
 
 /// `part` of `whole` as a bar, never empty where there is something.
 fn bar(part: u64, whole: u64) -> String {
-    let filled = percent(part, whole).saturating_mul(BAR).div_ceil(100).clamp(u64::from(part > 0), BAR);
+    let filled = percent(part, whole).times(BAR).div_ceil(100).clamp(u64::from(part > 0), BAR);
     let mut bar = String::new();
     for at in 0..BAR {
         bar.push_str(if at < filled { "#" } else { "." });

@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::mount::{exec, image, private};
 use crate::out::Progress;
 use crate::stay::Below;
+use crate::sum::Sum;
 use crate::sys::file;
 use crate::sys::pause;
 use crate::sys::tool::{self, Stream};
@@ -194,7 +195,7 @@ impl Packer {
                 return Ok(ended);
             }
             let written = fs::metadata(to).map_or(0, |image| image.len());
-            progress.add(written.saturating_sub(shown));
+            progress.add(written.minus(shown));
             shown = written.max(shown);
             pause();
         }

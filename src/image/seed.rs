@@ -13,6 +13,7 @@ use super::pack::absent;
 use crate::error::{Context, Error, Result};
 use crate::mount::{exec, private, seed};
 use crate::out::Progress;
+use crate::sum::Sum;
 use crate::sys::mountpoint::mount;
 use crate::sys::tool::{self, Stream};
 use crate::sys::{file, loopdev, sync};
@@ -47,8 +48,8 @@ const ATTEMPTS: u32 = 6;
 /// The image is not much larger than what is in it, holes or not: its SHA-256 is over every byte.
 pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
     let file = file::open_as(to, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o666).at("create", to)?;
-    let mut size = what.disk.saturating_add(what.disk >> 3);
-    size = size.saturating_add(what.entries.saturating_mul(ENTRY)).saturating_add(EMPTY);
+    let mut size = what.disk.plus(what.disk >> 3);
+    size = size.plus(what.entries.times(ENTRY)).plus(EMPTY);
     // A loop device leaves out what fills no sector.
     size &= !(UNIT - 1);
     let [format, tune] = PROGRAMS;
@@ -59,7 +60,7 @@ pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
             run(tune, &SEED, to)?;
             return file.sync_all().at("write to the disk", to);
         }
-        size = size.saturating_mul(2);
+        size = size.times(2);
     }
     Err(Error::sys("pack into", to, Errno::ENOSPC))
 }

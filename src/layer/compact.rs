@@ -17,6 +17,7 @@ use super::{
     walk,
 };
 use crate::error::Result;
+use crate::sum::Sum;
 use crate::sys::xattr;
 use crate::tree::attr::{self, Attr};
 use crate::tree::{self, Dir, Kind, Stat, Time, c_name, shown, sys};
@@ -206,7 +207,7 @@ impl<'a> Compact<'a> {
             }
         }
         self.done.files += 1;
-        self.done.bytes = self.done.bytes.saturating_add(node.stat.allocated);
+        self.done.bytes = self.done.bytes.plus(node.stat.allocated);
         (self.tell)("as in the base: dropped", entry.path)?;
         Ok(Way::Past)
     }
@@ -341,7 +342,7 @@ impl<'a> Compact<'a> {
             }
         }
         self.done.directories += 1;
-        self.done.bytes = self.done.bytes.saturating_add(stat.allocated);
+        self.done.bytes = self.done.bytes.plus(stat.allocated);
         (self.tell)("as in the base: dropped", entry.path)
     }
 }

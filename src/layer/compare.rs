@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::{Entry, Format, Side};
 use crate::error::Result;
+use crate::sum::Sum;
 use crate::sys::file::fill_from;
 use crate::tree::attr::{self, Attr};
 use crate::tree::{BLOCK, Kind, sys};
@@ -151,14 +152,14 @@ impl Comparer {
         let (one, other) = (opened(one, &mut held)?, opened(other, &mut others)?);
         let mut at = 0;
         while at < size {
-            let most = usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX).min(BLOCK * 8);
+            let most = usize::try_from(size.minus(at)).unwrap_or(usize::MAX).min(BLOCK * 8);
             let (left, right) =
                 (left.get_mut(..most).unwrap_or_default(), right.get_mut(..most).unwrap_or_default());
             // One that became shorter is not what was looked at.
             if !fill_from(one, left, at)? || !fill_from(other, right, at)? || !alike(left, right) {
                 return Ok(false);
             }
-            at = at.saturating_add(most as u64);
+            at = at.plus(most as u64);
         }
         Ok(true)
     }

@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use super::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Step, Writer, cannot, compare};
 use crate::error::{Class, Error, Result};
 use crate::out::joined;
+use crate::sum::Sum;
 use crate::tree::{Dir, Kind, shown, sys};
 
 /// As many refused entries are told by name.
@@ -93,7 +94,7 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
         if !compares && !entry.path.is_empty() {
             found.entries += 1;
             let file = entry.data.or(entry.node).filter(|node| node.stat.kind == Kind::File);
-            found.bytes = found.bytes.saturating_add(file.map_or(0, |node| node.stat.size));
+            found.bytes = found.bytes.plus(file.map_or(0, |node| node.stat.size));
         }
         if let Some(node) = entry.node.filter(|_| obeyed || unseen) {
             let source = if entry.stored { from } else { Format::Tree };

@@ -4,6 +4,7 @@ use super::decode::{OPAQUE, WH};
 use super::{Aspects, Change, Comparer, Entry, Format, Side, compare};
 use crate::archive::{Head, Tar};
 use crate::error::{Error, Result};
+use crate::sum::Sum;
 use crate::tree::{self, Dir, Kind, Links, Meta, attr, shown, sys};
 
 /// Writes changes as a tar. It takes the entries of a walk with [`super::Show::Flat`].
@@ -169,11 +170,11 @@ impl Layer {
         self.head(&Head { size: data.stat.size, ..head })?;
         let (mut at, tar) = (0, &mut self.tar);
         tree::data(&from, data.stat, path, &mut |start, end| {
-            tar.zeros(start.saturating_sub(at))?;
+            tar.zeros(start.minus(at))?;
             at = end;
             tar.file(&from, start, end, path)
         })?;
-        tar.zeros(data.stat.size.saturating_sub(at))?;
+        tar.zeros(data.stat.size.minus(at))?;
         tar.pad()
     }
 

@@ -10,6 +10,7 @@ use crate::quota::Limit;
 use crate::quota::image::{PROGRAM, Shape};
 use crate::quota::zfs;
 use crate::shell::{path, quote};
+use crate::sum::Sum;
 use crate::tree::Content;
 
 /// One call of mount(2).
@@ -228,7 +229,7 @@ impl fmt::Display for Step {
                 write!(f, "# make a ZFS dataset for {}, which is limited when it is filled", path(store))
             }
             Self::LimitDataset(store, limit) => {
-                let most = limit.bytes.saturating_add(limit.base);
+                let most = limit.bytes.plus(limit.base);
                 write!(f, "zfs set refquota={most} {}", zfs::name(store).unwrap_or_default())
             }
             Self::LimitTree(tree, bytes) => {

@@ -20,6 +20,7 @@ use crate::quota::Limit;
 use crate::quota::image::Shape;
 use crate::size::Size;
 use crate::stay::Below;
+use crate::sum::Sum;
 use crate::sys::{file, statfs};
 
 /// The note, in the folder of the stores: the boot's id, and bytes.
@@ -57,10 +58,10 @@ impl Policy {
     }
 
     /// The bytes that may be promised on a disk of `total` bytes.
-    pub const fn promisable(self, total: u64) -> u64 {
-        let rest = total.saturating_sub(self.reserve);
+    pub fn promisable(self, total: u64) -> u64 {
+        let rest = total.minus(self.reserve);
         // Divided first: a product may not fit, and a part of a thousand bytes is nothing to promise.
-        (rest / ONE).saturating_mul(self.overcommit).saturating_add(rest % ONE * self.overcommit / ONE)
+        (rest / ONE).times(self.overcommit).plus(rest % ONE * self.overcommit / ONE)
     }
 }
 
@@ -102,7 +103,7 @@ pub fn admit(
     new: Option<Limit>,
     catalog: Option<&Lock>,
 ) -> Result<()> {
-    let more = promise(new).saturating_sub(promise(old));
+    let more = promise(new).minus(promise(old));
     if more == 0 {
         return Ok(());
     }
@@ -118,7 +119,7 @@ pub fn admit(
     match catalog {
         // Half of it ends in no line, and says nothing.
         Some(_) => {
-            let text = format!("{boot} {}\n", promised.saturating_add(more));
+            let text = format!("{boot} {}\n", promised.plus(more));
             file::write(&note, text.as_bytes()).at("write", &note)
         }
         None => Ok(()),
@@ -133,7 +134,7 @@ fn noted(note: &Path, boot: &str) -> Option<u64> {
 fn count(root: &Root) -> Result<u64> {
     let mut promised = 0u64;
     for name in Sliver::names(root)? {
-        promised = promised.saturating_add(promise(recorded(root, &name)?));
+        promised = promised.plus(promise(recorded(root, &name)?));
     }
     Ok(promised)
 }

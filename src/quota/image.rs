@@ -19,6 +19,7 @@ use crate::mount::{exec, private, seed};
 use crate::quota::zfs;
 use crate::size::Size;
 use crate::stay::Below;
+use crate::sum::Sum;
 use crate::sys::tool::{self, Stream};
 use crate::sys::{btrfs, ext4, file, loopdev, mountpoint, pause, statfs, sync};
 use crate::tree;
@@ -106,7 +107,7 @@ pub fn shape(store: &Path) -> Shape {
     let path = store.join(FILE);
     let block = file::open(&path).at("open", &path).and_then(|file| superblock(&file, &path));
     Shape {
-        sparse: fs::metadata(&path).is_ok_and(|image| image.blocks().saturating_mul(512) < image.len()),
+        sparse: fs::metadata(&path).is_ok_and(|image| image.blocks().times(512) < image.len()),
         // With one nothing is lost, whatever the old one had.
         journal: !block.is_ok_and(|block| lacks_journal(&block)),
     }
@@ -198,7 +199,7 @@ fn allocate(file: &File, from: u64, to: u64) -> nix::Result<()> {
             zeros.get(..most).unwrap_or_default(),
             at.try_into().map_err(|_| Errno::EFBIG)?,
         )?;
-        at = at.saturating_add(written as u64);
+        at = at.plus(written as u64);
     }
     Ok(())
 }
@@ -325,7 +326,7 @@ pub fn used(store: &Path) -> Result<u64> {
     } else {
         free_of(&superblock(&file, path)?)
     };
-    Ok(size.saturating_sub(free))
+    Ok(size.minus(free))
 }
 
 /// A superblock (fs/ext4/ext4.h: struct ext4_super_block; little endian).
@@ -359,7 +360,7 @@ fn is_clean(block: &Superblock) -> bool {
 fn free_of(block: &Superblock) -> u64 {
     // The upper halves count only where blocks have 64 bits.
     let high = if word(block, 0x60) & 0x80 == 0 { 0 } else { word(block, 0x158) };
-    (high << 32 | word(block, 0xc)).saturating_mul(1 << (10 + word(block, 0x18).min(6)))
+    (high << 32 | word(block, 0xc)).times(1 << (10 + word(block, 0x18).min(6)))
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ use crate::name::Name;
 use crate::out::escape;
 use crate::size::Size;
 use crate::stay::Below;
+use crate::sum::Sum;
 use crate::{tree, usage};
 
 /// The backend whose stores a project quota holds: its driver writes to them without root's privilege to pass one.
@@ -269,11 +270,11 @@ pub fn renew(
         Means::Qgroup => qgroup::need(root.stores())?,
         Means::Project => {
             if is_copy(kind) {
-                limit.inodes = base.entries.saturating_add(1);
+                limit.inodes = base.entries.plus(1);
                 limit.base = match base.form {
                     Form::Directory => base.disk,
                     // What an image holds ends in the middle of blocks, and its folders take some.
-                    _ => base.bytes.saturating_add(limit.inodes.saturating_mul(BLOCK)),
+                    _ => base.bytes.plus(limit.inodes.times(BLOCK)),
                 };
             }
             limit.project = project::claim(root, limit, dry_run)?;
@@ -343,7 +344,7 @@ pub fn remove_store(dir: &Path) -> Result<()> {
 
 /// Bytes that a store takes, with what lies in its dataset.
 pub fn space(store: &Path) -> Result<u64> {
-    tree::space(store).map(|space| space.saturating_add(zfs::space(store)))
+    tree::space(store).map(|space| space.plus(zfs::space(store)))
 }
 
 /// Bytes of its limit that a sliver uses. What the tables of an image take is counted, since the sliver cannot have it.
@@ -359,7 +360,7 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
         Some(Means::Image) => image::used(store),
         Some(Means::Seed) => {
             let path = store.below(seed::STORE);
-            Ok(fs::metadata(path).at("look at", path)?.blocks().saturating_mul(512))
+            Ok(fs::metadata(path).at("look at", path)?.blocks().times(512))
         }
         Some(Means::Qgroup) => qgroup::used(store.below("tree")),
         // What it shares with its base or others it did not add.

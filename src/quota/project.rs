@@ -20,6 +20,7 @@ use crate::error::{Context, Error, Result};
 use crate::name::Name;
 use crate::quota::Limit;
 use crate::size::Size;
+use crate::sum::Sum;
 use crate::sys::project::{self, Amount};
 use crate::sys::statfs;
 use crate::tree::{self, Dir};
@@ -94,11 +95,11 @@ impl Disk {
     /// Where `more`, the room for a mount comes on top.
     fn most(&self, limit: Limit, more: bool) -> Amount {
         let inodes = limit.bytes / PER_INODE;
-        let bytes = limit.bytes.saturating_sub(inodes.saturating_mul(self.inode()));
+        let bytes = limit.bytes.minus(inodes.times(self.inode()));
         let room = if more { ROOM } else { Amount::default() };
         Amount {
-            bytes: bytes.saturating_add(limit.base).saturating_add(room.bytes),
-            inodes: inodes.saturating_add(limit.inodes).saturating_add(room.inodes),
+            bytes: bytes.plus(limit.base).plus(room.bytes),
+            inodes: inodes.plus(limit.inodes).plus(room.inodes),
         }
     }
 
@@ -125,9 +126,9 @@ impl Disk {
     }
 
     /// Bytes of its limit that a project uses, which has so much.
-    pub const fn used(&self, has: Amount, limit: Limit) -> u64 {
-        let inodes = has.inodes.saturating_sub(limit.inodes).saturating_mul(self.inode());
-        has.bytes.saturating_sub(limit.base).saturating_add(inodes)
+    pub fn used(&self, has: Amount, limit: Limit) -> u64 {
+        let inodes = has.inodes.minus(limit.inodes).times(self.inode());
+        has.bytes.minus(limit.base).plus(inodes)
     }
 
     /// Limits a new store, which may be as full as the old one was. Refuses it where root filled it with more.

@@ -20,6 +20,7 @@ use crate::catalog::sweep;
 use crate::error::{Context, Error, Result};
 use crate::lxc;
 use crate::name::Name;
+use crate::sum::Sum;
 use crate::sys::btrfs;
 use crate::tree::{self, Dir};
 
@@ -36,13 +37,13 @@ const COUNTED: u64 = 24;
 const FREE: u64 = COUNTED << 20;
 
 /// The bytes at which the kernel is to stop what is limited, so that it takes no more than the limit and 1 MiB of the disk.
-const fn told(limit: u64) -> u64 {
-    limit - limit.saturating_sub(FREE).div_ceil(COUNTED + 1)
+fn told(limit: u64) -> u64 {
+    limit - limit.minus(FREE).div_ceil(COUNTED + 1)
 }
 
 /// Bytes of a limit that are used where the kernel has counted so many: all of it where they are those that it was [`told`].
-pub const fn with_records(counted: u64) -> u64 {
-    counted.saturating_add(counted.saturating_sub(FREE) / COUNTED)
+pub fn with_records(counted: u64) -> u64 {
+    counted.plus(counted.minus(FREE) / COUNTED)
 }
 
 /// Refuses a disk without simple quotas.
@@ -157,11 +158,11 @@ mod tests {
     fn who_is_stopped_is_at_the_limit() {
         const MIB: u64 = 1 << 20;
         for limit in [0, 4096, 16 * MIB, FREE, FREE + 1, 64 * MIB + 7, 192 * MIB, 6 << 30, u64::MAX >> 1] {
-            for limit in limit..limit.saturating_add(2 * COUNTED) {
+            for limit in limit..limit.plus(2 * COUNTED) {
                 let (told, used) = (told(limit), with_records(told(limit)));
-                assert!((limit.saturating_sub(1)..=limit).contains(&used), "{limit}: {told}, {used}");
+                assert!((limit.minus(1)..=limit).contains(&used), "{limit}: {told}, {used}");
                 // Records of one byte in COUNTED.
-                assert!(told.saturating_add(told / COUNTED) <= limit.saturating_add(MIB), "{limit}: {told}");
+                assert!(told.plus(told / COUNTED) <= limit.plus(MIB), "{limit}: {told}");
             }
         }
         assert_eq!((told(24 * MIB), told(224 * MIB)), (24 * MIB, 216 * MIB));

@@ -28,6 +28,7 @@ use crate::mount::disk;
 use crate::mount::mountinfo::{MountInfo, contains};
 use crate::out::escape;
 use crate::stay::{Below, stay};
+use crate::sum::Sum;
 use crate::sys::tool::{self, Stream};
 use crate::sys::{clock, file, pause, statfs, sync};
 use crate::tree;
@@ -221,7 +222,7 @@ fn number(property: &str, dataset: &str) -> Result<u64> {
 /// What a dataset may have, and has; where it is mounted, without another program.
 fn counted(Dataset { name, place }: &Dataset) -> Result<[u64; 2]> {
     match place {
-        Some(place) => statfs::of(place).map(|disk| [disk.total, disk.total.saturating_sub(disk.free)]),
+        Some(place) => statfs::of(place).map(|disk| [disk.total, disk.total.minus(disk.free)]),
         None => Ok([told(name)?, number("referenced", name)?]),
     }
 }
@@ -230,7 +231,7 @@ fn counted(Dataset { name, place }: &Dataset) -> Result<[u64; 2]> {
 pub fn limit(store: &Path, limit: Limit) -> Result<()> {
     let dataset = find(store)?.ok_or_else(|| missing(store))?;
     let [total, used] = counted(&dataset)?;
-    let most = limit.bytes.saturating_add(limit.base);
+    let most = limit.bytes.plus(limit.base);
     if total == most {
         return Ok(());
     }
@@ -257,7 +258,7 @@ pub fn space(store: &Path) -> u64 {
 
 /// Bytes of its limit that a store uses.
 pub fn used(store: &Path, limit: Limit) -> Result<u64> {
-    taken(store).map(|taken| taken.saturating_sub(limit.base))
+    taken(store).map(|taken| taken.minus(limit.base))
 }
 
 /// The same, where that is not more than a limit that is to be; else when the pool has written, and counted, all that came before.
@@ -268,7 +269,7 @@ pub fn used_at_last(store: &Path, limit: Limit) -> Result<u64> {
     }
     let name = find(store)?.ok_or_else(|| missing(store))?.name;
     let most = told(&name)?;
-    tell(&name, most.saturating_add(BLOCK))?;
+    tell(&name, most.plus(BLOCK))?;
     tell(&name, most)?;
     self::used(store, limit)
 }
@@ -283,14 +284,14 @@ pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
     let files =
         tree::count(tree::open(path)?, path.as_os_str().as_bytes(), &mut |entry| Ok(entry.stat.size))?;
     let taken = taken(store)?;
-    let added = files.shared.saturating_sub(limit.base).min(taken).min(most);
-    let limit = Limit { base: taken.saturating_sub(added), ..limit };
+    let added = files.shared.minus(limit.base).min(taken).min(most);
+    let limit = Limit { base: taken.minus(added), ..limit };
     let path = store.below(sliver::FILE);
     let record: &Sliver = record::read(path)?;
     if added > limit.bytes {
         return Err(does_not_fit(&record.name, limit, added));
     }
-    tell(&name, limit.bytes.saturating_add(limit.base))?;
+    tell(&name, limit.bytes.plus(limit.base))?;
     Sliver { quota: Some(limit), ..*record }.write(store)
 }
 

@@ -1,5 +1,6 @@
 //! What time it is (clock_gettime(2)). std's types bring more code along than what is asked of them.
 
+use crate::sum::Sum;
 use nix::time::{ClockId, clock_gettime};
 
 /// Seconds since 1970; 0 where the clock stands before that.
@@ -12,6 +13,6 @@ pub fn millis() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
         let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
         let nanos = u32::try_from(time.tv_nsec()).unwrap_or(0);
-        seconds.saturating_mul(1000).saturating_add(u64::from(nanos / 1_000_000))
+        seconds.times(1000).plus(u64::from(nanos / 1_000_000))
     })
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
+use crate::sum::Sum;
 use nix::errno::Errno;
 use nix::libc;
 
@@ -85,7 +86,7 @@ const SHARED: u32 = 0x2000;
 impl Extent {
     /// The end in the file.
     pub fn end(&self) -> u64 {
-        self.logical.saturating_add(self.length)
+        self.logical.plus(self.length)
     }
 
     /// Does another file, or another place in this one, use it too?

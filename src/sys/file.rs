@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::sum::Sum;
 use nix::errno::Errno;
 use nix::fcntl::{self, OFlag};
 use nix::libc;
@@ -102,7 +103,7 @@ pub fn fill_from(file: &File, mut bytes: &mut [u8], mut at: u64) -> nix::Result<
             got => {
                 let got = got?;
                 bytes = bytes.get_mut(got..).unwrap_or_default();
-                at = at.saturating_add(got as u64);
+                at = at.plus(got as u64);
             }
         }
     }

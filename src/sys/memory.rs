@@ -1,6 +1,7 @@
 //! The memory that a process takes.
 
 use super::file;
+use crate::sum::Sum;
 
 /// Bytes of memory and swap that process `pid` has for itself: its share of each page (Linux 4.14, CONFIG_PROC_PAGE_MONITOR), or
 /// else all pages that it sees. None where it ended, or is not ours to look at.
@@ -17,11 +18,11 @@ pub fn of(pid: u32) -> Option<u64> {
 fn sum(text: &str, fields: &[&str]) -> Option<u64> {
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.product(1024)
     };
     let (first, rest) = fields.split_first()?;
     let rest = rest.iter().filter_map(|name| value(name)).fold(0, u64::saturating_add);
-    Some(value(first)?.saturating_add(rest))
+    Some(value(first)?.plus(rest))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
+use crate::sum::Sum;
 use nix::errno::Errno;
 use nix::libc;
 
@@ -39,8 +40,8 @@ pub fn cached(file: &File, size: u64) -> nix::Result<u64> {
             libc::munmap(map, length);
             asked?;
         }
-        pages = there.iter().fold(pages, |sum, state| sum.saturating_add(u64::from(state & 1)));
-        at = at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        pages = there.iter().fold(pages, |sum, state| sum.plus(u64::from(state & 1)));
+        at = at.plus(u64::try_from(length).unwrap_or(u64::MAX));
     }
-    Ok(pages.saturating_mul(u64::try_from(page).unwrap_or(0)))
+    Ok(pages.times(u64::try_from(page).unwrap_or(0)))
 }

@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use crate::sum::Sum;
 use nix::errno::Errno;
 use nix::libc;
 
@@ -121,7 +122,7 @@ pub fn look(disk: Disk<'_>, project: u32) -> nix::Result<[Amount; 2]> {
         failed => failed?,
     }
     let [most, _, most_inodes, _, blocks, inodes] = found.numbers;
-    let amount = |blocks: u64, inodes| Amount { bytes: blocks.saturating_mul(BLOCK), inodes };
+    let amount = |blocks: u64, inodes| Amount { bytes: blocks.times(BLOCK), inodes };
     Ok([amount(blocks, inodes), amount(most, most_inodes)])
 }
 

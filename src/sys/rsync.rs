@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::file::{read_all, read_some, say};
 use super::tool::{self, Stream};
 use crate::error::{Context, Error, Result};
+use crate::sum::Sum;
 
 const PROGRAM: &str = "rsync";
 /// As much of its output is kept as holds the statistics at its end.
@@ -156,7 +157,7 @@ fn after(text: &str, words: &str) -> u64 {
 fn number(text: &str) -> u64 {
     let word = text.bytes().take_while(|byte| !matches!(byte, b' ' | b'\n'));
     let digits = word.filter(u8::is_ascii_digit).map(|digit| u64::from(digit - b'0'));
-    digits.fold(0, |number, digit| number.saturating_mul(10).saturating_add(digit))
+    digits.fold(0, |number, digit| number.times(10).plus(digit))
 }
 
 /// What its end means (rsync(1), EXIT VALUES).

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::error::{Context, Error, Result};
+use crate::sum::Sum;
 
 /// The flags mean something (include/linux/statfs.h).
 const ST_VALID: u32 = 0x20;
@@ -65,9 +66,9 @@ pub fn of(path: &Path) -> Result<Disk> {
         id: u64::from_ne_bytes(id),
         block,
         free_inodes: answer.f_ffree,
-        total: block.saturating_mul(answer.f_blocks),
-        free: block.saturating_mul(answer.f_bfree),
-        available: block.saturating_mul(answer.f_bavail),
+        total: block.times(answer.f_blocks),
+        free: block.times(answer.f_bfree),
+        available: block.times(answer.f_bavail),
     })
 }
 

@@ -7,6 +7,7 @@ use nix::unistd::{Whence, lseek64};
 
 use super::{Stat, shown, sys};
 use crate::error::{Error, Result};
+use crate::sum::Sum;
 use crate::sys::file::fill_from;
 
 /// The unit in which zeros are told from data: the block of nearly every disk.
@@ -25,11 +26,11 @@ pub fn read_data(
 ) -> Result<()> {
     data(file, seen, path, &mut |mut at, end| {
         while at < end {
-            let want = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(buffer.len());
+            let want = usize::try_from(end.minus(at)).unwrap_or(usize::MAX).min(buffer.len());
             let part = buffer.get_mut(..want).unwrap_or_default();
             read(file, part, at, path)?;
             each(at, part)?;
-            at = at.saturating_add(want as u64);
+            at = at.plus(want as u64);
         }
         Ok(())
     })
@@ -81,8 +82,8 @@ fn next_data(file: &File, at: u64, size: u64) -> nix::Result<Option<(u64, u64)>>
         Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some((at, size))),
         Err(errno) => return Err(errno),
     };
-    let start = (start / block).saturating_mul(block).max(at);
+    let start = (start / block).times(block).max(at);
     let end = seek(start.max(at), Whence::SeekHole).unwrap_or(size);
-    let end = end.max(start.saturating_add(1)).div_ceil(block).saturating_mul(block);
+    let end = end.max(start.plus(1)).div_ceil(block).times(block);
     Ok(Some((start, end.min(size))))
 }

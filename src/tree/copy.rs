@@ -15,6 +15,7 @@ use super::spill::Spill;
 use super::{Chain, Dir, Entry, Ids, Kind, SELF, Stat, Step, Walk, c_name, shown, sys};
 use crate::error::{Context, Error, Result};
 use crate::out::Progress;
+use crate::sum::Sum;
 use crate::sys::extents;
 use crate::sys::file::{self, set_size};
 
@@ -174,14 +175,14 @@ impl Links {
         let mut length = [0; 4];
         self.read(at, &mut length)?;
         let mut first = vec![0; usize::try_from(u32::from_ne_bytes(length)).unwrap_or(0)];
-        self.read(at.saturating_add(4), &mut first)?;
+        self.read(at.plus(4), &mut first)?;
         Ok(Some(first))
     }
 
     fn read(&self, mut at: u64, mut buffer: &mut [u8]) -> nix::Result<()> {
         while !buffer.is_empty() {
             let got = self.first.read(at, buffer)?;
-            at = at.saturating_add(got as u64);
+            at = at.plus(got as u64);
             buffer = buffer.get_mut(got..).filter(|_| got > 0).ok_or(Errno::EIO)?;
         }
         Ok(())
@@ -306,9 +307,9 @@ pub(crate) fn copy_content(
                     to.seek(SeekFrom::Start(offset)).at(write, &shown(path))?;
                 }
                 to.write_all(block).at(write, &shown(path))?;
-                at = offset.saturating_add(block.len() as u64);
+                at = offset.plus(block.len() as u64);
             }
-            offset = offset.saturating_add(block.len() as u64);
+            offset = offset.plus(block.len() as u64);
         }
         Ok(())
     })?;

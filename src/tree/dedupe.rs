@@ -11,6 +11,7 @@ use nix::libc;
 
 use super::{Dir, Entry, Kind, Stat, Step, Walk, c_name, shown, sys};
 use crate::error::{Error, Result};
+use crate::sum::Sum;
 use crate::sys::extents::{self, Extent};
 use crate::sys::file::fill_from;
 
@@ -34,9 +35,9 @@ impl Shared {
     /// Adds another tree's.
     pub fn add(&mut self, other: Self) {
         self.files += other.files;
-        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.bytes = self.bytes.plus(other.bytes);
         self.found += other.found;
-        self.gain = self.gain.saturating_add(other.gain);
+        self.gain = self.gain.plus(other.gain);
     }
 }
 
@@ -106,7 +107,7 @@ impl Work<'_> {
             opened => opened.map_err(sys("open", path))?,
         };
         self.sum.files += 1;
-        self.sum.bytes = self.sum.bytes.saturating_add(stat.size);
+        self.sum.bytes = self.sum.bytes.plus(stat.size);
         let below = path.get(self.prefix..).unwrap_or_default();
         let below = below.strip_prefix(b"/").unwrap_or(below);
         let base = self.base.as_ref().and_then(|base| find(base, below, stat));
@@ -121,23 +122,23 @@ impl Work<'_> {
                 continue;
             };
             let next = self.pass(&to, Some(&from), stat, true, path)?;
-            found = found.saturating_add(next.found);
+            found = found.plus(next.found);
             alone = self.left(&to, stat, Pass { alone, ..next }, path)?;
         }
         self.sum.found += u64::from(found > 0);
-        let mut gain = first.alone.saturating_sub(alone);
+        let mut gain = first.alone.minus(alone);
         if self.dry_run {
             // What is only read is found again under each other name of the file.
             gain = gain.checked_div(stat.links).unwrap_or(gain);
         }
-        self.sum.gain = self.sum.gain.saturating_add(gain);
+        self.sum.gain = self.sum.gain.plus(gain);
         Ok(())
     }
 
     /// What only this file uses after a pass.
     fn left(&self, to: &File, stat: &Stat, pass: Pass, path: &[u8]) -> Result<u64> {
         if self.dry_run || pass.found == 0 {
-            return Ok(pass.alone.saturating_sub(pass.found_alone));
+            return Ok(pass.alone.minus(pass.found_alone));
         }
         self.pass(to, None, stat, false, path).map(|now| now.alone)
     }
@@ -157,7 +158,7 @@ impl Work<'_> {
         let mut last = false;
         while at < stat.size && !last {
             let mut part = Vec::new();
-            extents::map(to, at, stat.size.saturating_sub(at), &mut |extent| part.push(*extent))
+            extents::map(to, at, stat.size.minus(at), &mut |extent| part.push(*extent))
                 .map_err(refused("look at the extents of", path))?;
             let Some(end) = part.last().map(Extent::end).filter(|end| *end > at) else { break };
             at = end;
@@ -168,15 +169,15 @@ impl Work<'_> {
                     continue;
                 }
                 let alone = if extent.is_shared() { 0 } else { end - extent.logical };
-                pass.alone = pass.alone.saturating_add(alone);
+                pass.alone = pass.alone.plus(alone);
                 let Some(from) = from else { continue };
                 if (only_alone && extent.is_shared()) || same_place(from, &extent, end) {
                     continue;
                 }
                 let found =
                     self.share(from, to, extent.logical, end).map_err(refused("deduplicate", path))?;
-                pass.found = pass.found.saturating_add(found);
-                pass.found_alone = pass.found_alone.saturating_add(found.min(alone));
+                pass.found = pass.found.plus(found);
+                pass.found_alone = pass.found_alone.plus(found.min(alone));
             }
         }
         Ok(pass)
@@ -204,10 +205,10 @@ impl Work<'_> {
             // Older kernels share less at a time than they were asked for.
             match equal {
                 Some(done) if done > 0 => {
-                    found = found.saturating_add(done);
-                    at = at.saturating_add(done);
+                    found = found.plus(done);
+                    at = at.plus(done);
                 }
-                _ => at = at.saturating_add(length),
+                _ => at = at.plus(length),
             }
         }
         Ok(found)
@@ -238,7 +239,7 @@ fn find(tree: &Dir, below: &[u8], wanted: &Stat) -> Option<File> {
 /// Does `from` have all of the extent, up to `end`, at the same place on the disk?
 fn same_place(from: &File, extent: &Extent, end: u64) -> bool {
     let mut at = extent.logical;
-    let asked = extents::map(from, at, end.saturating_sub(at), &mut |other| {
+    let asked = extents::map(from, at, end.minus(at), &mut |other| {
         let there = other.logical <= at && other.end() > at;
         if there && other.place(at).is_some() && other.place(at) == extent.place(at) {
             at = other.end();
@@ -249,7 +250,7 @@ fn same_place(from: &File, extent: &Extent, end: u64) -> bool {
 
 /// Do both files hold the same bytes there? A file that became shorter is another one.
 fn equal(from: &File, to: &File, mut at: u64, length: u64) -> nix::Result<bool> {
-    let end = at.saturating_add(length);
+    let end = at.plus(length);
     let (mut one, mut two) = ([0; 1 << 14], [0; 1 << 14]);
     while at < end {
         let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(one.len());
@@ -262,7 +263,7 @@ fn equal(from: &File, to: &File, mut at: u64, length: u64) -> nix::Result<bool> 
         if one != two {
             return Ok(false);
         }
-        at = at.saturating_add(want as u64);
+        at = at.plus(want as u64);
     }
     Ok(true)
 }

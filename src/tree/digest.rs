@@ -11,6 +11,7 @@ use super::meta::Meta;
 use super::{Dir, Entry, Ids, Kind, SELF, Step, Walk, sys};
 use crate::error::Result;
 use crate::json::{FromJson, Json};
+use crate::sum::Sum;
 
 /// What the digest found on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,7 +77,7 @@ pub fn digest(root: &Dir, path: &[u8], attrs: bool, progress: &mut dyn FnMut(u64
     stream.hash.update(b".");
     Ok(Summary {
         digest: format!("{version}:{}", hex(&stream.hash.finalize())).leak(),
-        entries: stream.number.saturating_sub(1),
+        entries: stream.number.minus(1),
         bytes: stream.bytes,
         disk: stream.disk,
         attrs: stream.attrs,
@@ -118,7 +119,7 @@ impl Stream<'_> {
                 return Ok(());
             }
         }
-        self.disk = self.disk.saturating_add(stat.allocated);
+        self.disk = self.disk.plus(stat.allocated);
         let meta = Meta::read(dir, entry.name, stat, None, path)?;
         self.hash.update([letter(stat.kind)]);
         self.text(name);
@@ -148,7 +149,7 @@ impl Stream<'_> {
             self.hash.update(number.to_be_bytes());
         }
         if self.with_attrs {
-            self.attrs = self.attrs.saturating_add(meta.attrs.len() as u64);
+            self.attrs = self.attrs.plus(meta.attrs.len() as u64);
             self.hash.update((meta.attrs.len() as u64).to_be_bytes());
             for (name, value) in &meta.attrs {
                 self.text(name.to_bytes());
@@ -160,7 +161,7 @@ impl Stream<'_> {
     /// Size, then every block of 4 KiB that is not all zeros with its number, then the end.
     fn content(&mut self, entry: &Entry<'_>) -> Result<()> {
         let Entry { dir, name, stat, path } = entry;
-        self.bytes = self.bytes.saturating_add(stat.size);
+        self.bytes = self.bytes.plus(stat.size);
         self.hash.update(stat.size.to_be_bytes());
         let file = dir.open_file(name, stat).map_err(sys("open", path))?;
         let (hash, progress) = (&mut self.hash, &mut self.progress);
@@ -172,12 +173,12 @@ impl Stream<'_> {
                     hash.update(block);
                 }
             }
-            let end = offset.saturating_add(bytes.len() as u64);
-            progress(end.saturating_sub(shown));
+            let end = offset.plus(bytes.len() as u64);
+            progress(end.minus(shown));
             shown = end;
             Ok(())
         })?;
-        (self.progress)(stat.size.saturating_sub(shown));
+        (self.progress)(stat.size.minus(shown));
         self.hash.update(u64::MAX.to_be_bytes());
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! An open directory, and the calls on the names in it. Bare errnos: the callers know the path.
 
+use crate::sum::Sum;
 use crate::sys::{file, names};
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -343,7 +344,7 @@ impl From<FileStat> for Stat {
             links: stat.st_nlink as u64,
             device: (nix::sys::stat::major(device), nix::sys::stat::minor(device)),
             size: stat.st_size as u64,
-            allocated: (stat.st_blocks as u64).saturating_mul(512),
+            allocated: (stat.st_blocks as u64).times(512),
             mtime: Time {
                 seconds: i64::from(stat.st_mtime),
                 nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),

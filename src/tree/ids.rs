@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::Dir;
 use super::spill::errno;
 use crate::hash::fnv64a;
+use crate::sum::Sum;
 use crate::sys::file::{fill_from, set_size};
 
 /// With more places than that, the table lies in a file.
@@ -37,7 +38,7 @@ impl Ids {
     /// The number of `id`, where one was noted before; else `number` is noted.
     pub fn note(&mut self, id: Id, number: u64) -> nix::Result<Option<u64>> {
         let room = self.file.as_ref().map_or(self.places.len() as u64, |table| table.room);
-        if self.taken.saturating_mul(2) >= room {
+        if self.taken.times(2) >= room {
             self.grow()?;
         }
         let known = match &self.file {
@@ -56,7 +57,7 @@ impl Ids {
                 place => place.and_then(|place| place.map(|(_, known)| known)),
             },
         };
-        self.taken = self.taken.saturating_add(u64::from(known.is_none()));
+        self.taken = self.taken.plus(u64::from(known.is_none()));
         Ok(known)
     }
 
@@ -81,8 +82,8 @@ impl Ids {
             return Ok(());
         }
         let old = self.file.as_ref().map_or(IN_MEMORY as u64, |old| old.room);
-        let new = Table { file: self.dir.unnamed()?, room: old.saturating_mul(8) };
-        set_size(&new.file, new.room.saturating_mul(PLACE))?;
+        let new = Table { file: self.dir.unnamed()?, room: old.times(8) };
+        set_size(&new.file, new.room.times(PLACE))?;
         for place in std::mem::take(&mut self.places) {
             let Some((id, number)) = place else { continue };
             new.write(new.find(id)?.0, id, number)?;
@@ -123,7 +124,7 @@ struct Table {
 impl Table {
     fn read(&self, at: u64) -> nix::Result<Option<(Id, u64)>> {
         let mut bytes = [0; 24];
-        if !fill_from(&self.file, &mut bytes, at.saturating_mul(PLACE))? {
+        if !fill_from(&self.file, &mut bytes, at.times(PLACE))? {
             return Err(Errno::EIO);
         }
         let [device, inode, number] = [0, 8, 16].map(|at| {
@@ -135,12 +136,12 @@ impl Table {
 
     /// Where `id` is, or belongs; and what was noted for it.
     fn find(&self, id: Id) -> nix::Result<(u64, Option<u64>)> {
-        let last = self.room.saturating_sub(1);
+        let last = self.room.minus(1);
         let mut at = hash(id) & last;
         loop {
             match self.read(at)? {
                 Some((known, number)) if known == id => return Ok((at, Some(number))),
-                Some(_) => at = at.saturating_add(1) & last,
+                Some(_) => at = at.plus(1) & last,
                 None => return Ok((at, None)),
             }
         }
@@ -148,10 +149,10 @@ impl Table {
 
     fn write(&self, at: u64, (device, inode): Id, number: u64) -> nix::Result<()> {
         let mut bytes = [0; 24];
-        for (field, number) in bytes.chunks_mut(8).zip([device, inode, number.saturating_add(1)]) {
+        for (field, number) in bytes.chunks_mut(8).zip([device, inode, number.plus(1)]) {
             field.copy_from_slice(&number.to_ne_bytes());
         }
-        self.file.write_all_at(&bytes, at.saturating_mul(PLACE)).map_err(|err| errno(&err))
+        self.file.write_all_at(&bytes, at.times(PLACE)).map_err(|err| errno(&err))
     }
 }
 

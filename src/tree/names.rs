@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString};
 use nix::errno::Errno;
 
 use super::{Dir, spill::Spill};
+use crate::sum::Sum;
 
 /// As many bytes of names are in memory together, of all directories that share a shelf.
 const MEMORY: usize = 1 << 20;
@@ -157,7 +158,7 @@ impl Names {
         }
         for piece in &mut self.pieces {
             for name in std::mem::take(&mut piece.read) {
-                piece.at = piece.at.saturating_sub(name.as_bytes_with_nul().len() as u64);
+                piece.at = piece.at.minus(name.as_bytes_with_nul().len() as u64);
                 shelf.held = shelf.held.saturating_sub(size(&name));
             }
         }
@@ -179,8 +180,8 @@ impl Piece {
         while self.read.is_empty() && self.at < self.end {
             // A name that is longer than all that was read wants more.
             let begun = buffer.len();
-            let from = self.at.saturating_add(begun as u64);
-            let left = usize::try_from(self.end.saturating_sub(from)).unwrap_or(AT_ONCE);
+            let from = self.at.plus(begun as u64);
+            let left = usize::try_from(self.end.minus(from)).unwrap_or(AT_ONCE);
             buffer.resize(begun + left.min(AT_ONCE), 0);
             let got = shelf.spill.read(from, buffer.get_mut(begun..).unwrap_or_default())?;
             if got == 0 {
@@ -189,7 +190,7 @@ impl Piece {
             buffer.truncate(begun + got);
             for name in buffer.split_inclusive(|b| *b == 0) {
                 if let Ok(name) = CStr::from_bytes_with_nul(name) {
-                    self.at = self.at.saturating_add(name.to_bytes_with_nul().len() as u64);
+                    self.at = self.at.plus(name.to_bytes_with_nul().len() as u64);
                     shelf.held += size(name);
                     self.read.push(name.to_owned());
                 }

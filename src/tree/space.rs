@@ -7,6 +7,7 @@ use super::dedupe::is_gone;
 use super::ids::Ids;
 use super::{Dir, Entry, Kind, Stat, Step, Walk, open, sys};
 use crate::error::Result;
+use crate::sum::Sum;
 use crate::sys::{btrfs, extents, statfs};
 
 /// XFS and bcachefs (linux/magic.h, fs/bcachefs/bcachefs_format.h): with Btrfs, the disks whose files are known to share extents.
@@ -64,9 +65,9 @@ pub fn count(root: Dir, path: &[u8], file: &mut dyn FnMut(&Entry<'_>) -> nix::Re
             _ => true,
         };
         if counted {
-            space.bytes = space.bytes.saturating_add(allocated);
-            space.shared = space.shared.saturating_add(shared);
-            space.inodes = space.inodes.saturating_add(1);
+            space.bytes = space.bytes.plus(allocated);
+            space.shared = space.shared.plus(shared);
+            space.inodes = space.inodes.plus(1);
         }
     }
     Ok(space)
@@ -83,7 +84,7 @@ fn shared(entry: &Entry<'_>) -> nix::Result<u64> {
         let (begin, mut last) = (at, true);
         extents::map(&file, at, u64::MAX - at, &mut |extent| {
             if extent.is_shared() {
-                sum = sum.saturating_add(extent.length);
+                sum = sum.plus(extent.length);
             }
             (at, last) = (extent.end(), extent.is_last());
         })?;

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 
 use super::Dir;
+use crate::sum::Sum;
 use crate::sys::file::fill_from;
 
 /// So many bytes stay in memory.
@@ -32,7 +33,7 @@ impl Spill {
 
     /// How many bytes there are.
     pub fn end(&self) -> u64 {
-        self.written.saturating_add(self.tail.len() as u64)
+        self.written.plus(self.tail.len() as u64)
     }
 
     /// Puts bytes behind the others. On a full disk they stay in memory.
@@ -62,7 +63,7 @@ impl Spill {
     /// Reads from `at` on, no more than the buffer takes; nothing only at the end.
     pub fn read(&self, at: u64, buffer: &mut [u8]) -> nix::Result<usize> {
         let Some(inside) = at.checked_sub(self.written) else {
-            let left = usize::try_from(self.written.saturating_sub(at)).unwrap_or(usize::MAX);
+            let left = usize::try_from(self.written.minus(at)).unwrap_or(usize::MAX);
             let most = left.min(buffer.len());
             let (Some(file), Some(part)) = (&self.file, buffer.get_mut(..most)) else { return Ok(0) };
             return if fill_from(file, part, at)? { Ok(most) } else { Err(Errno::EIO) };
@@ -77,7 +78,7 @@ impl Spill {
 
     /// Forgets all from `at` on.
     pub fn cut(&mut self, at: u64) {
-        let kept = usize::try_from(at.saturating_sub(self.written)).unwrap_or(usize::MAX);
+        let kept = usize::try_from(at.minus(self.written)).unwrap_or(usize::MAX);
         self.tail.truncate(kept);
         self.written = self.written.min(at);
     }

@@ -13,6 +13,7 @@ use crate::json;
 use crate::layer::{Action, Outcome};
 use crate::name::Name;
 use crate::out::{self, escape};
+use crate::sum::Sum;
 use crate::tree::{Dir, Spill, sys};
 
 /// What was done, as `rebase --json` prints it, with two arrays and one more field behind it: see docs/json.md.
@@ -87,7 +88,7 @@ impl Lines {
             self.text.push(line.text().as_bytes());
             self.text.push(b"\n");
         }
-        self.count = self.count.saturating_add(1);
+        self.count = self.count.plus(1);
         Ok(())
     }
 
@@ -99,7 +100,7 @@ impl Lines {
                 return Ok(());
             }
             to.push(buffer.get(..got).unwrap_or_default())?;
-            at = at.saturating_add(got as u64);
+            at = at.plus(got as u64);
         }
     }
 }
@@ -124,7 +125,7 @@ impl Spool {
                 return Ok(());
             }
             out::bytes(buffer.get(..got).unwrap_or_default())?;
-            at = at.saturating_add(got as u64);
+            at = at.plus(got as u64);
         }
     }
 }

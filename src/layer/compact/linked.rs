@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use super::{Compact, Way};
 use crate::error::Result;
 use crate::layer::{Entry, Format, Side};
+use crate::sum::Sum;
 use crate::tree::{Stat, sys};
 
 /// As many names are held back at most, in a directory and below it; those that come after stay.
@@ -60,7 +61,7 @@ impl Held {
         let first =
             |at: usize, name: &Name| !self.names.iter().take(at).any(|other| other.store == name.store);
         let files = self.names.iter().enumerate().filter(|(at, name)| first(*at, name));
-        files.fold(self.bytes, |sum, (_, name)| sum.saturating_add(name.allocated))
+        files.fold(self.bytes, |sum, (_, name)| sum.plus(name.allocated))
     }
 }
 
@@ -83,7 +84,7 @@ impl Compact<'_> {
     }
 
     fn linked(&mut self, path: &[u8]) -> Result<()> {
-        self.done.linked = self.done.linked.saturating_add(1);
+        self.done.linked = self.done.linked.plus(1);
         (self.tell)("as in the base, but has other names: kept", path)
     }
 
@@ -103,15 +104,15 @@ impl Compact<'_> {
                 return self.stay(held);
             }
         }
-        held.directories = held.directories.saturating_add(1);
-        held.bytes = held.bytes.saturating_add(node.stat.allocated);
+        held.directories = held.directories.plus(1);
+        held.bytes = held.bytes.plus(node.stat.allocated);
         if !held.is_whole() {
             return match self.levels.last_mut() {
                 Some(above) if !above.kept && above.held.names.len() + held.names.len() <= MOST => {
                     let to = &mut above.held;
                     to.names.append(&mut held.names);
-                    to.directories = to.directories.saturating_add(held.directories);
-                    to.bytes = to.bytes.saturating_add(held.bytes);
+                    to.directories = to.directories.plus(held.directories);
+                    to.bytes = to.bytes.plus(held.bytes);
                     to.direct = to.direct.saturating_add(1);
                     Ok(())
                 }
@@ -128,9 +129,9 @@ impl Compact<'_> {
             }
             self.scratch.clear()?;
         }
-        self.done.files = self.done.files.saturating_add(u64::try_from(held.names.len()).unwrap_or(0));
-        self.done.directories = self.done.directories.saturating_add(held.directories);
-        self.done.bytes = self.done.bytes.saturating_add(held.allocated());
+        self.done.files = self.done.files.plus(u64::try_from(held.names.len()).unwrap_or(0));
+        self.done.directories = self.done.directories.plus(held.directories);
+        self.done.bytes = self.done.bytes.plus(held.allocated());
         for name in &held.names {
             (self.tell)("as in the base: dropped", &name.path)?;
         }
