@@ -78,12 +78,12 @@ fn a_pool_that_deduplicates() {
     run(Command::new("sh").args(["-ec", script]).arg(&tree));
     node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
     let one = zfs.number("allocated");
-    // syncfs(2) does not reach the pool: each file is written to it before the store gets its name.
+    // syncfs(2) does not reach the pool. Where that cannot be asked, each file is written to it before the store gets its name.
     let trace = node.dir().join("trace");
-    let plain = node.command(&["create", "v", "--base", "b"]);
+    let plain = node.command(&["create", "v", "--base", "b", "--backend", "copy"]);
     let mut strace = Command::new("strace");
     strace
-        .args(["-f", "-e", "trace=fsync,?rename,?renameat,renameat2", "-o"])
+        .args(["-f", "-E", "PATH=/nonexistent", "-e", "trace=fsync,?rename,?renameat,renameat2", "-o"])
         .arg(&trace)
         .arg(plain.get_program());
     run(strace.args(plain.get_args()));
@@ -149,4 +149,29 @@ fn a_dataset_goes_while_another_sliver_is_synced() {
     assert_eq!(listing::of(&node.view("x"), true), listing::of(&tree, true));
     node.ok(&["umount", "x"]);
     node.ok(&["destroy", "x"]);
+}
+
+/// What a command made is there after a power cut in the very next moment, the names and what is in the files.
+#[test]
+fn a_power_cut_takes_nothing() {
+    if !require("zfs-fuse", common::zfs::available()) {
+        return;
+    }
+    let mut node = Node::new("ext4", 16);
+    let mut zfs = Zfs::on(&mut node, 256);
+    let tree = node.dir().join("tree");
+    small_tree(&tree);
+    let wanted = listing::of(&tree, true);
+    zfs.number("allocated");
+    node.ok(&["base", "add", "b", tree.to_str().unwrap()]);
+    zfs.crash();
+    for limit in [&[][..], &["--quota", "8M"]] {
+        node.ok(&[&["create", "x", "--base", "b", "--backend", "copy"], limit].concat());
+        zfs.crash();
+        node.ok(&["check"]);
+        node.ok(&["mount", "x"]);
+        assert_eq!(listing::of(&node.view("x"), true), wanted, "{limit:?}");
+        node.ok(&["umount", "x"]);
+        node.ok(&["destroy", "x"]);
+    }
 }

@@ -92,6 +92,12 @@ fn above(info: &MountInfo, folder: &Path) -> Result<String> {
     }
 }
 
+/// Has the pool of a folder that lies on ZFS write all that came before. A property that was not set is inherited as before; what waits
+/// for its turn is the change.
+pub fn sync(folder: &Path) -> Result<()> {
+    run(&["inherit", "sliverfs:none", &above(&MountInfo::of_self()?, folder)?])
+}
+
 /// Refuses a folder that no dataset can be made for.
 pub fn need(folder: &Path) -> Result<()> {
     above(&MountInfo::of_self()?, folder).map(drop)

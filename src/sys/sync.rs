@@ -1,6 +1,7 @@
 //! Making what was written durable.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
@@ -8,11 +9,21 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::error::{Context, Result};
-use crate::sys::file;
+use crate::sys::{file, statfs};
 
 /// Makes the names in a folder durable.
 pub fn dir(dir: &Path) -> Result<()> {
-    file::open(dir).and_then(|dir| dir.sync_all()).at("write to the disk the folder", dir)
+    let in_user_space = statfs::of(dir)?.magic == statfs::FUSE;
+    file::open(dir).and_then(|dir| opened(&dir, in_user_space)).at("write to the disk the folder", dir)
+}
+
+/// Makes a file or a folder durable that was opened after it was written. On a disk in user space its mode is set to what it is: zfs-fuse
+/// takes fsync(2) for nothing where nothing was done while it was open (zil_commit() with a `z_last_itx` of 0, in ZFS's zil.c).
+pub fn opened(file: &File, in_user_space: bool) -> io::Result<()> {
+    if in_user_space {
+        let _not_ours = file.metadata().and_then(|meta| file.set_permissions(meta.permissions()));
+    }
+    file.sync_all()
 }
 
 /// Lets the disk begin with what was written to a file while the caller goes on: whoever waits for [`disk`] then waits for less. A hint

@@ -15,6 +15,7 @@ pub const POOL: &str = "sliverfs-test";
 /// A daemon and its one pool. To be dropped before the node whose folder holds the pool.
 pub struct Zfs {
     daemon: Child,
+    log: File,
     /// Where the pool is mounted.
     pub mount: PathBuf,
 }
@@ -31,6 +32,28 @@ pub fn tool(args: &[&str]) -> String {
     run(Command::new("timeout").args(["-k", "1", "60"]).args(args).stdin(Stdio::null()))
 }
 
+/// Starts a daemon, and waits until it answers.
+fn start(log: &File) -> Child {
+    // It is killed when this thread ends in any way; it is in no session of ours, and holds none of our streams.
+    let daemon = Command::new("setpriv")
+        .args([
+            "--pdeathsig",
+            "KILL",
+            "setsid",
+            "zfs-fuse",
+            "--no-daemon",
+            "--no-kstat-mount",
+            "--enable-xattr",
+        ])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    until("zfs-fuse has no socket", || UnixStream::connect("/run/zfs/zfs_socket").is_ok());
+    daemon
+}
+
 impl Zfs {
     /// Starts a daemon and makes a pool in a file of `mib` MiB in the node's folder. The node's LXCPATH lies on it from now on.
     pub fn on(node: &mut Node, mib: u64) -> Self {
@@ -41,24 +64,8 @@ impl Zfs {
         }
         fs::create_dir("/run/lock").unwrap();
         let log = File::create(node.dir().join("zfs-fuse.log")).unwrap();
-        // It is killed when this thread ends in any way; it is in no session of ours, and holds none of our streams.
-        let daemon = Command::new("setpriv")
-            .args([
-                "--pdeathsig",
-                "KILL",
-                "setsid",
-                "zfs-fuse",
-                "--no-daemon",
-                "--no-kstat-mount",
-                "--enable-xattr",
-            ])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let zfs = Self { daemon, mount: node.dir().join("pool") };
-        until("zfs-fuse has no socket", || UnixStream::connect("/run/zfs/zfs_socket").is_ok());
+        let daemon = start(&log);
+        let zfs = Self { daemon, log, mount: node.dir().join("pool") };
         let image = node.dir().join("pool.image");
         File::create(&image).unwrap().set_len(mib << 20).unwrap();
         let (mount, image) = (zfs.mount.to_str().unwrap(), image.to_str().unwrap());
@@ -67,6 +74,18 @@ impl Zfs {
         fs::create_dir(&node.lxcpath).unwrap();
         node.ok(&["init"]);
         zfs
+    }
+
+    /// What a power cut leaves: the daemon is killed, and another one takes the pool as its file has it.
+    pub fn crash(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        run(Command::new("umount").args(["--recursive", "--lazy"]).arg(&self.mount));
+        fs::remove_dir_all("/run/zfs").unwrap();
+        fs::remove_file("/var/lib/zfs/zpool.cache").unwrap();
+        self.daemon = start(&self.log);
+        let folder = self.mount.parent().unwrap().to_str().unwrap();
+        tool(&["zpool", "import", "-f", "-d", folder, POOL]);
     }
 
     /// Sets a property of the pool's file system.
