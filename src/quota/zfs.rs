@@ -304,9 +304,10 @@ pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
 /// Is a dataset there? Refuses one that has something below it which is not ours: ZFS would destroy neither.
 fn alone(name: &str) -> Result<bool> {
     let Ok(list) = ask(&["list", "-Hr", "-o", "name", "-t", "filesystem,volume,snapshot", name]) else {
-        // It was never made, or is gone, if ZFS answers at all.
-        let above = Path::new(name).parent().and_then(Path::to_str);
-        return run(&["list", above.unwrap_or_default()]).map(|()| false);
+        // It was never made, or is gone, where ZFS tells of what is above without it; and else was not asked to the end.
+        let above = Path::new(name).parent().and_then(Path::to_str).unwrap_or_default();
+        let list = ask(&["list", "-H", "-d", "1", "-o", "name", above])?;
+        return Ok(list.split(|byte| *byte == b'\n').any(|line| *line == *name.as_bytes()));
     };
     match list.trim_ascii().split(|byte| *byte == b'\n').find(|line| *line != name.as_bytes()) {
         None => Ok(true),
