@@ -1,4 +1,4 @@
-//! Paths that stay until the program ends.
+//! Paths, and what is made of them, that stay until the program ends.
 //!
 //! A command makes some dozens of them for each sliver that it works on, and hands them to plans, errors and child processes. Given
 //! back, each would want code wherever a function that holds it can end: 4 KiB of the compressed MIPS program. The paths of what
@@ -11,6 +11,11 @@ use std::path::{Path, PathBuf};
 /// Lets a path stay.
 pub fn stay(path: PathBuf) -> &'static Path {
     Path::new(OsStr::from_bytes(path.into_os_string().into_vec().leak()))
+}
+
+/// Lets a part of a plan stay, or a record.
+pub fn for_good<T>(what: T) -> &'static T {
+    Box::leak(Box::new(what))
 }
 
 /// Paths that are made of another one, and stay.

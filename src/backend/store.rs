@@ -17,7 +17,7 @@ use crate::mount::plan::{MountCall, Rewrite, Step};
 use crate::mount::seed;
 use crate::quota::image::{self, Shape};
 use crate::quota::{Limit, Means, by};
-use crate::stay::Below;
+use crate::stay::{Below, for_good};
 use crate::sys::btrfs;
 use crate::tree::{self, Content};
 
@@ -144,7 +144,7 @@ impl Ground<'_> {
             Kind::Copy => Content::Written,
             _ => {
                 let mut steps = self.make(store, None, to);
-                steps.push(Step::Rewrite(Box::new(Rewrite {
+                steps.push(Step::Rewrite(for_good(Rewrite {
                     from: format,
                     store: from,
                     base: self.tree(),
@@ -162,7 +162,7 @@ impl Ground<'_> {
     pub fn mount(&self, store: &str, target: &'static Path) -> Result<Vec<Step>> {
         let folder = self.root.stores().below(store);
         Ok(match self.kind {
-            Kind::Union(union) => vec![Step::Mount(Box::new(self.call(union, store, target)?))],
+            Kind::Union(union) => vec![Step::Mount(for_good(self.call(union, store, target)?))],
             Kind::BtrfsSeed => vec![Step::MountSeed {
                 seed: self.base.content(self.root),
                 store: folder.below(seed::STORE),
@@ -181,7 +181,7 @@ impl Ground<'_> {
             }
             Kind::FuseOverlayfs => {
                 let layers = self.layers(store);
-                vec![Step::Serve(Box::new(fuse::Call {
+                vec![Step::Serve(for_good(fuse::Call {
                     source: source(folder),
                     layers: daemon::options(&layers)?,
                     upper: layers.upper,

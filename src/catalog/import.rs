@@ -22,7 +22,7 @@ use crate::name::Name;
 use crate::out::Progress;
 use crate::shell;
 use crate::size::Size;
-use crate::stay::{Below, stay};
+use crate::stay::{Below, for_good, stay};
 use crate::sum::Sum;
 use crate::sys::file::{self, read_some, set_size};
 use crate::sys::signals::LastWords;
@@ -231,7 +231,7 @@ impl Found {
             (false, 0) => Attrs::None,
             (false, _) => Attrs::Kept,
         };
-        Box::leak(Box::new(Base {
+        for_good(Base {
             version: VERSION,
             name: *name,
             form: self.form,
@@ -243,7 +243,7 @@ impl Found {
             created: clock::now(),
             image_sha256: self.image_sha256,
             xattrs,
-        }))
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
 use crate::json::{self, FromJson, Json};
+use crate::stay::for_good;
 use crate::sys::file;
 use crate::sys::sync;
 
@@ -31,7 +32,7 @@ pub fn read<T: FromJson>(path: &Path) -> Result<&'static T> {
 pub fn read_open<T: FromJson>(path: &Path) -> Result<(&'static T, File)> {
     let (json, file) = load(path)?;
     let record = T::from_json(&json).map_err(|err| damaged(path, &err))?;
-    Ok((Box::leak(Box::new(record)), file))
+    Ok((for_good(record), file))
 }
 
 fn load(path: &Path) -> Result<(Json, File)> {

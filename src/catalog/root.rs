@@ -15,7 +15,7 @@ use crate::json::{FromJson, Json};
 use crate::name::Name;
 use crate::out::escape;
 use crate::quota::image;
-use crate::stay::{Below, stay};
+use crate::stay::{Below, for_good, stay};
 use crate::sys::file;
 
 /// The marker's name: it says that this is the disk that carries the slivers, and not its empty mount point.
@@ -100,7 +100,7 @@ impl Root {
         let tmpfs = fs::canonicalize(RUN).unwrap_or_else(|_| PathBuf::from(RUN));
         let run = tmpfs.below(&format!("sliverfs/{:x}-{:x}", meta.dev(), meta.ino()));
         let path = stay(real);
-        Ok(Box::leak(Box::new(Self { path, stores: path.below(".store"), run })))
+        Ok(for_good(Self { path, stores: path.below(".store"), run }))
     }
 
     /// Makes the run folder with its sub-folders, where it is missing.

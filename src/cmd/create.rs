@@ -287,7 +287,7 @@ fn stage(
         quota: limit,
         created: clock::now(),
     };
-    steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, &record)?));
+    steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, &record)?.leak()));
     steps.extend_from_slice(container);
     let device = |dir: &Path| fs::metadata(dir).at("look at", dir).map(|meta| meta.dev());
     // Else one call writes both: but to a disk in user space, to which it is not handed on.
@@ -342,7 +342,7 @@ fn container_steps(root: &Root, name: &Name, limit: Option<Limit>) -> Result<Con
         if whole.symlink_metadata().is_ok() {
             make.push(Step::RemoveFile(whole));
         }
-        make.push(Step::WriteFile(whole, text.into_bytes()));
+        make.push(Step::WriteFile(whole, text.leak().as_bytes()));
         publish.push(Step::Rename(whole, config));
     }
     Ok(Container { make, publish })

@@ -80,7 +80,7 @@ pub fn last_steps(root: &Root, record: &Sliver) -> Result<Vec<Step>> {
     if record.has_image() {
         steps.push(Step::Unmount(stage.below(image::POINT)));
     }
-    steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, record)?));
+    steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, record)?.leak()));
     steps.push(Step::SyncDisk(stage));
     Ok(steps)
 }

@@ -29,7 +29,7 @@ pub struct MountCall {
 }
 
 /// The changes of a store, to be written in another format.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Rewrite {
     /// The format that they are written in.
     pub from: Format,
@@ -45,17 +45,17 @@ pub struct Rewrite {
     pub tree: layer::Target,
 }
 
-/// One step. Each is undone when a later one fails.
-#[derive(Clone, Debug)]
+/// One step. Each is undone when a later one fails. What it holds stays: of a plan nothing is given back.
+#[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// Create a folder; one that is there is taken as it is.
     CreateDir(&'static Path),
     /// Write a file whose folder is private to the plan or that is not there yet. A later [`Step::SyncDisk`] makes it durable.
-    WriteFile(&'static Path, Vec<u8>),
+    WriteFile(&'static Path, &'static [u8]),
     /// Mount a union.
-    Mount(Box<MountCall>),
+    Mount(&'static MountCall),
     /// Mount what a daemon serves, and start that.
-    Serve(Box<fuse::Call>),
+    Serve(&'static fuse::Call),
     /// Mount an image read-only through a loop device.
     MountImage {
         /// The image's file-system type.
@@ -143,7 +143,7 @@ pub enum Step {
     /// Write a folder with all that is in it to the disk, and the rest of its disk with it.
     SyncDisk(&'static Path),
     /// Write the changes of a store anew, in another format.
-    Rewrite(Box<Rewrite>),
+    Rewrite(&'static Rewrite),
     /// Let two folders change places; where the kernel cannot do it at once, by way of the third name.
     Exchange(&'static Path, &'static Path, &'static Path),
     /// Make a finished folder visible, or hide one that is to be removed, by renaming it.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Report, look_at};
+use super::{Done, look_at};
 use crate::cli::Args;
 use crate::cmd::layers::Layers;
 use crate::cmd::print_plan;
@@ -11,14 +11,14 @@ use crate::error::{Context, Error, Result};
 use crate::layer::{Format, Target};
 use crate::mount::exec;
 use crate::mount::plan::{Rewrite, Step};
-use crate::stay::{Below, stay};
+use crate::stay::{Below, for_good, stay};
 use crate::tree;
 
 /// The store that a bare folder is written into before it has its name.
 const NEW: &str = ".sliverfs-new.";
 
 /// Converts layers that lie anywhere: of a disk that was taken out of a node.
-pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Report> {
+pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Done> {
     let to = Format::parse(to)?;
     let (Some(from), Some(base), Some(store), Some(out)) =
         (layers.format, layers.base, layers.store, args.out.path())
@@ -35,21 +35,18 @@ pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Report> 
     let mut new = OsString::from(NEW);
     new.push(name);
     let new = stay(above.join(new));
-    let looked = look_at(from, store, base, to)?;
-    for told in &looked.told {
-        crate::warn!("{told}");
-    }
-    let work = Rewrite {
+    let survey = look_at(from, store, base, to)?;
+    let work = for_good(Rewrite {
         from,
         store: store.stays(),
         base: base.stays(),
         to,
         new,
         tree: if to.whole() { Target::Whole } else { Target::Store },
-    };
+    });
     let steps = [
         Step::CreateDir(new),
-        Step::Rewrite(Box::new(work)),
+        Step::Rewrite(work),
         Step::SyncDisk(new),
         Step::Rename(new, stay(above.join(name))),
     ];
@@ -61,16 +58,9 @@ pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Report> 
         tree::remove_path(new)?;
         exec::run(&steps)?;
     }
-    Ok(Report {
-        name: None,
-        from: from.name(),
-        to: to.name(),
-        state: if args.dry_run { "planned" } else { "converted" },
-        entries: looked.entries,
-        bytes: looked.bytes,
-        told: looked.told,
-        kept_store: None,
-    })
+    let state = if args.dry_run { "planned" } else { "converted" };
+    let done = Done::new(None, from.name(), to.name(), state);
+    Ok(Done { json: done.json(&survey, None)?, ..done })
 }
 
 /// The folder that a path lies in.

@@ -1,0 +1,137 @@
+//! A sliver whose store is made anew beside the old one, and takes its place.
+
+use super::Done;
+use super::plan::Plan;
+use crate::backend::features::Features;
+use crate::backend::probe;
+use crate::backend::store::Ground;
+use crate::catalog::base::Base;
+use crate::catalog::{Mounted, Root, Sliver, sweep};
+use crate::cmd::quota::limit as set_limit;
+use crate::cmd::replace::{self, Keep};
+use crate::cmd::{create, offline, print_plan};
+use crate::error::{Error, Result};
+use crate::kind::{Choice, Kind};
+use crate::mount::{exec, private};
+use crate::quota::admission::{self, Policy};
+use crate::quota::{self, Limit, Means};
+use crate::size::Size;
+use crate::sys::statfs;
+use crate::view;
+
+/// How a sliver is converted.
+pub(super) struct How {
+    to: Choice,
+    /// The size of a store on a seed.
+    pub(super) size: Option<u64>,
+    /// What is to keep the limit.
+    pub(super) means: Option<Means>,
+    /// What may be promised.
+    pub(super) policy: Policy,
+    dry_run: bool,
+    quiet: bool,
+}
+
+impl How {
+    /// With the limit as it is. `quiet` prints no steps of a dry run.
+    pub(super) fn new(to: Choice, dry_run: bool, quiet: bool) -> Self {
+        Self { to, size: None, means: None, policy: Policy::default(), dry_run, quiet }
+    }
+}
+
+/// Converts a sliver whose lock is held.
+pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
+    let name = &sliver.name;
+    let base = Base::load(root, &sliver.base)?;
+    view::check_base(sliver, base)?;
+    let to = match how.to {
+        Choice::Named(kind) => kind,
+        Choice::Auto => create::choose(root, Choice::Auto, base, how.dry_run)?,
+    };
+    if how.means.is_some() && (how.size.is_some() || sliver.quota.is_none() || to == sliver.backend) {
+        return Err(Error::usage(
+            "--means is for a limit that goes to another kind of store, and there is none",
+        )
+        .way_out(format_args!("sliverfs quota {name} SIZE --means MEANS")));
+    }
+    let done = |state| Done::new(Some(*name), sliver.backend.name(), to.name(), state);
+    if to == sliver.backend {
+        if !how.dry_run {
+            sweep::new(root, name)?;
+        }
+        return done("unchanged").unseen();
+    }
+    let limit = limit(root, sliver, to, how)?;
+    admission::admit(root, how.policy, sliver.quota, limit, None)?;
+    let size = how.size.or(quota::by(limit, Means::Seed).map(|limit| limit.bytes));
+    create::check_kind(to, base, size)?;
+    offline::refuse_to_read(root, sliver)?;
+    statfs::refuse_read_only(root.stores())?;
+    let kept = replace::kept(root, sliver)?.is_some();
+    // The one that was mounted last stays the one that is kept.
+    let publish = replace::publish(root, name, if kept { Keep::Earlier } else { Keep::Own });
+    if !how.dry_run {
+        offline::settle(root, sliver)?;
+        replace::prepare(root, name, kept)?;
+        for kind in [sliver.backend, to] {
+            view::free_seed(root, kind, &base.name)?;
+        }
+        quota::prepare(root, name, limit)?;
+    }
+    let mut done = done(if how.dry_run { "planned" } else { "converted" });
+    let json = private::beside(root, name, &mut || {
+        // Planned in there: nobody can let go of a base's image that this namespace has.
+        let limit = quota::renew(root, limit, (to, base), how.dry_run)?;
+        let plan =
+            Plan::new(sliver, &Ground { root, base, kind: to, features: Features::default(), limit }, size)?;
+        let told = how.dry_run && !how.quiet;
+        if told {
+            for steps in [&plan.look, &plan.make, &replace::last_steps(root, &plan.record)?, &publish] {
+                print_plan(steps)?;
+            }
+        }
+        exec::run(&plan.look)?;
+        let survey = plan.survey()?;
+        if told {
+            let size = Size(survey.bytes);
+            crate::info!("{} changed names with {size} of files would be written", survey.entries);
+        }
+        if how.dry_run {
+            return done.json(&survey, None);
+        }
+        exec::run(&plan.make)
+            .and_then(|()| replace::finish(root, &plan.record))
+            .map_err(|err| replace::full(&plan.record, err))?;
+        done.json(&survey, Some(sweep::kept_store(root, name)))
+    })
+    .inspect_err(|_| replace::left_over(root, name, how.dry_run))?;
+    if matches!(to, Kind::Union(_)) && probe::features(root, to).is_err() {
+        crate::warn!("this kernel does not offer {to}: the sliver can be mounted where one does");
+    }
+    done.json = json;
+    if how.dry_run {
+        return Ok(done);
+    }
+    root.lock_catalog()
+        .and_then(|catalog| {
+            admission::admit(root, how.policy, sliver.quota, limit, Some(&catalog))?;
+            exec::run(&publish)
+        })
+        .inspect_err(|_| replace::left_over(root, name, false))?;
+    // What is noted of its last mount is none of the new store's.
+    Mounted::forget(root, name)?;
+    // The one between, where the sliver was converted twice without a mount.
+    sweep::told(sweep::new(root, name));
+    Ok(done)
+}
+
+/// The limit stays, by what its kind is kept to it; a size takes its place.
+fn limit(root: &Root, sliver: &Sliver, to: Kind, how: &How) -> Result<Option<Limit>> {
+    let (None, Some(old)) = (how.size, sliver.quota) else { return Ok(how.size.map(Limit::of_seed)) };
+    let name = &sliver.name;
+    set_limit(root, name, to, (how.means, Some(old)), old.bytes).map(Some).map_err(|err| {
+        err.way_out(format_args!(
+            "take the limit off: sliverfs quota {name} none; or name what keeps it: --means"
+        ))
+    })
+}
