@@ -7,7 +7,7 @@ use std::process::Command;
 
 use common::node::{Node, run, small_tree};
 use common::zfs::{POOL, Zfs, tool};
-use common::{listing, require};
+use common::{busy, listing, require, strace};
 
 const MIB: u64 = 1 << 20;
 
@@ -175,4 +175,41 @@ fn a_limit_that_is_refused_leaves_the_old_one() {
         assert_eq!(node.json(&["show", "a", "--json"])["limit"], 16 * MIB, "{size}");
     }
     node.ok(&["quota", "a", "20M"]);
+}
+
+/// Where ZFS waits for no fsync(2), what it counted meanwhile is not taken for all of the base.
+#[test]
+fn what_is_counted_late_is_the_bases_all_the_same() {
+    let (true, Some((_zfs, node, _))) = (require("strace", strace::works()), pool()) else { return };
+    let big = node.dir().join("tree/big");
+    run(Command::new("sh").args(["-c", "head -c 8000000 /dev/urandom >\"$1\"", "sh"]).arg(&big));
+    node.ok(&["base", "add", "c", node.dir().join("tree").to_str().unwrap()]);
+    // A first limit that is refused, since more is there, and one that is too small.
+    for size in ["6M", "64M"] {
+        let mut create = Command::new("strace");
+        create.args(["-qq", "-f", "-e", "trace=fsync", "-e", "inject=fsync:retval=0", "-o", "/dev/null"]);
+        create.arg(env!("CARGO_BIN_EXE_sliverfs")).arg("--lxcpath").arg(&node.lxcpath);
+        run(create.args(["create", "c", "--base", "c", "--backend", "copy", "--quota", size]));
+        let sheet = node.json(&["show", "c", "--json"]);
+        let base = sheet["limit_base"].as_u64().unwrap();
+        assert!((8_000_000..9_000_000).contains(&base), "{size}: {sheet}");
+        assert!(sheet["used"].as_u64().unwrap() <= 64 << 10, "{size}: {sheet}");
+        node.ok(&["destroy", "c"]);
+    }
+}
+
+/// A ZFS that shows its disk and answers nobody, as in a container, leaves nothing that only it could take away.
+#[test]
+fn a_zfs_that_does_not_answer() {
+    let Some((_zfs, node, _)) = pool() else { return };
+    let programs = node.dir().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    busy::script(&programs.join("zfs"), "#!/bin/sh\necho nobody there >&2; exit 1\n");
+    let create = ["create", "c", "--base", "b", "--backend", "copy", "--quota", "8M"];
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let failed = node.command(&create).env("PATH", path).output().unwrap();
+    let said = String::from_utf8_lossy(&failed.stderr);
+    assert!(failed.status.code() == Some(1) && said.contains("nobody there"), "{said}");
+    assert!(!node.store(".new.c").exists(), "{said}");
+    node.ok(&create);
 }

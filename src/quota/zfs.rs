@@ -39,6 +39,9 @@ const FILE: &str = "quota.zfs";
 /// How often a dataset is destroyed again that another mount namespace still has, a [`pause`] apart: that of a command that just ended.
 const PATIENCE: u32 = 50;
 
+/// Bytes by which what ZFS counts of a dataset at rest may differ from one moment to the next: its own tables, as they are written.
+const SETTLES: u64 = 64 << 10;
+
 /// A store's dataset.
 struct Dataset {
     name: String,
@@ -181,8 +184,7 @@ pub fn make(store: &Path) -> Result<()> {
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
-    // Before anything is there that only ZFS can take away.
-    run(&["list", &above(&MountInfo::of_self()?, store)?])?;
+    let above = above(&MountInfo::of_self()?, store)?;
     let mut file = file::open_as(path, NEW, 0o600).at("create", path)?;
     let inode = file.metadata().at("look at", path)?.ino();
     let now = clock::now();
@@ -191,7 +193,13 @@ pub fn make(store: &Path) -> Result<()> {
         .at("write", path)?;
     sync::dir(store)?;
     let Some(Dataset { name, .. }) = find(store)? else { return Ok(()) };
-    run(&["create", &name])?;
+    if let Err(err) = run(&["create", &name]) {
+        // Where no ZFS answers, it made nothing; and nobody could take the file away, which waits for one that does.
+        if run(&["list", &above]).is_err() {
+            let _goes_with_the_store = fs::remove_file(path);
+        }
+        return Err(err);
+    }
     match place(&MountInfo::of_self()?, &name) {
         // Tenants make set-id programs in it.
         Some(top) => fs::set_permissions(top, Permissions::from_mode(0o700)).at("change the mode of", top),
@@ -284,21 +292,31 @@ pub fn used_at_last(store: &Path, limit: Limit) -> Result<u64> {
 /// base, which `limit` has. The store that it takes the place of used `most`: files that are sparse or compressed look larger.
 pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
     let (name, place) = mounted(store)?;
-    // What the pool has not written is not counted; a new value waits for that.
-    tell(&name, i64::MAX.unsigned_abs())?;
     let path = place.below("tree");
     let files =
         tree::count(tree::open(path)?, path.as_os_str().as_bytes(), &mut |entry| Ok(entry.stat.size))?;
-    let taken = taken(store)?;
-    let added = files.shared.minus(limit.base).min(taken).min(most);
-    let limit = Limit { base: taken.minus(added), ..limit };
     let path = store.below(sliver::FILE);
     let record: &Sliver = record::read(path)?;
-    if added > limit.bytes {
-        return Err(does_not_fit(&record.name, limit, added));
+    let mut again = true;
+    // What the pool has not written is not counted. What is first written to a new dataset's log waits for that (zil_create() in ZFS's
+    // zil.c), in a quarter of the time that a changed property takes; unless ZFS was told to let nobody wait for its log.
+    sync::dir(place)?;
+    loop {
+        let taken = taken(store)?;
+        let added = files.shared.minus(limit.base).min(taken).min(most);
+        let limit = Limit { base: taken.minus(added), ..limit };
+        if added > limit.bytes {
+            return Err(does_not_fit(&record.name, limit, added));
+        }
+        // This waits, too. Where something was not counted before, the limit was too small, or is refused.
+        match tell(&name, limit.bytes.plus(limit.base)) {
+            Err(err) if !again => return Err(err),
+            Err(_) => tell(&name, i64::MAX.unsigned_abs())?,
+            Ok(()) if again && self::taken(store)?.abs_diff(taken) > SETTLES => {}
+            Ok(()) => return Sliver { quota: Some(limit), ..*record }.write(store),
+        }
+        again = false;
     }
-    tell(&name, limit.bytes.plus(limit.base))?;
-    Sliver { quota: Some(limit), ..*record }.write(store)
 }
 
 /// Is a dataset there? Refuses one that has something below it which is not ours: ZFS would destroy neither.
