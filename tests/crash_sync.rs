@@ -11,20 +11,32 @@ use std::process::Command;
 
 use common::slivers::{listed, view};
 use common::tree::{assert_same, copy, installed, sh_in};
-use common::{listing, require, strace};
-use made::{back, node, ready, trial};
+use common::{fuse, listing, require, strace};
+use made::{back, node, ready, trial_each};
 
-#[test]
-fn a_sync() {
+fn a_sync(kind: &str, step: usize) {
     if !ready() || !require("rsync", installed("rsync")) {
         return;
     }
-    let node = node("ext4", 64, "overlay");
+    let node = node("ext4", 64, kind);
     let source = node.dir().join("source");
     copy(&node.dir().join("old"), &source);
     sh_in(&source, "echo new > new; rm d/e; touch -d @1700000000 new d .");
-    trial(&node, &["sync", "s", source.to_str().unwrap()]);
+    trial_each(&node, &["sync", "s", source.to_str().unwrap()], step);
     assert_same(&view(&node, "s"), &listing::of(&source, true), "synced");
+}
+
+#[test]
+fn a_sync_of_a_union() {
+    a_sync("overlay", 1);
+}
+
+/// Its daemon is killed, and finds the disk full, too.
+#[test]
+fn a_sync_through_a_daemon() {
+    if fuse::ready() {
+        a_sync(fuse::KIND, 8);
+    }
 }
 
 /// rsync may not wait for the other names of a file that it could not make.

@@ -290,3 +290,30 @@ fn a_store_whose_record_is_damaged_can_be_destroyed() {
     assert!(!node.store("a").exists());
     is_clean(&node, "after it was destroyed");
 }
+
+#[test]
+fn a_store_that_is_made_smaller() {
+    let Some(node) = node(600) else { return };
+    create(&node, "a");
+    node.ok(&["mount", "a"]);
+    let view = node.view("a");
+    let edits = "cp -a var/big x; mv x var/big; echo a > etc/b.txt; head -c 20M /dev/urandom > junk; sync -f .; rm junk";
+    run(Command::new("sh").args(["-ec", edits]).current_dir(&view));
+    let wanted = listing::of(&view, true);
+    let said = node.fails(4, &["compact", "a"]);
+    assert!(said.contains("is mounted"), "{said}");
+    node.ok(&["umount", "a"]);
+    let space = || node.json(&["show", "a", "--json"])["space"].as_u64().unwrap();
+    let before = space();
+    assert!(node.ok(&["compact", "a", "--dry-run"]).contains("would be written anew"));
+    assert_eq!(space(), before);
+    node.fails(2, &["compact", "a", "--ignore-times"]);
+    let given = node.json(&["compact", "a", "--json"])["bytes"].as_u64().unwrap();
+    assert!(given > 16 << 20 && space() < 4 << 20, "{before} {given} {}", space());
+    is_clean(&node, "smaller");
+    assert_eq!(in_stores(&node), ["a"]);
+    assert_eq!(node.json(&["show", "a", "--json"])["limit"], 256 << 20);
+    node.ok(&["mount", "a"]);
+    assert_eq!(listing::of(&view, true), wanted);
+    node.ok(&["umount", "a"]);
+}

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use common::node::{Node, run};
 use common::slivers::{in_stores, view};
 use common::tree::{assert_same, installed};
-use common::{busy, listing, require};
+use common::{busy, fuse, listing, require, seed};
 
 /// A bit of everything that a source may have.
 const EDITS: &str = r#"
@@ -104,6 +104,24 @@ fn kinds_on_ext4() {
 fn kinds_on_btrfs() {
     if ready() && require("btrfs-snapshot", installed("mkfs.btrfs")) {
         kinds(&Node::with_base("btrfs", 300), &["btrfs-snapshot", "reflink"]);
+    }
+}
+
+/// It shows what the base has in a folder that was deleted and made anew, once that was listed.
+#[test]
+fn a_view_that_a_daemon_serves() {
+    if ready() && fuse::ready() {
+        kinds(&Node::with_base("ext4", 96), &[fuse::KIND]);
+    }
+}
+
+#[test]
+fn a_store_on_a_seed() {
+    if ready() {
+        if let Some(node) = seed::node(400) {
+            kinds(&node, &["btrfs-seed"]);
+            seed::is_clean(&node, "synced");
+        }
     }
 }
 

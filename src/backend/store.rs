@@ -132,6 +132,30 @@ impl Ground<'_> {
         }
     }
 
+    /// Of what grows from a seed: the steps that mount the store of a folder in there, where other whole trees lie; a new one is grown
+    /// first, as large as that.
+    pub fn hang(&self, folder: &'static Path, new: Option<u64>) -> Vec<Step> {
+        let (seed, store) = (self.base.content(self.root), folder.below(seed::STORE));
+        let target = folder.below("tree");
+        let mut steps = vec![Step::CreateDir(target)];
+        steps.extend(new.map(|size| Step::GrowSeed { seed, store, size, target }));
+        steps.push(Step::MountSeed { seed, store, target });
+        steps
+    }
+
+    /// The steps that show the seed itself. It cannot be seen while something that grew from it is mounted, and nobody could mount that
+    /// meanwhile: one that nothing is written to can, and lies in the folder of a new store until its second steps.
+    pub fn show(&self, folder: &'static Path) -> [Vec<Step>; 2] {
+        let (seed, target) = (self.base.content(self.root), self.tree());
+        let store = folder.below(&[".", self.base.name.as_str(), ".raw"].concat());
+        let shown = vec![
+            Step::CreateDir(target),
+            Step::GrowSeed { seed, store, size: seed::LEAST, target },
+            Step::MountSeed { seed, store, target },
+        ];
+        [shown, vec![Step::Unmount(target), Step::RemoveFile(store)]]
+    }
+
     /// The steps that fill the folder of a new store with what another of the kind has, whose layer is `old`.
     pub fn again(&self, old: &'static Path, store: &'static Path) -> Vec<Step> {
         let (from, to, format) = (old, store.below(layer(self.kind)), Format::of(self.kind));
@@ -143,7 +167,19 @@ impl Ground<'_> {
             Kind::Reflink => Content::Shared,
             Kind::Copy => Content::Written,
             _ => {
-                let mut steps = self.make(store, None, to);
+                let mut after = Vec::new();
+                let mut steps = match old.parent().filter(|_| self.kind.grows_image()) {
+                    Some(folder) => {
+                        let size = std::fs::metadata(folder.below(seed::STORE)).ok().map(|image| image.len());
+                        let [mut shown, hidden] = self.show(store);
+                        shown.extend(self.hang(folder, None));
+                        shown.extend(self.hang(store, size));
+                        after.extend(hidden);
+                        after.extend(take_down(store).into_iter().chain(take_down(folder)));
+                        shown
+                    }
+                    None => self.make(store, None, to),
+                };
                 steps.push(Step::Rewrite(for_good(Rewrite {
                     from: format,
                     store: from,
@@ -152,6 +188,7 @@ impl Ground<'_> {
                     new: to,
                     tree: if format.whole() { Target::Copy } else { Target::Store },
                 })));
+                steps.extend(after);
                 return steps;
             }
         };
@@ -187,8 +224,8 @@ impl Ground<'_> {
                     upper: layers.upper,
                     from: self.root.path(),
                     target,
-                    // A staged store is mounted for a step of this process only.
-                    ends_with_us: store.starts_with('.'),
+                    // Elsewhere a store is mounted for a step of this process only.
+                    ends_with_us: self.root.path().join(store).join("rootfs") != target,
                 }))]
             }
         })
@@ -204,6 +241,12 @@ impl Ground<'_> {
             target,
         })
     }
+}
+
+/// The steps that undo [`Ground::hang`].
+pub fn take_down(folder: &'static Path) -> [Step; 2] {
+    let target = folder.below("tree");
+    [Step::Unmount(target), Step::RemoveDir(target)]
 }
 
 /// The folder of a store that holds the layer: what was changed, or the whole tree.

@@ -183,7 +183,8 @@ fn left(root: &Root, name: &Name) -> Vec<&'static Path> {
 fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Result<()> {
     let words = [name.as_str().to_owned()];
     let layers = Layers { words: &words, format: None, base: None, store: None };
-    let (held, sliver) = Held::take(root, name)?;
+    let held = Held::take(root, name)?;
+    let sliver = held.sliver;
     let folder = root.store(name);
     for path in left(root, name) {
         report.left_over(path, remove_store)?;

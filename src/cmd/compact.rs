@@ -1,14 +1,22 @@
 //! `sliverfs compact`: drops from a store what the base has again.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use serde::Serialize;
 
+use crate::catalog::Sliver;
 use crate::cli::Args;
 use crate::cmd::layers::Layers;
+use crate::cmd::quota::remake;
 use crate::cmd::{Ctx, offline};
-use crate::error::{Error, Result};
-use crate::layer::{Aspects, Compact, Compacted, Format};
+use crate::error::{Context, Error, Result};
+use crate::layer::{Aspects, Compact, Compacted, Format, survey};
+use crate::mount::seed;
 use crate::out::{self, Progress, escape};
+use crate::quota::admission::Policy;
 use crate::size::Size;
+use crate::stay::Below;
 
 /// What `compact --json` prints: see docs/json.md.
 #[derive(Serialize)]
@@ -23,7 +31,11 @@ struct Sheet {
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let layers = Layers::new(args)?;
     let held = offline::hold(ctx, &layers)?;
-    if let Some(format) = layers.format.or(held.as_ref().map(|held| held.format)) {
+    let sliver = held.as_ref().map(|held| held.sliver);
+    if let Some(sliver) = sliver.filter(|sliver| sliver.backend.grows_image()) {
+        return anew(ctx, &layers, sliver, args);
+    }
+    if let Some(format) = layers.format.or(sliver.map(|sliver| Format::of(sliver.backend))) {
         refuse_whole(format)?;
     }
     layers.with(ctx, &mut |format, base, store, words| {
@@ -51,6 +63,32 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         drop(progress);
         print(&Sheet { format: format.name(), dry_run: args.dry_run, done }, args.json)
     })
+}
+
+/// Of a store on a seed no part can go by itself: it is written anew beside the old one, without what equals the base's.
+fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Result<()> {
+    if layers.words.len() > 1 || args.ignore_times {
+        return Err(Error::usage("a store on a seed is written anew, one at a time, with all its times")
+            .way_out("name one sliver, without --ignore-times"));
+    }
+    let root = ctx.root()?;
+    let image = root.store(&sliver.name).below(seed::STORE);
+    let taken = || fs::metadata(image).map(|image| image.blocks().saturating_mul(512)).at("look at", image);
+    let before = taken()?;
+    let tell = |format: Format, left: u64, how: &str| {
+        let done = Compacted { bytes: before.saturating_sub(left), ..Compacted::default() };
+        if args.json {
+            return out::json(&Sheet { format: format.name(), dry_run: args.dry_run, done });
+        }
+        out::line(&format!("the store {how}{} given back", Size(done.bytes)))
+    };
+    if args.dry_run {
+        return layers.with(ctx, &mut |format, base, store, _| {
+            tell(format, survey(format, &store, &base, format)?.bytes, "would be written anew: at most ")
+        });
+    }
+    remake(root, sliver, sliver, Policy::default())?;
+    tell(Format::of(sliver.backend), taken()?, "is written anew: ")
 }
 
 fn refuse_whole(format: Format) -> Result<()> {

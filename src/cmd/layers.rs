@@ -89,7 +89,7 @@ impl<'a> Layers<'a> {
         }
         // A store that grew from a seed is mounted to be read, and cannot be mounted twice.
         let grown = Sliver::load(root, &name)?.backend.grows_image() && view_of(root, &name)?.is_none();
-        let held = if grown { Some(Held::take(root, &name)?.0) } else { None };
+        let held = if grown { Some(Held::take(root, &name)?) } else { None };
         Ok(Watch { seen: Some((folder, (seen.device, seen.inode))), _held: held })
     }
 

@@ -4,7 +4,9 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
 use crate::alive::{Views, refuse_alive};
+use crate::backend::features::Features;
 use crate::backend::probe;
+use crate::backend::store::{Ground, take_down};
 use crate::catalog::base::Base;
 use crate::catalog::lock::Lock;
 use crate::catalog::{Root, Sliver};
@@ -41,6 +43,7 @@ pub fn refuse(root: &Root, name: &Name, backend: Option<Kind>) -> Result<()> {
 /// The same of a sliver whose store is read.
 pub fn refuse_to_read(root: &Root, sliver: &Sliver) -> Result<()> {
     refuse(root, &sliver.name, Some(sliver.backend))?;
+    view::free_seed(root, sliver.backend, &sliver.base)?;
     zfs::refuse_unmounted(root.store(&sliver.name))
 }
 
@@ -49,20 +52,17 @@ pub struct Held {
     // Goes before the lock.
     _room: Option<Room>,
     _lock: Lock,
-    /// Its store's format.
-    pub format: Format,
+    /// Its record.
+    pub sliver: &'static Sliver,
 }
 
 impl Held {
     /// Holds a sliver, whose store may be an image.
-    pub fn take(root: &Root, name: &Name) -> Result<(Self, &'static Sliver)> {
+    pub fn take(root: &Root, name: &Name) -> Result<Self> {
         let lock = root.lock_sliver(name)?;
         let sliver = Sliver::load(root, name)?;
         refuse(root, name, Some(sliver.backend))?;
-        Ok((
-            Self { _room: Room::make(root, sliver), _lock: lock, format: Format::of(sliver.backend) },
-            sliver,
-        ))
+        Ok(Self { _room: Room::make(root, sliver), _lock: lock, sliver })
     }
 }
 
@@ -70,7 +70,7 @@ impl Held {
 pub fn hold(ctx: &mut Ctx, layers: &Layers<'_>) -> Result<Option<Held>> {
     let (None, Some(name)) = (layers.format, layers.words.first()) else { return Ok(None) };
     let name = Name::parse(name)?;
-    Ok(Some(Held::take(ctx.root()?, &name)?.0))
+    Held::take(ctx.root()?, &name).map(Some)
 }
 
 /// Mounts a store that grew from a seed where only the work sees it, in the folder that other whole trees have; what a command that
@@ -79,16 +79,14 @@ pub fn grown(root: &Root, sliver: &Sliver, work: &mut dyn FnMut() -> Result<Vec<
     let base = Base::load(root, &sliver.base)?;
     view::free_seed(root, sliver.backend, &base.name)?;
     let stored = root.store(&sliver.name);
-    let (store, target) = (stored.below(seed::STORE), stored.below("tree"));
+    let ground = Ground { root, base, kind: sliver.backend, features: Features::default(), limit: None };
     private::run(stored, &mut || {
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", stored)?;
-        exec::run(&[
-            Step::CreateDir(target),
-            Step::MountSeed { seed: base.content(root), store, target },
-            Step::Settle(stored, Format::of(sliver.backend)),
-        ])?;
-        let done = work().map_err(|err| seed::torn(err, store));
-        let hidden = exec::run(&[Step::Unmount(target), Step::RemoveDir(target)]);
+        let mut steps = ground.hang(stored, None);
+        steps.push(Step::Settle(stored, Format::of(sliver.backend)));
+        exec::run(&steps)?;
+        let done = work().map_err(|err| seed::torn(err, stored.below(seed::STORE)));
+        let hidden = exec::run(&take_down(stored));
         done.and_then(|done| hidden.map(|()| done))
     })
 }

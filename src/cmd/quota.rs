@@ -234,7 +234,7 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: Limit, policy: Policy) -
 
 /// Makes the store anew, in an image or out of one, and puts it in the old one's place. Cut anywhere, the old one stays or the new
 /// one is there.
-fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
+pub fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     let name = &old.name;
     offline::refuse_to_read(root, old)?;
     let (store, stage) = (root.store(name), sweep::new_store(root, name));

@@ -24,7 +24,7 @@ use crate::kind::Kind;
 use crate::layer::{Aspects, Compact, Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
-use crate::mount::{exec, private};
+use crate::mount::{exec, fuse, private};
 use crate::out;
 use crate::quota::{self, image};
 use crate::size::Size;
@@ -55,8 +55,9 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let source = Source::parse(args.word(1), root)?;
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
-    refuse_kind(sliver.backend)?;
-    let rsync = Rsync::find()?;
+    let mut rsync = Rsync::find()?;
+    // Once it has listed a folder that was made anew, fuse-overlayfs 1.10 finds by name what the base has there: rsync would leave that.
+    rsync.lists_last = sliver.backend == Kind::FuseOverlayfs;
     let base = Base::load(root, &sliver.base)?;
     view::check_base(sliver, base)?;
     offline::refuse_to_read(root, sliver)?;
@@ -84,16 +85,6 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         stats.deleted
     ))?;
     replace::tell_kept(root, name)
-}
-
-fn refuse_kind(kind: Kind) -> Result<()> {
-    if matches!(kind, Kind::BtrfsSeed | Kind::FuseOverlayfs) {
-        return Err(Error::unsupported(format_args!(
-            "a store of {kind} cannot be written beside itself through a view"
-        ))
-        .way_out("convert the sliver first: sliverfs convert SLIVER --to auto"));
-    }
-    Ok(())
 }
 
 /// Where rsync reads from, as the argument that it is given.
@@ -205,22 +196,48 @@ impl Work<'_> {
         let ground = self.ground()?;
         let name = &self.sliver.name;
         self.apart(&|| {
-            // In this namespace only, the view covers the store that it is made of.
-            let view = self.root.store(name);
-            if Format::of(ground.kind).whole() {
-                let tree = image::content(view).join(layer(ground.kind));
+            // In this namespace it is a free mount point.
+            let (stored, view) = (self.root.store(name), self.root.run().below("mounted"));
+            if Format::of(ground.kind).whole() && !ground.kind.grows_image() {
+                let tree = image::content(stored).join(layer(ground.kind));
                 return self.rsync.run(&self.source.word, &tree, self.attrs, true, quiet, false);
             }
             let mut steps = ground.image(&MountInfo::of_self()?);
             if self.sliver.has_image() {
-                steps.extend(image::mount_steps(view, Format::of(ground.kind)));
+                steps.extend(image::mount_steps(stored, Format::of(ground.kind)));
             }
-            steps.extend(ground.mount(name.as_str(), view)?);
             exec::run(&steps)?;
-            let stats = self.rsync.run(&self.source.word, view, self.attrs, true, quiet, false)?;
-            exec::unmount(view)?;
-            Ok(stats)
+            self.run(ground.mount(name.as_str(), view)?, view, &|| {
+                self.rsync.run(&self.source.word, view, self.attrs, true, quiet, false)
+            })
         })
+    }
+
+    /// Runs rsync in a view that these steps mount, and waits for the end of what serves it.
+    fn run(&self, mount: Vec<Step>, view: &Path, rsync: &dyn Fn() -> Result<Stats>) -> Result<Stats> {
+        let mut daemon = None;
+        for step in mount {
+            match step {
+                Step::Serve(call) => daemon = Some(fuse::serve(call)?),
+                step => exec::run(&[step])?,
+            }
+        }
+        let stats = rsync();
+        let unmounted = exec::unmount(view);
+        if let Some(mut daemon) = daemon {
+            // One that lives on would write into what is no more its own.
+            let ended = if unmounted.is_ok() {
+                daemon.wait().at("wait for the daemon of", view)?
+            } else {
+                daemon.kill()
+            };
+            if let (Some(how), Ok(_)) = (ended, &stats) {
+                return Err(Error::failed(format_args!(
+                    "fuse-overlayfs failed ({how}); the sliver is as it was"
+                )));
+            }
+        }
+        stats.and_then(|stats| unmounted.map(|()| stats))
     }
 
     /// Makes the new store, and lets it change places with the old one.
@@ -259,9 +276,10 @@ impl Work<'_> {
         steps.extend(ground.again(image::content(stored).below(layer(kind)), inner));
         steps.push(Step::CreateDir(view));
         exec::run(&steps)?;
-        exec::run(&ground.mount(&format!(".new.{name}"), view)?)?;
-        let stats = self.rsync.run(&self.source.word, view, self.attrs, false, true, watched)?;
-        exec::run(&[Step::Unmount(view), Step::RemoveDir(view)])?;
+        let stats = self.run(ground.mount(&format!(".new.{name}"), view)?, view, &|| {
+            self.rsync.run(&self.source.word, view, self.attrs, false, true, watched)
+        })?;
+        exec::run(&[Step::RemoveDir(view)])?;
         if !format.whole() {
             let scratch = Scratch::beside(tree::open(inner)?);
             let (mut tell, mut compared) = (|_: &str, _: &[u8]| Ok(()), |_| ());

@@ -21,6 +21,8 @@ pub struct Rsync {
     xattrs: bool,
     /// Knows `--info` (3.1.0, protocol 31).
     info: bool,
+    /// Lists no folder of the view before it has made what is missing in there.
+    pub lists_last: bool,
 }
 
 /// What was transferred, as `--stats` tells it.
@@ -59,7 +61,12 @@ impl Rsync {
             words.any(|word| word.trim_ascii() == what.as_bytes())
         };
         let protocol = after(version, "protocol version ");
-        Self { acls: built_with("ACLs"), xattrs: built_with("xattrs"), info: protocol >= 31 }
+        Self {
+            acls: built_with("ACLs"),
+            xattrs: built_with("xattrs"),
+            info: protocol >= 31,
+            lists_last: false,
+        }
     }
 
     /// What it does not keep, for a warning.
@@ -88,6 +95,9 @@ impl Rsync {
         // What the other end's shell would make of a path is none of its business: -s.
         // Where it begins before it knows all names, it waits forever for those of a file that it could not make (3.5.0, on a full disk).
         let mut args = vec!["-aHSs", "--numeric-ids", "--delete", "--stats", "--no-inc-recursive"];
+        if self.lists_last {
+            args.push("--delete-after");
+        }
         if attrs && self.acls {
             args.push("-A");
         }

@@ -83,6 +83,11 @@ pub fn back(node: &Node) {
 
 /// Lets a command that keeps the old store try all of it.
 pub fn trial(node: &Node, args: &[&str]) {
+    trial_each(node, args, 1);
+}
+
+/// The same with one in so many of its calls.
+pub fn trial_each(node: &Node, args: &[&str], step: usize) {
     Trial {
         node,
         args,
@@ -100,5 +105,5 @@ pub fn trial(node: &Node, args: &[&str]) {
             assert!(!table.contains(node.lxcpath.join(".store").to_str().unwrap()), "{what}: {table}");
         },
     }
-    .run();
+    .run_each(step);
 }
