@@ -12,7 +12,7 @@ use std::process::Command;
 use common::node::run;
 use common::tree::Temp;
 use common::{busy, require};
-use sliverfs::layer::{Change, Changes, Comparer, Doubt, Format, Show, Step};
+use sliverfs::layer::{Change, Changes, Doubt, Format, Show, Step, differences};
 use sliverfs::tree::{self, Dir};
 
 /// A base and a store, made by two scripts in them.
@@ -203,10 +203,9 @@ fn nothing_is_followed_and_nothing_blocks() {
         "mkdir etc d; echo > f; echo > passwd; mkfifo p; mknod c c 5 1; ln -s /etc l",
         "ln -s /etc etc; mkfifo f; ln -s /etc/passwd passwd; mkfifo p; mknod c c 5 1; mkdir l; mkfifo l/passwd; ln -s f d",
     );
-    let mut comparer = Comparer::new(Format::Overlay);
     let mut found = Vec::new();
     shown::walk(Format::Overlay, &temp.join("store"), &temp.join("base"), Show::Changes, |entry| {
-        let differs = comparer.differences(entry).unwrap();
+        let differs = differences(Format::Overlay, entry).unwrap();
         let names = sliverfs::layer::Aspects::NAMES.iter().filter(|(aspect, _)| differs.has(*aspect));
         let names: Vec<_> = names.map(|(_, name)| *name).filter(|name| *name != "time").collect();
         found.push(format!("{} {}", shown::escape(entry.path), names.join(",")));

@@ -10,7 +10,7 @@ use crate::cmd::Ctx;
 use crate::cmd::layers::Layers;
 use crate::error::{Error, Result};
 use crate::json::write as to_json;
-use crate::layer::{Aspects, Change, Changes, Comparer, Doubt, Entry, Format, Show, Step, beside};
+use crate::layer::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Step, beside, differences};
 use crate::out::{self, escape};
 use crate::size::Size;
 use crate::tree::{Dir, Kind, Stat};
@@ -75,7 +75,6 @@ fn lies_in(path: &[u8], top: &[u8]) -> bool {
 fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Result<()> {
     let nowhere = lacks(base, top) && lacks(&store, top);
     let mut changes = Changes::new(format, store, base, Show::Changes)?.without_leaves();
-    let mut comparer = Comparer::new(format);
     let (mut unclear, mut text, mut comma) = (0_u64, String::new(), "");
     if json {
         text = format!("{{\"format\":\"{}\",\"changes\":[", format.name());
@@ -83,7 +82,7 @@ fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Resul
     while let Some(step) = changes.step()? {
         let Step::Entry(entry) = step else { continue };
         let wanted = lies_in(entry.path, top);
-        let row = if wanted { row(&entry, format, &mut comparer)? } else { None };
+        let row = if wanted { row(&entry, format)? } else { None };
         if let Some(row) = row {
             if entry.doubt.is_some() {
                 unclear += 1;
@@ -137,7 +136,7 @@ fn lacks(tree: &Dir, path: &[u8]) -> bool {
 }
 
 /// What is told of an entry; none where the view shows what the base has.
-fn row(entry: &Entry<'_>, format: Format, comparer: &mut Comparer) -> Result<Option<Row>> {
+fn row(entry: &Entry<'_>, format: Format) -> Result<Option<Row>> {
     // A file whose content was moved here is compared with where it lies.
     let moved = entry.from.is_some_and(|from| !is_at(from, entry));
     let base = match entry.data {
@@ -146,7 +145,7 @@ fn row(entry: &Entry<'_>, format: Format, comparer: &mut Comparer) -> Result<Opt
     };
     let entry = &Entry { base, ..*entry };
     let (node, old) = (entry.node.map(|node| node.stat), base.map(|base| base.stat));
-    let mut what = comparer.differences(entry)?;
+    let mut what = differences(format, entry)?;
     // A folder's time changes with every name in it: that is no news.
     if node.is_some_and(|stat| stat.kind == Kind::Dir) {
         what = what.without(Aspects::TIME);

@@ -17,7 +17,7 @@ use crate::cmd::replace::{self, Keep};
 use crate::cmd::{offline, print_plan};
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind as Backend;
-use crate::layer::{Aspects, Change, Changes, Comparer, Entry, Format, Show, Side, Step as Seen, Writer};
+use crate::layer::{Aspects, Change, Changes, Entry, Format, Show, Side, Step as Seen, Writer, differences};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private};
@@ -156,7 +156,6 @@ impl Import<'_> {
         }
         let store = tree::open(self.inner(image::content(stored)))?;
         let mut changes = Changes::new(format, store, &tree::open(self.ground.tree())?, Show::Changes)?;
-        let mut comparer = Comparer::new(format);
         while let Some(step) = changes.step()? {
             let Seen::Entry(entry) = step else { continue };
             let folder = entry.node.is_some_and(|node| node.stat.kind == Kind::Dir);
@@ -164,7 +163,7 @@ impl Import<'_> {
                 && entry.change != Change::Opaque
                 && entry.node.is_some() == entry.base.is_some()
                 && entry.node.is_some()
-                && comparer.differences(&entry)?.without(if folder { Aspects::TIME } else { Aspects::NONE })
+                && differences(format, &entry)?.without(if folder { Aspects::TIME } else { Aspects::NONE })
                     == Aspects::NONE;
             if !same {
                 return Err(Error::usage(format_args!(

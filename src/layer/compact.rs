@@ -13,7 +13,7 @@ use super::covered::covered;
 use super::decode::{OPAQUE, WH};
 use super::write::attr_name;
 use super::{
-    Aspects, Change, Changes, Comparer, Doubt, Entry, Format, Scratch, Show, Side, Step, origins, records,
+    Aspects, Change, Changes, Doubt, Entry, Format, Scratch, Show, Side, Step, differences, origins, records,
     walk,
 };
 use crate::error::Result;
@@ -62,7 +62,6 @@ pub struct Compact<'a> {
     scratch: &'a Scratch,
     ignore: Aspects,
     dry_run: bool,
-    comparer: Comparer,
     /// The store and the base, until the marks of the origin are removed.
     roots: Option<(Dir, Dir)>,
     levels: Vec<Level>,
@@ -89,9 +88,8 @@ impl<'a> Compact<'a> {
         tell: &'a mut dyn FnMut(&str, &[u8]) -> Result<()>,
         progress: &'a mut dyn FnMut(u64),
     ) -> Self {
-        let comparer = Comparer::new(format);
         let (roots, levels, done) = (None, Vec::new(), Compacted::default());
-        Self { format, scratch, ignore, dry_run, comparer, roots, levels, done, tell, progress }
+        Self { format, scratch, ignore, dry_run, roots, levels, done, tell, progress }
     }
 
     /// Goes through the whole store.
@@ -215,7 +213,7 @@ impl<'a> Compact<'a> {
     /// Is the entry as the base's, in all that anybody can see of it?
     fn same(&mut self, entry: &Entry<'_>) -> Result<bool> {
         let (Some(node), Some(base)) = (entry.node, entry.base) else { return Ok(false) };
-        let differs = self.comparer.differences(entry)?.without(self.ignore);
+        let differs = differences(self.format, entry)?.without(self.ignore);
         (self.progress)(node.stat.size);
         if !differs.is_empty() {
             return Ok(false);

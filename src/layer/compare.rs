@@ -6,10 +6,8 @@ use nix::errno::Errno;
 
 use super::{Entry, Format, Side};
 use crate::error::Result;
-use crate::sum::Sum;
-use crate::sys::file::fill_from;
 use crate::tree::attr::{self, Attr};
-use crate::tree::{BLOCK, Kind, sys};
+use crate::tree::{Kind, equal, sys};
 
 /// A set of the ways in which an entry of the view differs from the base's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,100 +77,56 @@ impl Aspects {
     }
 }
 
-/// Compares entries of the view with the base's; it keeps the memory for their contents.
-pub struct Comparer {
-    format: Format,
-    buffer: Vec<u8>,
-}
-
-impl Comparer {
-    /// For a store of the given format.
-    pub fn new(format: Format) -> Self {
-        Self { format, buffer: Vec::new() }
-    }
-
-    /// The same for a store of another format.
-    pub(super) fn of(&mut self, format: Format) -> &mut Self {
-        self.format = format;
-        self
-    }
-
-    /// How an entry differs from what the base has; none where either is missing. Contents are read where nothing less decides.
-    pub fn differences(&mut self, entry: &Entry<'_>) -> Result<Aspects> {
-        match (entry.node, entry.base) {
-            (Some(_), Some(_)) if entry.differs.is_some() => Ok(entry.differs.unwrap_or_default()),
-            (Some(node), Some(base)) => {
-                match self.sides(node, entry.data.unwrap_or(node), base) {
-                    // Replaced while it was looked at, in a view that is mounted.
-                    Err(Errno::ENOENT | Errno::ESTALE) => Ok(Aspects::CONTENT),
-                    found => found.map_err(sys("compare", entry.path)),
-                }
+/// How an entry differs from what the base has; none where either is missing. Contents are read where nothing less decides.
+pub fn differences(format: Format, entry: &Entry<'_>) -> Result<Aspects> {
+    match (entry.node, entry.base) {
+        (Some(_), Some(_)) if entry.differs.is_some() => Ok(entry.differs.unwrap_or_default()),
+        (Some(node), Some(base)) => {
+            match sides(format, node, entry.data.unwrap_or(node), base) {
+                // Replaced while it was looked at, in a view that is mounted.
+                Err(Errno::ENOENT | Errno::ESTALE) => Ok(Aspects::CONTENT),
+                found => found.map_err(sys("compare", entry.path)),
             }
-            _ => Ok(Aspects::NONE),
         }
-    }
-
-    /// As above for what lies where; `data` is where the content does.
-    pub(super) fn sides(&mut self, node: Side<'_>, data: Side<'_>, base: Side<'_>) -> nix::Result<Aspects> {
-        let (new, old) = (node.stat, base.stat);
-        let device = |stat: &crate::tree::Stat| match stat.kind {
-            Kind::Char | Kind::Block => stat.device,
-            Kind::Dir | Kind::File | Kind::Link | Kind::Fifo | Kind::Socket => (0, 0),
-        };
-        if new.kind != old.kind || device(new) != device(old) {
-            return Ok(Aspects::TYPE);
-        }
-        let untouched = new.id.1 == old.id.1 && new.ctime == old.ctime && new.size == old.size;
-        if new.id == old.id || self.format == Format::Snapshot && untouched {
-            return Ok(Aspects::NONE);
-        }
-        let mut found = Aspects::NONE;
-        found.add(Aspects::MODE, new.kind != Kind::Link && new.mode != old.mode);
-        found.add(Aspects::OWNER, (new.uid, new.gid) != (old.uid, old.gid));
-        found.add(Aspects::TIME, new.mtime != old.mtime);
-        found.add(Aspects::LINKS, self.format.whole() && new.kind != Kind::Dir && new.links != old.links);
-        found.add(Aspects::ATTRS, attrs(node, self.format)? != attrs(base, Format::Tree)?);
-        let other = match new.kind {
-            Kind::File => data.stat.id != old.id && !self.same_content(data, base)?,
-            Kind::Link => node.dir.read_link(node.name)? != base.dir.read_link(base.name)?,
-            Kind::Dir | Kind::Char | Kind::Block | Kind::Fifo | Kind::Socket => false,
-        };
-        found.add(Aspects::CONTENT, other);
-        Ok(found)
-    }
-
-    fn same_content(&mut self, one: Side<'_>, other: Side<'_>) -> nix::Result<bool> {
-        if one.stat.size != other.stat.size {
-            return Ok(false);
-        }
-        self.buffer.resize(BLOCK * 16, 0);
-        let (left, right) = self.buffer.split_at_mut(BLOCK * 8);
-        let size = one.stat.size;
-        let (mut held, mut others) = (None, None);
-        let (one, other) = (opened(one, &mut held)?, opened(other, &mut others)?);
-        let mut at = 0;
-        while at < size {
-            let most = usize::try_from(size.minus(at)).unwrap_or(usize::MAX).min(BLOCK * 8);
-            let (left, right) =
-                (left.get_mut(..most).unwrap_or_default(), right.get_mut(..most).unwrap_or_default());
-            // One that became shorter is not what was looked at.
-            if !fill_from(one, left, at)? || !fill_from(other, right, at)? || !alike(left, right) {
-                return Ok(false);
-            }
-            at = at.plus(most as u64);
-        }
-        Ok(true)
+        _ => Ok(Aspects::NONE),
     }
 }
 
-/// Are they the same bytes? By words: a C library that is built for size compares, as it copies, one byte after the other.
-fn alike(one: &[u8], other: &[u8]) -> bool {
-    const WORD: usize = size_of::<usize>();
-    let word = |bytes: &[u8]| bytes.first_chunk().copied().map(usize::from_ne_bytes);
-    let (mut a, mut b) = (one.chunks_exact(WORD), other.chunks_exact(WORD));
-    one.len() == other.len()
-        && a.by_ref().zip(b.by_ref()).all(|(a, b)| word(a) == word(b))
-        && a.remainder() == b.remainder()
+/// As above for what lies where; `data` is where the content does.
+pub(super) fn sides(format: Format, node: Side<'_>, data: Side<'_>, base: Side<'_>) -> nix::Result<Aspects> {
+    let (new, old) = (node.stat, base.stat);
+    let device = |stat: &crate::tree::Stat| match stat.kind {
+        Kind::Char | Kind::Block => stat.device,
+        Kind::Dir | Kind::File | Kind::Link | Kind::Fifo | Kind::Socket => (0, 0),
+    };
+    if new.kind != old.kind || device(new) != device(old) {
+        return Ok(Aspects::TYPE);
+    }
+    let untouched = new.id.1 == old.id.1 && new.ctime == old.ctime && new.size == old.size;
+    if new.id == old.id || format == Format::Snapshot && untouched {
+        return Ok(Aspects::NONE);
+    }
+    let mut found = Aspects::NONE;
+    found.add(Aspects::MODE, new.kind != Kind::Link && new.mode != old.mode);
+    found.add(Aspects::OWNER, (new.uid, new.gid) != (old.uid, old.gid));
+    found.add(Aspects::TIME, new.mtime != old.mtime);
+    found.add(Aspects::LINKS, format.whole() && new.kind != Kind::Dir && new.links != old.links);
+    found.add(Aspects::ATTRS, attrs(node, format)? != attrs(base, Format::Tree)?);
+    let other = match new.kind {
+        Kind::File => data.stat.id != old.id && !same_content(data, base)?,
+        Kind::Link => node.dir.read_link(node.name)? != base.dir.read_link(base.name)?,
+        Kind::Dir | Kind::Char | Kind::Block | Kind::Fifo | Kind::Socket => false,
+    };
+    found.add(Aspects::CONTENT, other);
+    Ok(found)
+}
+
+fn same_content(one: Side<'_>, other: Side<'_>) -> nix::Result<bool> {
+    if one.stat.size != other.stat.size {
+        return Ok(false);
+    }
+    let (mut held, mut others) = (None, None);
+    equal(opened(one, &mut held)?, opened(other, &mut others)?, 0, one.stat.size)
 }
 
 /// A regular file that may be open already; `held` keeps it open where it is not.
@@ -194,24 +148,4 @@ pub(super) fn attrs(side: Side<'_>, format: Format) -> nix::Result<Vec<Attr>> {
         }
     }
     Ok(attrs)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn each_byte_counts() {
-        for length in 0..40 {
-            let one = vec![7; length];
-            assert!(alike(&one, &one.clone()));
-            assert!(!alike(&one, &vec![7; length + 1]) && !alike(&vec![7; length + 1], &one));
-            for at in 0..length {
-                let mut other = one.clone();
-                *other.get_mut(at).unwrap() = 8;
-                assert!(!alike(&one, &other), "{at} of {length}");
-            }
-        }
-    }
 }

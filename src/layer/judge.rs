@@ -1,6 +1,7 @@
 //! Old base, new base and sliver: of one name, who changed what.
 
-use super::{Aspects, Changes, Comparer, Entry, Format, Show, Side, Step};
+use super::compare::sides;
+use super::{Aspects, Changes, Entry, Format, Show, Side, Step, differences};
 use crate::error::Result;
 use crate::tree::{Kind, Stat, sys};
 
@@ -20,23 +21,17 @@ pub(super) enum Verdict {
 /// Compares the three.
 pub(super) struct Judge {
     from: Format,
-    comparer: Comparer,
 }
 
 impl Judge {
     /// Of a store in the given format.
     pub(super) fn new(from: Format) -> Self {
-        Self { from, comparer: Comparer::new(from) }
-    }
-
-    /// Compares what the store has.
-    fn own(&mut self) -> &mut Comparer {
-        self.comparer.of(self.from)
+        Self { from }
     }
 
     /// What the sliver changed of it, what the new base did, and what of both differs.
     pub(super) fn sides(
-        &mut self,
+        &self,
         entry: &Entry<'_>,
         new: Option<Side<'_>>,
     ) -> Result<(Aspects, Aspects, Aspects)> {
@@ -59,23 +54,23 @@ impl Judge {
     }
 
     /// What the sliver changed, but for what its driver changes by itself.
-    pub(super) fn mine(&mut self, entry: &Entry<'_>) -> Result<Aspects> {
-        Ok(self.own().differences(entry)?.without(self.from.loses()).without(Aspects::LINKS))
+    pub(super) fn mine(&self, entry: &Entry<'_>) -> Result<Aspects> {
+        Ok(differences(self.from, entry)?.without(self.from.loses()).without(Aspects::LINKS))
     }
 
     /// What the new base changed. Of two directories that is what they are, not what is in them.
-    fn theirs(&mut self, old: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
-        Ok(self.comparer.of(Format::Tree).sides(new, new, old)?.without(Aspects::LINKS))
+    fn theirs(&self, old: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
+        Ok(sides(Format::Tree, new, new, old)?.without(Aspects::LINKS))
     }
 
     /// How the sliver's version differs from the new base's.
-    fn apart(&mut self, entry: &Entry<'_>, node: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
+    fn apart(&self, entry: &Entry<'_>, node: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
         // Two trees that were not made of one another share no inodes, whatever their numbers are.
         let format = if self.from.whole() { Format::Tree } else { self.from };
-        Ok(self.comparer.of(format).sides(node, entry.data.unwrap_or(node), new)?.without(Aspects::LINKS))
+        Ok(sides(format, node, entry.data.unwrap_or(node), new)?.without(Aspects::LINKS))
     }
 
-    pub(super) fn verdict(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>) -> nix::Result<Verdict> {
+    pub(super) fn verdict(&self, entry: &Entry<'_>, new: Option<Side<'_>>) -> nix::Result<Verdict> {
         let both = "changed here and in the new base";
         let (node, new) = match (entry.node, entry.base, new) {
             // A whiteout that hides nothing any more is corruption to mini_fo.
@@ -94,7 +89,7 @@ impl Judge {
                     return Ok(Verdict::Keep);
                 }
                 let mine =
-                    self.own().sides(node, entry.data.unwrap_or(node), old)?.without(self.from.loses());
+                    sides(self.from, node, entry.data.unwrap_or(node), old)?.without(self.from.loses());
                 return Ok(if mine.has(CORE) || linked(entry, node.stat, old.stat) {
                     Verdict::Conflict("changed here, gone from the new base")
                 } else {
@@ -110,7 +105,7 @@ impl Judge {
             // Deleted and made anew: it hides what the new base has, too.
             return Ok(if self.news(old, new)?.has(CORE) { Verdict::Conflict(both) } else { Verdict::Keep });
         }
-        let mine = self.own().sides(node, entry.data.unwrap_or(node), old)?;
+        let mine = sides(self.from, node, entry.data.unwrap_or(node), old)?;
         let mine = mine.without(self.from.loses()).without(Aspects::LINKS);
         let linked = linked(entry, node.stat, old.stat);
         if !mine.has(CORE.and(Aspects::TIME)) && !linked {
@@ -148,7 +143,7 @@ impl Judge {
     }
 
     /// What the new base has changed. What is in a directory is looked at by itself, where the sliver has it.
-    fn news(&mut self, old: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
+    fn news(&self, old: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
         let folders = old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir;
         if folders { Ok(Aspects::NONE) } else { self.theirs(old, new) }
     }
@@ -158,13 +153,12 @@ impl Judge {
 pub(super) fn changed_in(old: Side<'_>, new: Side<'_>, path: &[u8]) -> Result<bool> {
     let open = |side: Side<'_>| side.dir.child(side.name).map_err(sys("open in the bases", path));
     let mut changes = Changes::new(Format::Tree, open(new)?, &open(old)?, Show::Changes)?;
-    let mut comparer = Comparer::new(Format::Tree);
     while let Some(step) = changes.step()? {
         let Step::Entry(entry) = step else { continue };
         // What the directory itself is was looked at before.
         let below = !entry.path.is_empty();
         let both = entry.node.is_some() && entry.base.is_some();
-        if below && (!both || comparer.differences(&entry)?.has(CORE)) {
+        if below && (!both || differences(Format::Tree, &entry)?.has(CORE)) {
             return Ok(true);
         }
         changes.enter()?;

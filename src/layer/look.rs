@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
+use super::compare::sides;
 use super::decode::{self, Marks, TARGET};
 use super::format::FUSE;
 use super::level::{Below, Far, Found, Origin, Seen};
@@ -285,7 +286,7 @@ impl Changes {
         let id = node.id;
         let node = Side::new(self.store.here(), &seen.name, node);
         let base = Side::new(base, &seen.name, old);
-        let mut differs = self.comparer.sides(node, node, base)?;
+        let mut differs = sides(self.format, node, node, base)?;
         if linked && !kept && differs.is_empty() && self.regrouped(id)? {
             differs = Aspects::LINKS;
         }

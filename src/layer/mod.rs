@@ -25,7 +25,7 @@ mod walk;
 mod write;
 
 pub use compact::{Compact, Compacted};
-pub use compare::{Aspects, Comparer};
+pub use compare::{Aspects, differences};
 pub(crate) use decode::{OPAQUE, TARGET, WH};
 pub use format::Format;
 pub use mend::mend;

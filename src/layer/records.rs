@@ -1,13 +1,13 @@
 //! mini_fo's records: lines `D NAME` and `R OLDPATH NEWNAME` in a regular file of each folder, hidden from the view.
 
 use std::ffi::{CStr, CString};
-use std::io::Write;
 
 use nix::errno::Errno;
+use nix::unistd::fsync;
 
 use super::Scratch;
-use crate::sys::file::read_all;
-use crate::tree::{Dir, Kind, errno};
+use crate::sys::file::{read_all, write_at};
+use crate::tree::{Dir, Kind};
 
 /// The file's name. No name of a tenant's can be this one.
 pub(super) const FILE: &CStr = c"META_dAfFgHE39ktF3HD2sr";
@@ -69,8 +69,8 @@ pub(super) fn rewrite(
         dir.unlink(FILE)?;
     } else {
         let name = scratch.records();
-        let mut file = scratch.dir().create_file(name)?;
-        let written = file.write_all(&kept).and_then(|()| file.sync_all()).map_err(|err| errno(&err));
+        let file = scratch.dir().create_file(name)?;
+        let written = write_at(&file, &kept, 0).and_then(|()| fsync(&file));
         let moved = written.and_then(|()| scratch.dir().rename(name, dir, FILE));
         moved.inspect_err(|_| {
             let _cleared_by_the_next = scratch.dir().unlink(name);

@@ -1,15 +1,15 @@
 //! Where a store is changed from: what is being made, what is being thrown away, and a journal where two steps belong together.
 
 use std::ffi::{CStr, CString};
-use std::io::Write;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::unistd::fsync;
 
 use super::decode::WH;
 use super::{Format, records};
 use crate::error::Result;
-use crate::sys::file::read_all;
+use crate::sys::file::{read_all, write_at};
 use crate::sys::sync;
 use crate::tree::{self, Dir, Kind, SELF, Time, c_name, sys};
 
@@ -190,10 +190,9 @@ impl Scratch {
     /// Writes a line to a new file, all of it durable.
     fn note(&self, name: &CStr, mut line: Vec<u8>) -> nix::Result<()> {
         line.push(b'\n');
-        let mut file = self.dir.create_file(name)?;
-        let written = file.write_all(&line).and_then(|()| file.sync_all());
-        let errno = |err: std::io::Error| Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO));
-        written.map_err(errno).and_then(|()| self.dir.sync()).inspect_err(|_| {
+        let file = self.dir.create_file(name)?;
+        let written = write_at(&file, &line, 0).and_then(|()| fsync(&file));
+        written.and_then(|()| self.dir.sync()).inspect_err(|_| {
             let _settled_by_the_next = self.dir.unlink(name);
         })
     }

@@ -1,7 +1,7 @@
 //! An OCI image layer of a stream of changes (image-spec, "Image Layer Filesystem Changeset").
 
 use super::decode::{OPAQUE, WH};
-use super::{Aspects, Change, Comparer, Entry, Format, Side, compare};
+use super::{Aspects, Change, Entry, Format, Side, compare, differences};
 use crate::archive::{Head, Tar};
 use crate::error::{Error, Result};
 use crate::sum::Sum;
@@ -14,7 +14,6 @@ pub struct Layer {
     format: Format,
     tar: Tar,
     links: Links,
-    comparer: Comparer,
     /// The folders on the way down that are as in the base and not in the tar: each by the length of its path, and what it is.
     way: Vec<(usize, Meta)>,
     /// Written so far.
@@ -28,7 +27,6 @@ impl Layer {
             format,
             tar,
             links: Links::new(store).map_err(sys("look at", b"the store"))?,
-            comparer: Comparer::new(format),
             way: Vec::new(),
             entries: 0,
         })
@@ -111,14 +109,14 @@ impl Layer {
     /// What is as in the base is no change, though a store has it: what was changed back, and folders on the way to nothing that is one.
     /// So all kinds of stores give the same layer of the same changes. Of a file with more names another one may be new; but
     /// fuse-overlayfs's stores begin with those of the base: there the walk has looked at all of them.
-    fn changed(&mut self, entry: &Entry<'_>) -> Result<bool> {
+    fn changed(&self, entry: &Entry<'_>) -> Result<bool> {
         let Some((node, base)) = entry.node.zip(entry.base) else { return Ok(true) };
         let (new, old) = (node.stat, base.stat);
         let fuse = self.format == Format::FuseOverlayfs;
         let alike = entry.change != Change::Opaque
             && (new.mtime, new.mode, new.uid, new.gid) == (old.mtime, old.mode, old.uid, old.gid)
             && (new.kind == Kind::Dir || new.links == old.links && (new.links == 1 || fuse));
-        Ok(!alike || self.comparer.differences(entry)? != Aspects::NONE)
+        Ok(!alike || differences(self.format, entry)? != Aspects::NONE)
     }
 
     /// Owner, mode, time and attributes.

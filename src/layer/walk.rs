@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::decode::{self, Names};
 use super::level::{Below, Found, Level, Seen};
 use super::look::resolve;
-use super::{Change, Comparer, Entry, Format, Side};
+use super::{Change, Entry, Format, Side};
 use crate::error::{Error, Result};
 use crate::tree::{self, Chain, Dir, Ids, Kind, Shelf, Stat, shown, sys};
 
@@ -54,7 +54,6 @@ pub struct Changes {
     shelf: Shelf,
     pub(super) format: Format,
     pub(super) show: Show,
-    pub(super) comparer: Comparer,
     pub(super) store: Chain,
     /// The device of the store: what is mounted in it is none of its own.
     pub(super) device: u64,
@@ -90,7 +89,6 @@ impl Changes {
             shelf: Shelf::new(store.here()).map_err(failed())?,
             format,
             show,
-            comparer: Comparer::new(format),
             device: store.id().0,
             top,
             regrouped: None,

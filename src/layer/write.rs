@@ -1,19 +1,17 @@
 //! A new store, or a tree, of a stream of changes.
 
 use std::ffi::{CStr, CString};
-use std::io::Write;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
 use super::decode::{OPAQUE, TARGET, WH, WHITEOUT};
-use super::{Aspects, Change, Comparer, Entry, Format, Side, Step, compare, records};
+use super::{Aspects, Change, Entry, Format, Side, Step, compare, records};
 use crate::error::{Error, Result};
+use crate::sys::file::write_at;
 use crate::sys::{sync, xattr};
 use crate::tree::attr::{self, Attr};
-use crate::tree::{
-    self, BLOCK, Chain, Content, Dir, Kind, Links, Meta, SELF, Stat, copy_content, shown, sys,
-};
+use crate::tree::{self, Chain, Content, Dir, Kind, Links, Meta, SELF, Stat, copy_content, shown, sys};
 
 /// The longest name that aufs takes: its whiteout must fit.
 const AUFS_NAME_MAX: usize = 242;
@@ -37,8 +35,6 @@ pub struct Writer<'a> {
     /// Directories of a whole tree on the way down that are as in the base: made when something in them is written.
     /// True where something else may be there already that is none; last the permissions.
     unmade: Vec<(CString, bool, u32)>,
-    comparer: Comparer,
-    buffer: Vec<u8>,
     progress: &'a mut dyn FnMut(u64),
 }
 
@@ -55,8 +51,6 @@ impl<'a> Writer<'a> {
             whiteout: None,
             records: Vec::new(),
             unmade: Vec::new(),
-            comparer: Comparer::new(from),
-            buffer: vec![0; BLOCK * 8],
             progress,
         })
     }
@@ -105,12 +99,12 @@ impl<'a> Writer<'a> {
     }
 
     /// In a whole tree every directory is told: one that is as in the base is written only where it holds what is not.
-    fn is_unmade(&mut self, entry: &Entry<'_>) -> Result<bool> {
+    fn is_unmade(&self, entry: &Entry<'_>) -> Result<bool> {
         let base = entry.base.is_some_and(|base| base.stat.kind == Kind::Dir);
         if !self.from.whole() || self.to.whole() || entry.change != Change::Meta || !base {
             return Ok(false);
         }
-        self.comparer.differences(entry).map(Aspects::is_empty)
+        compare::differences(self.from, entry).map(Aspects::is_empty)
     }
 
     /// The directory by this name is made when something is written in it. Where the base has something else there, it is `blocked`.
@@ -200,9 +194,7 @@ impl<'a> Writer<'a> {
         let written = "write the directory";
         if let Some(text) = self.records.pop().filter(|text| !text.is_empty()) {
             let file = self.here.here().create_file(records::FILE).map_err(sys(written, entry.path))?;
-            (&file).write_all(&text).map_err(|err| {
-                sys(written, entry.path)(Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO)))
-            })?;
+            write_at(&file, &text, 0).map_err(sys(written, entry.path))?;
         }
         let made = self.here.here().stat().map_err(sys(written, entry.path))?;
         if !entry.path.is_empty() {
@@ -227,9 +219,9 @@ impl<'a> Writer<'a> {
                 let data = entry.data.unwrap_or(node);
                 let mut held = None;
                 let from = compare::opened(data, &mut held).map_err(sys("open", path))?;
-                let mut file = here.create_file_as(name, early(entry, 0o600)).map_err(sys("create", path))?;
+                let file = here.create_file_as(name, early(entry, 0o600)).map_err(sys("create", path))?;
                 made = Some(Stat::of(file.as_fd()).map_err(sys("create", path))?);
-                copy_content(from, data.stat, &mut file, path, &mut self.buffer, self.progress)?;
+                copy_content(from, data.stat, &file, path, self.progress)?;
                 if data.stat.size >= LARGE {
                     sync::begin(&file);
                 }

@@ -37,21 +37,49 @@ fn rest(from: BorrowedFd<'_>, most: usize) -> nix::Result<Vec<u8>> {
         if bytes.len() == bytes.capacity() {
             bytes.reserve(1 << 13);
         }
-        let done = bytes.len();
-        let room = bytes.spare_capacity_mut();
-        // SAFETY: it writes no more bytes than there is room for. They are not zeroed before: most files are a few hundred bytes.
-        let got =
-            unsafe { libc::read(from.as_raw_fd(), room.as_mut_ptr().cast(), room.len().min(most - done)) };
-        let got = match Errno::result(got) {
-            Err(Errno::EINTR) => continue,
-            got => usize::try_from(got?).unwrap_or(0),
-        };
-        if got == 0 {
+        if add(from, None, &mut bytes, most)? == 0 {
             return Ok(bytes);
         }
-        // SAFETY: so many of them were written.
-        unsafe { bytes.set_len(done + got) };
     }
+}
+
+/// Reads once, from there on or from where the descriptor stands, behind what is in `bytes`: no more than there is room for, and no
+/// more than makes `most` of all. What is read into is not zeroed before, which would cost as much as to read.
+fn add(from: BorrowedFd<'_>, at: Option<i64>, bytes: &mut Vec<u8>, most: usize) -> nix::Result<usize> {
+    let done = bytes.len();
+    let room = bytes.spare_capacity_mut();
+    let (from, to, size) = (from.as_raw_fd(), room.as_mut_ptr().cast(), room.len().min(most - done));
+    loop {
+        // SAFETY: either writes no more bytes than there is room for.
+        let got = unsafe {
+            match at {
+                Some(at) => libc::pread(from, to, size, at),
+                None => libc::read(from, to, size),
+            }
+        };
+        match Errno::result(got) {
+            Err(Errno::EINTR) => {}
+            got => {
+                let got = usize::try_from(got?).unwrap_or(0);
+                // SAFETY: so many of them were written.
+                unsafe { bytes.set_len(done + got) };
+                return Ok(got);
+            }
+        }
+    }
+}
+
+/// Reads `size` bytes of a file from there on, in place of what is in `bytes`. False where it ends before.
+pub fn read_from(file: &File, bytes: &mut Vec<u8>, size: usize, at: u64) -> nix::Result<bool> {
+    bytes.clear();
+    bytes.reserve(size);
+    while bytes.len() < size {
+        let at = i64::try_from(at.plus(bytes.len() as u64)).map_err(|_| Errno::EFBIG)?;
+        if add(file.as_fd(), Some(at), bytes, size)? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Opens a file to read it.
@@ -121,6 +149,23 @@ pub fn text(path: impl AsRef<Path>) -> io::Result<String> {
         std::borrow::Cow::Owned(text) => text,
         std::borrow::Cow::Borrowed(text) => text.to_owned(),
     })
+}
+
+/// Writes all of `bytes` to a file from there on.
+pub fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> nix::Result<()> {
+    while !bytes.is_empty() {
+        match uio::pwrite(file, bytes, i64::try_from(at).map_err(|_| Errno::EFBIG)?) {
+            Err(Errno::EINTR) => {}
+            // As std has it: a disk that takes nothing, and says no error.
+            Ok(0) => return Err(Errno::EIO),
+            written => {
+                let written = written?;
+                bytes = bytes.get(written..).unwrap_or_default();
+                at = at.plus(written as u64);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes all of `bytes` to a standard stream of this program: 1 is standard output, 2 standard error.

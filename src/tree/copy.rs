@@ -2,7 +2,6 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -17,7 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::out::Progress;
 use crate::sum::Sum;
 use crate::sys::extents;
-use crate::sys::file::{self, set_size};
+use crate::sys::file::{self, set_size, write_at};
 
 /// How the content of files gets into a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +57,6 @@ pub fn copy(
         to: Chain::new(to.again().map_err(sys("open the copy of", path))?)
             .map_err(sys("open the copy of", path))?,
         linked: Links::new(to).map_err(sys("open the copy of", path))?,
-        buffer: vec![0; BLOCK * 32],
         prefix: path.len(),
         copied: Copied::default(),
         content,
@@ -127,7 +125,6 @@ pub fn copy_entry(
     let mut copy = Copy {
         to: to.again().and_then(Chain::new).map_err(failed())?,
         linked: Links::new(to).map_err(failed())?,
-        buffer: vec![0; BLOCK * 32],
         prefix: path.len(),
         copied: Copied::default(),
         content,
@@ -208,7 +205,6 @@ impl Links {
 struct Copy<'a> {
     to: Chain,
     linked: Links,
-    buffer: Vec<u8>,
     prefix: usize,
     copied: Copied,
     content: Content,
@@ -242,10 +238,10 @@ impl Copy<'_> {
         let here = self.to.here();
         match (stat.kind, from) {
             (_, Some(from)) => {
-                let mut file = here.create_file(name).map_err(sys("create the copy of", path))?;
+                let file = here.create_file(name).map_err(sys("create the copy of", path))?;
                 match self.content {
                     Content::Written | Content::Special => {
-                        copy_content(&from, stat, &mut file, path, &mut self.buffer, self.progress)?;
+                        copy_content(&from, stat, &file, path, self.progress)?;
                     }
                     Content::Shared => {
                         extents::share(&from, &file).map_err(not_shared(path))?;
@@ -290,28 +286,23 @@ fn not_shared(path: &[u8]) -> impl FnOnce(Errno) -> Error + use<'_> {
 pub(crate) fn copy_content(
     from: &File,
     stat: &Stat,
-    to: &mut File,
+    to: &File,
     path: &[u8],
-    buffer: &mut [u8],
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let sparse = stat.allocated < stat.size;
-    let write = "write the copy of";
     let mut at = 0;
-    read_data(from, stat, path, buffer, &mut |offset, bytes| {
+    read_data(from, stat, path, &mut |offset, bytes| {
         progress(bytes.len() as u64);
         let mut offset = offset;
         for block in bytes.chunks(if sparse { BLOCK } else { bytes.len().max(1) }) {
             if !sparse || block.iter().any(|b| *b != 0) {
-                if offset != at {
-                    to.seek(SeekFrom::Start(offset)).at(write, &shown(path))?;
-                }
-                to.write_all(block).at(write, &shown(path))?;
+                write_at(to, block, offset).map_err(sys("write the copy of", path))?;
                 at = offset.plus(block.len() as u64);
             }
             offset = offset.plus(block.len() as u64);
         }
         Ok(())
     })?;
-    if at != stat.size { set_size(&to, stat.size).at(write, &shown(path)) } else { Ok(()) }
+    if at != stat.size { set_size(to, stat.size).map_err(sys("write the copy of", path)) } else { Ok(()) }
 }

@@ -9,11 +9,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 
-use super::{Dir, Entry, Kind, Stat, Step, Walk, c_name, shown, sys};
+use super::{Dir, Entry, Kind, Stat, Step, Walk, c_name, equal, shown, sys};
 use crate::error::{Error, Result};
 use crate::sum::Sum;
 use crate::sys::extents::{self, Extent};
-use crate::sys::file::fill_from;
 
 /// The most that is compared at a time, in bytes: for so long the files are locked.
 const PART: u64 = 1 << 20;
@@ -192,7 +191,7 @@ impl Work<'_> {
         while at < end {
             let length = PART.min(end - at);
             let equal = if self.dry_run {
-                equal(from, to, at, length)?.then_some(length)
+                equal(from, to, at, at.plus(length))?.then_some(length)
             } else {
                 match extents::share_equal(from, to, at, length) {
                     Ok(done) => done,
@@ -246,26 +245,6 @@ fn same_place(from: &File, extent: &Extent, end: u64) -> bool {
         }
     });
     asked.is_ok() && at >= end
-}
-
-/// Do both files hold the same bytes there? A file that became shorter is another one.
-fn equal(from: &File, to: &File, mut at: u64, length: u64) -> nix::Result<bool> {
-    let end = at.plus(length);
-    let (mut one, mut two) = ([0; 1 << 14], [0; 1 << 14]);
-    while at < end {
-        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(one.len());
-        let (one, two) = (one.get_mut(..want).unwrap_or_default(), two.get_mut(..want).unwrap_or_default());
-        for (file, bytes) in [(from, &mut *one), (to, &mut *two)] {
-            if !fill_from(file, bytes, at)? {
-                return Ok(false);
-            }
-        }
-        if one != two {
-            return Ok(false);
-        }
-        at = at.plus(want as u64);
-    }
-    Ok(true)
 }
 
 fn refused<'a>(op: &'static str, path: &'a [u8]) -> impl FnOnce(Errno) -> Error + use<'a> {

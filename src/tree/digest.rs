@@ -51,7 +51,6 @@ pub fn digest(root: &Dir, path: &[u8], attrs: bool, progress: &mut dyn FnMut(u64
         hash: Sha256::new(),
         linked: Ids::beside(root).map_err(sys("look at", path))?,
         number: 0,
-        buffer: vec![0; BLOCK * 16],
         with_attrs: attrs,
         bytes: 0,
         disk: 0,
@@ -98,7 +97,6 @@ struct Stream<'a> {
     /// The number of the first name of each file that has several.
     linked: Ids,
     number: u64,
-    buffer: Vec<u8>,
     with_attrs: bool,
     bytes: u64,
     disk: u64,
@@ -166,7 +164,7 @@ impl Stream<'_> {
         let file = dir.open_file(name, stat).map_err(sys("open", path))?;
         let (hash, progress) = (&mut self.hash, &mut self.progress);
         let mut shown = 0;
-        read_data(&file, stat, path, &mut self.buffer, &mut |offset, bytes| {
+        read_data(&file, stat, path, &mut |offset, bytes| {
             for (number, block) in (offset / BLOCK as u64..).zip(bytes.chunks(BLOCK)) {
                 if block.iter().any(|b| *b != 0) {
                     hash.update(number.to_be_bytes());

@@ -1,15 +1,13 @@
 //! Which inodes were seen: a hash table of our own, since std's ordered and hashed maps weigh several KiB for each pair of types.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 
 use super::Dir;
-use super::spill::errno;
 use crate::hash::fnv64a;
 use crate::sum::Sum;
-use crate::sys::file::{fill_from, set_size};
+use crate::sys::file::{fill_from, set_size, write_at};
 
 /// With more places than that, the table lies in a file.
 const IN_MEMORY: usize = 1 << 13;
@@ -152,7 +150,7 @@ impl Table {
         for (field, number) in bytes.chunks_mut(8).zip([device, inode, number.plus(1)]) {
             field.copy_from_slice(&number.to_ne_bytes());
         }
-        self.file.write_all_at(&bytes, at.times(PLACE)).map_err(|err| errno(&err))
+        write_at(&self.file, &bytes, at.times(PLACE))
     }
 }
 

@@ -18,7 +18,7 @@ mod sync;
 mod walk;
 
 pub use chain::Chain;
-pub use content::{BLOCK, data, read};
+pub use content::{BLOCK, data, equal, read};
 pub use copy::{Content, Copied, ONE_DISK, copy, copy_entry, copy_path};
 pub(crate) use copy::{Links, copy_content};
 pub use dedupe::{Shared, dedupe};
@@ -30,7 +30,6 @@ pub use names::{Names, Shelf};
 pub use remove::{remove, remove_path};
 pub use space::{Space, count, shares, space};
 pub use spill::Spill;
-pub(crate) use spill::errno;
 pub use sync::sync_tree;
 pub use walk::{Entry, Step, Walk};
 

@@ -1,14 +1,12 @@
 //! Bytes that may be more than fit into memory: what is too much lies in a file without a name.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 
 use super::Dir;
 use crate::sum::Sum;
-use crate::sys::file::fill_from;
+use crate::sys::file::{fill_from, write_at};
 
 /// So many bytes stay in memory.
 const KEPT: usize = 256 << 10;
@@ -53,7 +51,7 @@ impl Spill {
             self.file = Some(self.dir.unnamed()?);
         }
         if let Some(file) = &self.file {
-            file.write_all_at(&self.tail, self.written).map_err(|err| errno(&err))?;
+            write_at(file, &self.tail, self.written)?;
             self.written = self.end();
             self.tail = Vec::with_capacity(KEPT);
         }
@@ -82,11 +80,6 @@ impl Spill {
         self.tail.truncate(kept);
         self.written = self.written.min(at);
     }
-}
-
-/// The bare number of an error of std's.
-pub(crate) fn errno(err: &io::Error) -> Errno {
-    Errno::from_raw(err.raw_os_error().unwrap_or(nix::libc::EIO))
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl Lines {
     }
 
     fn copy(&self, to: &mut Spool) -> Result<()> {
-        let (mut at, mut buffer) = (0, vec![0; 16 << 10]);
+        let (mut at, mut buffer) = (0, [0; 4 << 10]);
         loop {
             let got = self.text.read(at, &mut buffer).map_err(sys("read", b"the report"))?;
             if got == 0 {
@@ -118,7 +118,7 @@ impl Spool {
     }
 
     pub(super) fn print(&self) -> Result<()> {
-        let (mut at, mut buffer) = (0, vec![0; 16 << 10]);
+        let (mut at, mut buffer) = (0, [0; 4 << 10]);
         loop {
             let got = self.0.read_at(&mut buffer, at).at("read", Path::new("the report"))?;
             if got == 0 {
