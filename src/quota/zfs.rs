@@ -195,7 +195,7 @@ pub fn make(store: &Path) -> Result<()> {
     let Some(Dataset { name, .. }) = find(store)? else { return Ok(()) };
     if let Err(err) = run(&["create", &name]) {
         // Where no ZFS answers, it made nothing; and nobody could take the file away, which waits for one that does.
-        if run(&["list", &above]).is_err() {
+        if run(&["list", &above]).is_err_and(|err| !contains(err.to_string().as_bytes(), b"killed")) {
             let _goes_with_the_store = fs::remove_file(path);
         }
         return Err(err);
