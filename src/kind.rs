@@ -149,12 +149,16 @@ impl Kind {
 
     /// Takes a text as a kind.
     pub fn parse(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            let names: Vec<&str> = Self::ALL.iter().map(|kind| kind.name()).collect();
-            Error::usage(format_args!("`{}` is no backend", escape(text.as_bytes())))
-                .way_out(format_args!("take auto, {}", names.join(", ")))
-        })
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        found.ok_or_else(|| none_of(&Self::ALL.map(Self::name), text, "backend"))
     }
+}
+
+/// What to say of a text that is none of these names, nor `auto`; `what` it should be.
+#[cold]
+pub fn none_of(names: &[&str], text: &str, what: &str) -> Error {
+    Error::usage(format_args!("`{}` is no {what}", escape(text.as_bytes())))
+        .way_out(format_args!("take auto, {}", names.join(", ")))
 }
 
 impl Serialize for Kind {

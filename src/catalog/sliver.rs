@@ -106,6 +106,12 @@ impl Sliver {
         if root.store(name).exists() { Self::load(root, name).map(Some) } else { Ok(None) }
     }
 
+    /// The same with another limit.
+    #[must_use]
+    pub fn limited(&self, quota: Option<Limit>) -> Self {
+        Self { quota, ..*self }
+    }
+
     /// Writes the record into a store's folder.
     pub fn write(&self, store: &Path) -> Result<()> {
         record::write(store, FILE, self)

@@ -247,7 +247,7 @@ fn check_limit(root: &Root, sliver: &Sliver, folder: &Path, report: &mut Report)
     if bytes == limit.bytes {
         return Ok(());
     }
-    let as_it_is = Sliver { quota: Some(Limit { bytes, ..limit }), ..*sliver };
+    let as_it_is = sliver.limited(Some(Limit { bytes, ..limit }));
     let _catalog = root.lock_catalog()?;
     admission::forget(root.stores());
     let done = if report.repair { as_it_is.write(folder).map(|()| true) } else { Ok(false) };

@@ -192,7 +192,7 @@ impl Import<'_> {
         }
         // No store, whatever it holds.
         tree::remove_path(unpacked)?;
-        replace::finish(self.root, &Sliver { quota: self.ground.limit, ..*self.sliver })
+        replace::finish(self.root, &self.sliver.limited(self.ground.limit))
     }
 }
 

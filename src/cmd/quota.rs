@@ -126,7 +126,7 @@ pub(super) fn set(
     if sliver.backend.grows_image() {
         if new == old || new.is_none() {
             // Without one its size stays a limit, but is no promise any more.
-            return promise(root, policy, sliver, &Sliver { quota: new, ..*sliver });
+            return promise(root, policy, sliver, &sliver.limited(new));
         }
         return Err(Error::unsupported(format_args!(
             "the store of `{name}` keeps the size that it was made with"
@@ -139,7 +139,7 @@ pub(super) fn set(
             *new = Limit { bytes: new.bytes, ..old };
         }
     }
-    let new_sliver = Sliver { quota: new, ..*sliver };
+    let new_sliver = sliver.limited(new);
     if let (Some(old), Some(new)) = (quota::by(old, Means::Project), quota::by(new, Means::Project)) {
         let disk = project::disk_of(store, new)?;
         disk.refuse_more(name, new, false)?;
@@ -259,7 +259,7 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     let (store, stage) = (root.store(&old.name), sweep::new_store(root, &old.name));
     let (base, format) = (Base::load(root, &old.base)?, Format::of(old.backend));
     view::check_base(old, base)?;
-    let new = &Sliver { quota: quota::renew(root, new.quota, (old.backend, base), false)?, ..*new };
+    let new = &new.limited(quota::renew(root, new.quota, (old.backend, base), false)?);
     let ground = Ground { root, base, kind: old.backend, features: Features::default(), limit: new.quota };
     exec::run(&ground.image(&MountInfo::of_self()?))?;
     if old.has_image() {

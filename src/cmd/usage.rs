@@ -40,7 +40,7 @@ struct Row {
     used: Option<u64>,
     kept: Option<u64>,
     compact: Option<u64>,
-    error: Option<String>,
+    error: Option<&'static str>,
 }
 
 /// A base, as `usage --json` prints it.
@@ -110,7 +110,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             Err(_) if all && !root.store(&name).exists() => continue,
             Err(err) => {
                 log::error!("{name}: {err}");
-                row.error = Some(err.to_string());
+                row.error = Some(err.to_string().leak());
                 failed.get_or_insert(Error::new(err.class(), "not all slivers could be counted"));
             }
             Ok(()) => {}
@@ -230,19 +230,20 @@ fn compare(ctx: &mut Ctx, name: &Name) -> Result<(u64, u64)> {
 
 /// `part` of `whole` in percent, rounded down.
 fn percent(part: u64, whole: u64) -> u64 {
-    match part.product(100) {
-        Some(part) => part.checked_div(whole),
-        None => part.checked_div(whole / 100),
-    }
-    .unwrap_or(0)
+    let (part, whole) = match part.product(100) {
+        Some(part) => (part, whole),
+        None => (part, whole / 100),
+    };
+    part.checked_div(whole).unwrap_or(0)
 }
 
 /// `part` of `whole` as a bar, never empty where there is something.
 fn bar(part: u64, whole: u64) -> String {
-    let filled = percent(part, whole).times(BAR).div_ceil(100).clamp(u64::from(part > 0), BAR);
+    let percents = percent(part, whole);
     let mut bar = String::new();
     for at in 0..BAR {
-        bar.push_str(if at < filled { "#" } else { "." });
+        let filled = percents > at * 100 / BAR || at == 0 && part > 0;
+        bar.push_str(if filled { "#" } else { "." });
     }
     bar
 }
@@ -258,9 +259,12 @@ fn shown(own: u64, limit: Option<u64>, largest: u64) -> String {
 
 fn print(sheet: &Sheet) -> Result<()> {
     let terminal = is_terminal(1);
-    let limited = sheet.slivers.iter().any(|row| row.limit.is_some());
-    let kept = sheet.slivers.iter().any(|row| row.kept.is_some());
-    let largest = sheet.slivers.iter().filter_map(|row| row.exclusive).max().unwrap_or(0);
+    let (mut limited, mut kept, mut largest) = (false, false, 0);
+    for row in &sheet.slivers {
+        limited |= row.limit.is_some();
+        kept |= row.kept.is_some();
+        largest = largest.max(row.exclusive.unwrap_or(0));
+    }
     let mut table = Table::new(&[
         "NAME", "BACKEND", "BASE", "OWN", "SHARED", "INODES", "BY", "USED", "LIMIT", "KEPT", "COMPACT", "",
     ]);

@@ -63,6 +63,12 @@ impl MountInfo {
     }
 }
 
+/// Is it what ZFS is called, the kernel's or that of FUSE?
+#[inline(never)]
+pub fn is_zfs(fstype: &[u8]) -> bool {
+    matches!(fstype, b"zfs" | b"fuse.zfs")
+}
+
 impl<'a> Mount<'a> {
     /// The mount point.
     pub fn target(&self) -> Cow<'a, Path> {
@@ -84,7 +90,7 @@ impl<'a> Mount<'a> {
 
     /// Is it a dataset of ZFS, or a folder in one?
     pub fn is_zfs(&self) -> bool {
-        matches!(self.fstype, b"zfs" | b"fuse.zfs")
+        is_zfs(self.fstype)
     }
 
     /// Is it the dataset that a store lies in, or a folder in it? It has the kind of name that this program gives one.

@@ -60,26 +60,21 @@ impl Policy {
     /// The bytes that may be promised on a disk of `total` bytes.
     pub fn promisable(self, total: u64) -> u64 {
         let rest = total.minus(self.reserve);
-        // Divided first: a product may not fit, and a part of a thousand bytes is nothing to promise.
-        (rest / ONE).times(self.overcommit).plus(rest % ONE * self.overcommit / ONE)
+        match rest.product(self.overcommit) {
+            Some(thousandths) => thousandths / ONE,
+            // A part of a thousand bytes is nothing to promise then.
+            None => (rest / ONE).times(self.overcommit),
+        }
     }
 }
 
 /// Takes a factor such as `1.5` as thousandths. Less than one, and more than 1000, is none.
 pub fn parse_factor(text: &str) -> Result<u64> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && matches!(text.len(), 1..=4);
-    let number = |text: &str| text.parse::<u64>().ok().filter(|_| digits(text));
-    let scale = match part.len() {
-        1 => Some(100),
-        2 => Some(10),
-        3 => Some(1),
-        _ => None,
-    };
-    let factor = match (number(whole), number(part), scale) {
-        (Some(whole), Some(part), Some(scale)) => Some(whole * ONE + part * scale),
-        _ => None,
-    };
+    // As many places as a thousandth has.
+    let zeros = "00".get(part.len().wrapping_sub(1)..).unwrap_or(".");
+    let digits = [whole, part, zeros].concat();
+    let factor = if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None };
     factor.filter(|factor| (ONE..=ONE * ONE).contains(factor)).ok_or_else(|| {
         Error::usage(format_args!("`{}` is no factor", crate::out::escape(text.as_bytes())))
             .way_out("give 1 or more, with up to three places behind the point: 1.5")
@@ -108,7 +103,7 @@ pub fn admit(
         return Ok(());
     }
     let total = statfs::of(root.stores())?.total;
-    let ask = |promised| judge(policy, total, promised, more, &root.path().display().to_string());
+    let ask = |promised| judge(policy, total, promised, more, root.path());
     let (note, boot) = (root.stores().join(NOTE), proc::boot_id()?);
     let noted = noted(&note, boot).filter(|noted| ask(*noted).is_ok());
     let promised = match noted {
@@ -161,14 +156,15 @@ pub fn forget(stores: &Path) {
     let _gone = fs::remove_file(stores.join(NOTE));
 }
 
-fn judge(policy: Policy, total: u64, promised: u64, bytes: u64, disk: &str) -> Result<()> {
+fn judge(policy: Policy, total: u64, promised: u64, bytes: u64, disk: &Path) -> Result<()> {
     let most = policy.promisable(total);
     if promised.checked_add(bytes).is_some_and(|sum| sum <= most) {
         return Ok(());
     }
     Err(Error::failed(format_args!(
-        "{} more cannot be promised on the disk of {disk}: it has {}, of which {} may be promised, and {} are",
+        "{} more cannot be promised on the disk of {}: it has {}, of which {} may be promised, and {} are",
         Size(bytes),
+        disk.display(),
         Size(total),
         Size(most),
         Size(promised)
@@ -190,7 +186,8 @@ mod tests {
         let plain = Policy::default();
         let half_more = Policy { reserve: 0, overcommit: 1500, ..Policy::default() };
         for unit in [KIB, MIB, GIB, 1 << 40] {
-            let ok = |policy, promised, bytes| judge(policy, 8 * unit, promised, bytes, "/").is_ok();
+            let ok =
+                |policy, promised, bytes| judge(policy, 8 * unit, promised, bytes, Path::new("/")).is_ok();
             assert!(ok(plain, 4 * unit, 4 * unit) && !ok(plain, 4 * unit, 4 * unit + 1));
             assert!(ok(half_more, 8 * unit, 4 * unit) && !ok(half_more, 8 * unit, 4 * unit + 1));
             let reserve = Policy { reserve: unit, overcommit: ONE, ..Policy::default() };
@@ -203,9 +200,10 @@ mod tests {
     #[test]
     fn beyond_what_32_bits_hold() {
         let plain = Policy::default();
-        assert!(judge(plain, 6 * GIB, 3 * GIB, 3 * GIB, "/").is_ok());
-        assert!(judge(plain, 6 * GIB, 3 * GIB, 3 * GIB + 1, "/").is_err());
-        assert!(judge(plain, u64::MAX, u64::MAX, 1, "/").is_err(), "a sum that overflows is too much");
+        let disk = Path::new("/");
+        assert!(judge(plain, 6 * GIB, 3 * GIB, 3 * GIB, disk).is_ok());
+        assert!(judge(plain, 6 * GIB, 3 * GIB, 3 * GIB + 1, disk).is_err());
+        assert!(judge(plain, u64::MAX, u64::MAX, 1, disk).is_err(), "a sum that overflows is too much");
         let most = Policy { reserve: 0, overcommit: ONE * ONE, ..Policy::default() };
         assert_eq!(most.promisable(u64::MAX), u64::MAX);
         assert_eq!(
@@ -221,7 +219,7 @@ mod tests {
             10 * MIB,
             5 * MIB,
             4 * MIB,
-            "/srv",
+            Path::new("/srv"),
         );
         let text = err.unwrap_err().to_string();
         for part in ["4 MiB more", "/srv", "10 MiB", "8 MiB may", "5 MiB are"] {

@@ -155,16 +155,24 @@ fn run(program: &str, options: &[&str], image: &Path, well: &str) -> Result<()> 
 
 /// Makes a small image on the disk of the stores, and mounts it where nobody sees it.
 pub fn trial(root: &Root) -> Result<()> {
+    in_trial(root, &mut |dir| {
+        let tried = private::run(root.path(), &mut || {
+            exec::run(&make_steps(dir, LEAST, Shape { sparse: true, journal: true }))?;
+            release(dir).map(|()| Vec::new())
+        });
+        tried.map(drop)
+    })
+}
+
+/// Tries something in a folder on the disk of the stores that is gone afterwards.
+pub(super) fn in_trial(root: &Root, work: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
     let _lock = root.lock_catalog()?;
     // A crash leaves it to the next trial of a backend.
     let dir = root.stores().join(format!("{TRIAL}{}", std::process::id()));
     create_dir(&dir)?;
-    let tried = private::run(root.path(), &mut || {
-        exec::run(&make_steps(&dir, LEAST, Shape { sparse: true, journal: true }))?;
-        release(&dir).map(|()| Vec::new())
-    });
-    tree::remove_path(&dir)?;
-    tried.map(drop)
+    let tried = work(&dir);
+    super::remove_store(&dir)?;
+    tried
 }
 
 /// Makes the file of an image as large as that. Room that it takes from the disk is taken at once, and all of it or none.

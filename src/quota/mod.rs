@@ -37,12 +37,11 @@ use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::config::AUTO;
 use crate::error::{Context, Error, Result};
 use crate::json::{FromJson, Json};
-use crate::kind::{Kind, Union};
+use crate::kind::{Kind, Union, none_of};
 use crate::lxc;
 use crate::mount::plan::Step;
 use crate::mount::{exec, seed};
 use crate::name::Name;
-use crate::out::escape;
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sum::Sum;
@@ -86,11 +85,8 @@ impl Means {
 
     /// Takes a text as a means.
     pub fn parse(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|means| means.name() == text).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::usage(format_args!("`{}` is no means of a limit", escape(text.as_bytes())))
-                .way_out(format_args!("take auto, {names}"))
-        })
+        let found = Self::ALL.into_iter().find(|means| means.name() == text);
+        found.ok_or_else(|| none_of(&Self::ALL.map(Self::name), text, "means of a limit"))
     }
 
     /// Can it keep a store of this kind to a limit?
@@ -207,24 +203,28 @@ impl Limit {
 
 /// What keeps a store of this kind to a limit here, or why nothing does; `image` is what came of the trial of one.
 pub fn offer(root: &Root, kind: Kind, image: &Result<()>) -> (Option<Means>, Option<String>) {
-    if kind == Kind::BtrfsSnapshot {
-        match qgroup::need(root.stores()) {
-            Err(err) => return (None, Some(err.to_string())),
-            Ok(()) if lxc::profile().is_ok_and(|path| path.exists()) => return (Some(Means::Qgroup), None),
-            Ok(()) => {}
+    let offered = || -> Result<Means> {
+        if kind == Kind::BtrfsSnapshot {
+            qgroup::need(root.stores())?;
+            if lxc::profile().is_ok_and(|path| path.exists()) {
+                return Ok(Means::Qgroup);
+            }
         }
-    }
-    match (Limit::new(root, kind, None, u64::MAX), image) {
-        (Ok(Limit { means: Means::Image, .. }), Err(err)) => (None, Some(err.to_string())),
-        (Ok(limit), _) if kind == OVERLAY && project::Disk::of(root.stores()).is_ok() => (
-            Some(limit.means),
-            Some("holds a tenant who is root, too; project quotas are on, and taken where a container has lxc.idmap".into()),
-        ),
-        (Ok(limit), _) => match if limit.means == Means::Zfs { zfs::trial(root) } else { Ok(()) } {
-            Ok(()) => (Some(limit.means), None),
-            Err(err) => (None, Some(err.to_string())),
-        },
+        let means = Limit::new(root, kind, None, u64::MAX)?.means;
+        if means == Means::Zfs {
+            zfs::trial(root)?;
+        }
+        Ok(means)
+    };
+    let both =
+        "holds a tenant who is root, too; project quotas are on, and taken where a container has lxc.idmap";
+    match (offered(), image) {
         (Err(err), _) => (None, Some(err.to_string())),
+        (Ok(Means::Image), Err(err)) => (None, Some(err.to_string())),
+        (Ok(means), _) if kind == OVERLAY && project::Disk::of(root.stores()).is_ok() => {
+            (Some(means), Some(both.to_owned()))
+        }
+        (Ok(means), _) => (Some(means), None),
     }
 }
 
@@ -252,6 +252,7 @@ pub fn limit(root: &Root, sliver: &Sliver) -> Option<Limit> {
 }
 
 /// A limit, where it is one by this means.
+#[inline(never)]
 pub fn by(limit: Option<Limit>, means: Means) -> Option<Limit> {
     limit.filter(|limit| limit.means == means)
 }

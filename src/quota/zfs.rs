@@ -18,14 +18,12 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::image::{LEAST, NEW};
-use super::{BLOCK, Limit, does_not_fit, remove_store};
-use crate::backend::probe::TRIAL;
-use crate::catalog::root::create_dir;
+use super::image::{self, LEAST, NEW};
+use super::{BLOCK, Limit, does_not_fit};
 use crate::catalog::{Root, Sliver, record, sliver};
 use crate::error::{Class, Context, Error, Result};
 use crate::mount::disk;
-use crate::mount::mountinfo::{MountInfo, contains};
+use crate::mount::mountinfo::{MountInfo, contains, is_zfs};
 use crate::out::escape;
 use crate::stay::{Below, stay};
 use crate::sum::Sum;
@@ -49,14 +47,14 @@ struct Dataset {
     place: Option<&'static Path>,
 }
 
-/// Runs `zfs`.
-fn run(args: &[&str]) -> Result<()> {
-    ask(args).map(drop)
+/// Runs `zfs` on a dataset.
+fn run(args: &[&str], dataset: &str) -> Result<()> {
+    ask(args, dataset).map(drop)
 }
 
 /// The same, and gives what it prints, which is short.
-fn ask(args: &[&str]) -> Result<Vec<u8>> {
-    let words: Vec<_> = args.iter().map(AsRef::as_ref).collect();
+fn ask(args: &[&str], dataset: &str) -> Result<Vec<u8>> {
+    let words = tool::on(args, Path::new(dataset));
     let (mut printed, mut said) = (Vec::new(), Vec::new());
     let ended = tool::start("zfs", &words, [Stream::Null, Stream::Pipe, Stream::Pipe])
         .and_then(|mut zfs| {
@@ -74,7 +72,7 @@ fn ask(args: &[&str]) -> Result<Vec<u8>> {
         None => Ok(printed),
         Some(how) => {
             let (args, said) = (args.join(" "), escape(said.trim_ascii()));
-            Err(Error::failed(format_args!("`zfs {args}` failed ({how}): {said}")))
+            Err(Error::failed(format_args!("`zfs {args} {dataset}` failed ({how}): {said}")))
         }
     }
 }
@@ -85,7 +83,7 @@ fn above(info: &MountInfo, folder: &Path) -> Result<String> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
     match disk::of(info, &real) {
         Some(disk)
-            if matches!(&*disk.fstype, "zfs" | "fuse.zfs")
+            if is_zfs(disk.fstype.as_bytes())
                 && disk.source.bytes().all(known)
                 && disk.source.starts_with(|first: char| first.is_ascii_alphabetic()) =>
         {
@@ -98,12 +96,12 @@ fn above(info: &MountInfo, folder: &Path) -> Result<String> {
 /// Has the pool of a folder that lies on ZFS write all that came before. A property that was not set is inherited as before; what waits
 /// for its turn is the change.
 pub fn sync(folder: &Path) -> Result<()> {
-    run(&["inherit", "sliverfs:none", &above(&MountInfo::of_self()?, folder)?])
+    run(&["inherit", "sliverfs:none"], &need(folder)?)
 }
 
-/// Refuses a folder that no dataset can be made for.
-pub fn need(folder: &Path) -> Result<()> {
-    above(&MountInfo::of_self()?, folder).map(drop)
+/// The dataset of a folder, below which one can be made for it. Refuses one that lies on none.
+pub fn need(folder: &Path) -> Result<String> {
+    above(&MountInfo::of_self()?, folder)
 }
 
 /// The dataset of a store; none where it has none.
@@ -144,7 +142,7 @@ pub fn name(store: &Path) -> Option<String> {
 pub fn content(store: &Path) -> Option<&'static Path> {
     let dataset = find(store).ok().flatten()?;
     // What is not there, so that nothing is taken for it.
-    Some(dataset.place.unwrap_or_else(|| store.below(super::image::POINT)))
+    Some(dataset.place.unwrap_or_else(|| store.below(image::POINT)))
 }
 
 /// Refuses a store whose dataset is mounted nowhere, where somebody unmounted it by hand.
@@ -155,27 +153,27 @@ pub fn refuse_unmounted(store: &Path) -> Result<()> {
 /// Has ZFS mount the dataset of a store, where that is not done.
 pub fn mount(store: &Path) -> Result<()> {
     match find(store)? {
-        Some(Dataset { name, place: None }) => run(&["mount", &name]),
+        Some(Dataset { name, place: None }) => run(&["mount"], &name),
         _ => Ok(()),
     }
 }
 
 /// A store's dataset, and where it is mounted.
 fn mounted(store: &Path) -> Result<(String, &'static Path)> {
-    match find(store)? {
-        Some(Dataset { name, place: Some(place) }) => Ok((name, place)),
-        Some(Dataset { name, .. }) => {
-            Err(Error::failed(format_args!("the dataset {name} of {} is not mounted", store.display()))
-                .way_out(format_args!("`sliverfs mount` does that, or zfs mount {name}")))
-        }
-        None => Err(missing(store)),
+    let Dataset { name, place } = own(store)?;
+    match place {
+        Some(place) => Ok((name, place)),
+        None => Err(Error::failed(format_args!("the dataset {name} of {} is not mounted", store.display()))
+            .way_out(format_args!("`sliverfs mount` does that, or zfs mount {name}"))),
     }
 }
 
-#[cold]
-fn missing(store: &Path) -> Error {
-    Error::damaged(format_args!("the store {} has no dataset", store.display()))
-        .way_out("take its limit off, and give it again: sliverfs quota SLIVER none")
+/// The dataset of a store that must have one.
+fn own(store: &Path) -> Result<Dataset> {
+    find(store)?.ok_or_else(|| {
+        Error::damaged(format_args!("the store {} has no dataset", store.display()))
+            .way_out("take its limit off, and give it again: sliverfs quota SLIVER none")
+    })
 }
 
 /// Makes a dataset for a new store. One that was made for it already is left as it is.
@@ -184,7 +182,7 @@ pub fn make(store: &Path) -> Result<()> {
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
-    let above = above(&MountInfo::of_self()?, store)?;
+    let above = need(store)?;
     let mut file = file::open_as(path, NEW, 0o600).at("create", path)?;
     let inode = file.metadata().at("look at", path)?.ino();
     let now = clock::now();
@@ -193,9 +191,9 @@ pub fn make(store: &Path) -> Result<()> {
         .at("write", path)?;
     sync::dir(store)?;
     let Some(Dataset { name, .. }) = find(store)? else { return Ok(()) };
-    if let Err(err) = run(&["create", &name]) {
+    if let Err(err) = run(&["create"], &name) {
         // Where no ZFS answers, it made nothing; and nobody could take the file away, which waits for one that does.
-        if run(&["list", &above]).is_err_and(|err| !contains(err.to_string().as_bytes(), b"killed")) {
+        if run(&["list"], &above).is_err_and(|err| !contains(err.to_string().as_bytes(), b"killed")) {
             let _goes_with_the_store = fs::remove_file(path);
         }
         return Err(err);
@@ -210,17 +208,13 @@ pub fn make(store: &Path) -> Result<()> {
 
 /// Makes a dataset as a limited store has one, and destroys it.
 pub fn trial(root: &Root) -> Result<()> {
-    let _lock = root.lock_catalog()?;
-    // A crash leaves it to the next trial of a backend.
-    let dir = root.stores().join(format!("{TRIAL}{}", std::process::id()));
-    create_dir(&dir)?;
-    let tried = make(&dir).and_then(|()| limit(&dir, Limit::plain(LEAST, super::Means::Zfs)));
-    remove_store(&dir)?;
-    tried
+    image::in_trial(root, &mut |dir| {
+        make(dir).and_then(|()| limit(dir, Limit::plain(LEAST, super::Means::Zfs)))
+    })
 }
 
 fn tell(dataset: &str, most: u64) -> Result<()> {
-    run(&["set", &format!("refquota={most}"), dataset])
+    run(&["set", &format!("refquota={most}")], dataset)
 }
 
 /// The limit that a dataset has; 0 is none.
@@ -229,7 +223,7 @@ fn told(dataset: &str) -> Result<u64> {
 }
 
 fn number(property: &str, dataset: &str) -> Result<u64> {
-    let value = ask(&["get", "-Hp", "-o", "value", property, dataset])?;
+    let value = ask(&["get", "-Hp", "-o", "value", property], dataset)?;
     Ok(std::str::from_utf8(value.trim_ascii()).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0))
 }
 
@@ -243,7 +237,7 @@ fn counted(Dataset { name, place }: &Dataset) -> Result<[u64; 2]> {
 
 /// Limits a store, where it is not limited so already.
 pub fn limit(store: &Path, limit: Limit) -> Result<()> {
-    let dataset = find(store)?.ok_or_else(|| missing(store))?;
+    let dataset = own(store)?;
     let [total, used] = counted(&dataset)?;
     let most = limit.bytes.plus(limit.base);
     if total == most {
@@ -256,7 +250,7 @@ pub fn limit(store: &Path, limit: Limit) -> Result<()> {
 
 /// Bytes that ZFS counts of a store on a dataset: `referenced`.
 pub fn taken(store: &Path) -> Result<u64> {
-    counted(&find(store)?.ok_or_else(|| missing(store))?).map(|[_, used]| used)
+    counted(&own(store)?).map(|[_, used]| used)
 }
 
 /// What lies in a store's dataset, where it has one. That what ZFS does not say is missing is told.
@@ -281,7 +275,7 @@ pub fn used_at_last(store: &Path, limit: Limit) -> Result<u64> {
     if used <= limit.bytes {
         return Ok(used);
     }
-    let name = find(store)?.ok_or_else(|| missing(store))?.name;
+    let name = own(store)?.name;
     let most = told(&name)?;
     tell(&name, most.plus(BLOCK))?;
     tell(&name, most)?;
@@ -312,8 +306,8 @@ pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
         match tell(&name, limit.bytes.plus(limit.base)) {
             Err(err) if !again => return Err(err),
             Err(_) => tell(&name, i64::MAX.unsigned_abs())?,
-            Ok(()) if again && self::taken(store)?.abs_diff(taken) > SETTLES => {}
-            Ok(()) => return Sliver { quota: Some(limit), ..*record }.write(store),
+            Ok(()) if again && self::taken(store)?.minus(taken) > SETTLES => {}
+            Ok(()) => return record.limited(Some(limit)).write(store),
         }
         again = false;
     }
@@ -321,10 +315,10 @@ pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
 
 /// Is a dataset there? Refuses one that has something below it which is not ours: ZFS would destroy neither.
 fn alone(name: &str) -> Result<bool> {
-    let Ok(list) = ask(&["list", "-Hr", "-o", "name", "-t", "filesystem,volume,snapshot", name]) else {
+    let Ok(list) = ask(&["list", "-Hr", "-o", "name", "-t", "filesystem,volume,snapshot"], name) else {
         // It was never made, or is gone, where ZFS tells of what is above without it; and else was not asked to the end.
         let above = Path::new(name).parent().and_then(Path::to_str).unwrap_or_default();
-        let list = ask(&["list", "-H", "-d", "1", "-o", "name", above])?;
+        let list = ask(&["list", "-H", "-d", "1", "-o", "name"], above)?;
         return Ok(list.split(|byte| *byte == b'\n').any(|line| *line == *name.as_bytes()));
     };
     match list.trim_ascii().split(|byte| *byte == b'\n').find(|line| *line != name.as_bytes()) {
@@ -359,7 +353,7 @@ pub fn destroy(store: &Path) -> Result<()> {
     }
     let mut turn = 0;
     loop {
-        match run(&["destroy", &name]) {
+        match run(&["destroy"], &name) {
             Err(err) if turn < PATIENCE && contains(err.to_string().as_bytes(), b"busy") => pause(),
             done => return done,
         }
