@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
+use common::listing;
 use common::node::run;
 use common::seed::{create, image, is_clean, loops, node, text};
 use common::slivers::in_stores;
@@ -152,6 +153,49 @@ fn a_full_disk_ends_it_and_leaves_nothing() {
     node.ok(&["umount", "a"]);
     node.ok(&["destroy", "a"]);
     is_clean(&node, "at the end");
+}
+
+/// What does not fit is known only when it is written to the disk.
+#[test]
+fn a_store_that_is_made_anew_on_a_full_disk() {
+    let Some(node) = node(280) else { return };
+    node.ok(&["create", "s", "--base", "b", "--backend", "btrfs-seed"]);
+    node.ok(&["create", "o", "--base", "b", "--backend", "overlay"]);
+    let big = node.dir().join("big");
+    fs::create_dir(&big).unwrap();
+    run(Command::new("sh").args(["-ec", "head -c 40000000 /dev/urandom >\"$0/random\""]).arg(&big));
+    let mut wanted = Vec::new();
+    for name in ["s", "o"] {
+        node.ok(&["mount", name]);
+        fs::copy(big.join("random"), node.view(name).join("random")).unwrap();
+        wanted.push(listing::of(&node.view(name), true));
+        node.ok(&["umount", name]);
+    }
+    let (tar, layer) = (node.dir().join("big.tar"), node.dir().join("layer.tar"));
+    run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&big).arg("."));
+    node.ok(&["export", "o", "-o", text(&layer)]);
+    // More than a new store begins with, and less than it needs: root may have another 14 MiB.
+    let free = nix::sys::statvfs::statvfs(&node.lxcpath).unwrap();
+    let most = (free.blocks_available() * free.fragment_size() - (14 << 20)).to_string();
+    run(Command::new("fallocate").args(["-l", &most]).arg(node.lxcpath.join("fill")));
+    let stores = in_stores(&node);
+    let create = ["create", "c", "--base", "b", "--backend", "btrfs-seed", "--data", text(&tar)];
+    for args in [
+        &["compact", "s"][..],
+        &["sync", "s", text(&big)],
+        &["convert", "o", "--to", "btrfs-seed"],
+        &["import", "s", text(&layer), "--replace"],
+        &create,
+    ] {
+        node.fails(1, args);
+        assert_eq!(in_stores(&node), stores, "{args:?}");
+        is_clean(&node, &args.join(" "));
+    }
+    for (name, wanted) in ["s", "o"].iter().zip(&wanted) {
+        node.ok(&["mount", name]);
+        assert_eq!(listing::of(&node.view(name), true), *wanted, "{name}");
+        node.ok(&["umount", name]);
+    }
 }
 
 #[test]

@@ -272,6 +272,9 @@ fn stage(
     if let Some(data) = data {
         steps.extend(ground.mount(&format!(".new.{name}"), target)?);
         steps.push(Step::Unpack(data, target));
+        if kind.grows_image() {
+            steps.push(Step::SyncDisk(target));
+        }
         steps.push(Step::Unmount(target));
     }
     if quota::by(limit, Means::Image).is_some() {

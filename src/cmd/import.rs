@@ -20,7 +20,7 @@ use crate::kind::Kind as Backend;
 use crate::layer::{Aspects, Change, Changes, Entry, Format, Show, Side, Step as Seen, Writer, differences};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
-use crate::mount::{exec, private};
+use crate::mount::{exec, private, seed};
 use crate::out::{Progress, escape};
 use crate::quota::{self, image};
 use crate::stay::Below;
@@ -184,10 +184,11 @@ impl Import<'_> {
         exec::run(&steps)?;
         unpack(source, unpacked, dump)?;
         // A seed has no other tree than what grew from it.
-        let seed = self.sliver.backend.grows_image();
-        let lower = if seed { inner } else { self.ground.tree() };
+        let grown = self.sliver.backend.grows_image();
+        let lower = if grown { inner } else { self.ground.tree() };
         apply(unpacked, lower, self.sliver.backend, inner)?;
-        if seed {
+        if grown {
+            seed::written(self.target)?;
             exec::unmount(self.target)?;
         }
         // No store, whatever it holds.

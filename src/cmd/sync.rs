@@ -24,7 +24,7 @@ use crate::kind::Kind;
 use crate::layer::{Aspects, Compact, Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
-use crate::mount::{exec, fuse, private};
+use crate::mount::{exec, fuse, private, seed};
 use crate::out;
 use crate::quota::{self, image};
 use crate::size::Size;
@@ -222,7 +222,10 @@ impl Work<'_> {
                 step => exec::run(&[step])?,
             }
         }
-        let stats = rsync();
+        let mut stats = rsync();
+        if self.sliver.backend.grows_image() {
+            stats = stats.and_then(|stats| seed::written(view).map(|()| stats));
+        }
         let unmounted = exec::unmount(view);
         if let Some(mut daemon) = daemon {
             // One that lives on would write into what is no more its own.

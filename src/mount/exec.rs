@@ -130,10 +130,11 @@ fn perform(step: &Step, next: Option<&Step>, undo: &mut Vec<Undo>) -> Result<()>
         Step::Rewrite(work) => {
             // A folder that something is mounted on goes with that; a snapshot is taken back by itself.
             let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev()).ok();
-            if work.new.parent().is_some_and(|above| device(above) == device(work.new)) {
+            let own = work.new.parent().is_some_and(|above| device(above) == device(work.new));
+            if own {
                 undo.push(Undo::RemoveTree(work.new));
             }
-            rewrite(work)?;
+            rewrite(work).and_then(|()| if own { Ok(()) } else { seed::written(work.new) })?;
         }
         Step::Exchange(one, other, by) => {
             let stores = other.parent().unwrap_or(other);

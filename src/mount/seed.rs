@@ -19,7 +19,7 @@ use crate::error::{Class, Context, Error, Result, meaning};
 use crate::size::Size;
 use crate::sys::loopdev::{self, Loop};
 use crate::sys::mountpoint::mount as mount_at;
-use crate::sys::{btrfs, file, pause, statfs, sync};
+use crate::sys::{btrfs, file, mountpoint, pause, statfs, sync};
 use crate::tree;
 
 /// The type of both parts.
@@ -107,6 +107,15 @@ pub fn torn(err: Error, store: &Path) -> Error {
     }
     Error::sys("write", store, Errno::ENOSPC)
         .way_out(format_args!("{} are free on its disk: free some space ({err})", Size(available)))
+}
+
+/// To be asked of an image that was filled, before it is unmounted: nothing else tells that its disk was full, and what was written is not in
+/// it. No other disk needs it.
+pub fn written(target: &Path) -> Result<()> {
+    match mountpoint::is_one(target) {
+        Some(false) => Ok(()),
+        _ => sync::disk(target).map_err(|err| torn(err, target)),
+    }
 }
 
 /// Mounts a grown image with its seed below it.
