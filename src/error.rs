@@ -160,17 +160,24 @@ impl<T> Context<T> for nix::Result<T> {
 
 impl<T> Context<T> for io::Result<T> {
     fn at(self, op: &str, path: &Path) -> Result<T> {
-        self.map_err(|err| io_error(op, path, &err))
+        self.map_err(|err| io_error(op, path, err))
     }
 }
 
 #[cold]
 #[inline(never)]
-fn io_error(op: &str, path: &Path, err: &io::Error) -> Error {
+fn io_error(op: &str, path: &Path, err: io::Error) -> Error {
     match err.raw_os_error() {
         Some(code) => Error::sys(op, path, Errno::from_raw(code)),
         None => Error::failed(format_args!("{op} {}: {err}", path.display())),
     }
+}
+
+/// The number of an error of std's.
+#[cold]
+#[inline(never)]
+pub fn errno(err: io::Error) -> Errno {
+    err.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 #[cfg(test)]

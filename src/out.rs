@@ -1,7 +1,7 @@
 //! Results on standard output, progress on a terminal's standard error, and text that is safe to show.
 
 use std::cell::Cell;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -15,8 +15,12 @@ use crate::sys::clock;
 use crate::sys::file::say;
 
 /// Prints a line. A reader that went away (`sliverfs list | head -1`) is no failure.
-pub fn line(text: &str) -> Result<()> {
-    print(&format!("{text}\n"))
+pub fn line(what: impl fmt::Display) -> Result<()> {
+    write_line(&what)
+}
+
+fn write_line(what: &dyn fmt::Display) -> Result<()> {
+    print(&format!("{what}\n"))
 }
 
 /// Prints a document as JSON on one line.

@@ -3,12 +3,15 @@
 //! By what mountinfo says of it, since statfs(2) gives all FUSE the same type; and by a property, where there is a tool to ask.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::verdict::Verdict;
+use crate::error::{Error, Result};
 use crate::kind::Kind;
 use crate::mount::disk::Disk;
 use crate::sys::file::read_all;
@@ -42,17 +45,21 @@ fn habit(fstype: &str, source: &str) -> Habit {
 pub fn verdict(path: &str, disk: Option<&Disk>) -> Verdict {
     let (fstype, source) =
         disk.map_or(("an unknown file system", ""), |disk| (disk.fstype.as_str(), disk.source.as_str()));
-    let works = |what: String| Verdict { reason: Some(what.leak()), ..Verdict::yes(Kind::Copy) };
-    let by_name = |what: String| Verdict::by_name(Kind::Copy, format!("{what}: only when asked for by name"));
+    let works = |what: fmt::Arguments<'_>| Verdict::because(Kind::Copy, &what);
+    let by_name = |what: fmt::Arguments<'_>| {
+        Verdict::by_name(Kind::Copy, format_args!("{what}: only when asked for by name"))
+    };
     match habit(fstype, source) {
-        Habit::Once => works(format!("`{path}` lies on {source} ({fstype}), which deduplicates")),
-        Habit::Twice => by_name(format!("a full copy shares nothing on {fstype}")),
+        Habit::Once => works(format_args!("`{path}` lies on {source} ({fstype}), which deduplicates")),
+        Habit::Twice => by_name(format_args!("a full copy shares nothing on {fstype}")),
         Habit::Property => match ask(source) {
             Ok(value) if value.is_empty() || value == "off" || value == "-" => {
-                by_name(format!("a full copy shares nothing while dedup is off for {source} ({fstype})"))
+                by_name(format_args!("a full copy shares nothing while dedup is off for {source} ({fstype})"))
             }
-            Ok(value) => works(format!("`{path}` lies on {source} ({fstype}) with dedup={value}")),
-            Err(why) => by_name(format!("whether {source} ({fstype}) deduplicates cannot be asked, {why}")),
+            Ok(value) => works(format_args!("`{path}` lies on {source} ({fstype}) with dedup={value}")),
+            Err(why) => {
+                by_name(format_args!("whether {source} ({fstype}) deduplicates cannot be asked: {why}"))
+            }
         },
     }
 }
@@ -61,25 +68,25 @@ pub fn verdict(path: &str, disk: Option<&Disk>) -> Verdict {
 const PATIENCE: u16 = 10_000;
 
 /// The value of the property `dedup` of a ZFS, or why it is not known.
-fn ask(dataset: &str) -> Result<String, String> {
+fn ask(dataset: &str) -> Result<String> {
     let args = ["get", "-H", "-o", "value", "dedup", dataset].map(OsStr::new);
     let mut zfs = match start("zfs", &args, [Stream::Null, Stream::Pipe, Stream::Null]) {
         Ok(zfs) => zfs,
-        Err(Errno::ENOENT) => return Err("as the program `zfs` is not installed".to_owned()),
-        Err(errno) => return Err(format!("as `zfs` does not start: {}", crate::error::meaning(errno))),
+        Err(Errno::ENOENT) => return Err(Error::failed("the program `zfs` is not installed")),
+        Err(errno) => return Err(Error::sys("start", Path::new("zfs"), errno)),
     };
     let mut text = Vec::new();
     if let Some(out) = &mut zfs.stdout {
         let answers = poll(&mut [PollFd::new(out.as_fd(), PollFlags::POLLIN)], PATIENCE);
         if answers != Ok(1) {
             zfs.kill();
-            return Err("as `zfs get dedup` does not answer".to_owned());
+            return Err(Error::failed("`zfs get dedup` does not answer"));
         }
         text = read_all(&*out, usize::MAX).unwrap_or_default();
     }
     match zfs.wait() {
         Ok(None) => Ok(crate::out::escape(text.trim_ascii())),
-        _ => Err(format!("as `zfs get dedup {dataset}` fails")),
+        _ => Err(Error::failed(format_args!("`zfs get dedup {dataset}` fails"))),
     }
 }
 

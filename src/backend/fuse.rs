@@ -10,7 +10,7 @@ use super::kernel::{self, Running};
 use super::trial::{DiskName, EDITS, Kernel};
 use super::union::Layers;
 use super::verdict::Verdict;
-use crate::error::{Class, Result, meaning};
+use crate::error::{Class, Result, errno, meaning};
 use crate::kind::Kind;
 use crate::mount::fuse::{self, Call};
 use crate::mount::options::Options;
@@ -34,11 +34,9 @@ pub fn options(layers: &Layers) -> Result<Options> {
 pub fn run(dir: &Path, disk: DiskName) -> Result<Verdict> {
     let kind = Kind::FuseOverlayfs;
     if !kernel::offers(KERNEL)? {
-        let reason =
-            format!("this kernel does not list {KERNEL}, and no module of that name could be loaded");
-        return Ok(Verdict::no(kind, false, reason, true));
+        return Ok(Verdict::unlisted(kind, KERNEL));
     }
-    let DiskName { path, fstype } = disk.clone();
+    let DiskName { path, fstype } = disk;
     let mut kernel = Running::lay_out(dir, disk)?;
     let layers = Layers { lower: "lower".into(), upper: "upper".into(), work: "work".into() };
     let call = Call {
@@ -52,7 +50,7 @@ pub fn run(dir: &Path, disk: DiskName) -> Result<Verdict> {
     let mut daemon = match fuse::serve(&call) {
         Ok(daemon) => daemon,
         // A package that is installed meanwhile changes it.
-        Err(err) => return Ok(Verdict::no(kind, err.class() != Class::Unsupported, err.to_string(), false)),
+        Err(err) => return Ok(Verdict::no(kind, err.class() != Class::Unsupported, err, false)),
     };
     let edited = edit(&mut kernel, dir);
     let memory = memory::of(daemon.id()).unwrap_or(0);
@@ -60,19 +58,19 @@ pub fn run(dir: &Path, disk: DiskName) -> Result<Verdict> {
     daemon.kill();
     let failed = match (edited, unmounted) {
         (Err(failed), _) => failed,
-        (Ok(()), Err(errno)) => ("unmounting it".to_owned(), errno),
+        (Ok(()), Err(errno)) => ("unmounting it", errno),
         (Ok(()), Ok(())) if !holds(dir) => {
-            let reason = format!(
+            let reason = format_args!(
                 "what was changed in a view on `{path}` ({fstype}) is not in the store as fuse-overlayfs 1.10 writes it"
             );
             return Ok(Verdict::no(kind, true, reason, true));
         }
         (Ok(()), Ok(())) => {
-            let reason = format!(
-                "a daemon for each view: {} of memory in the trial, more as more is looked at",
-                Size(memory)
+            let memory = Size(memory);
+            let reason = format_args!(
+                "a daemon for each view: {memory} of memory in the trial, more as more is looked at"
             );
-            return Ok(Verdict { reason: Some(reason.leak()), ..Verdict::yes(kind) });
+            return Ok(Verdict::because(kind, &reason));
         }
     };
     let (what, errno) = failed;
@@ -80,23 +78,20 @@ pub fn run(dir: &Path, disk: DiskName) -> Result<Verdict> {
     Ok(Verdict::no(
         kind,
         true,
-        format!("{what} fails in a view on `{path}` ({fstype}): {}", meaning(errno)),
+        format_args!("{what} fails in a view on `{path}` ({fstype}): {}", meaning(errno)),
         !passes,
     ))
 }
 
 /// Edits the view; where that fails, says what.
-fn edit(kernel: &mut Running, dir: &Path) -> Result<(), (String, Errno)> {
+fn edit(kernel: &mut Running, dir: &Path) -> Result<(), (&'static str, Errno)> {
     for step in EDITS {
-        kernel.edit(step).map_err(|errno| (step.words().to_owned(), errno))?;
+        kernel.edit(step).map_err(|errno| (step.words(), errno))?;
     }
     // A store on vfat takes all of the above.
     let new = dir.below("view/new");
     let kept = symlink("new", dir.below("view/link")).and_then(|()| chown(new, Some(1), Some(2)));
-    kept.map_err(|err| {
-        let errno = err.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        ("making a link, or giving a file to another owner,".to_owned(), errno)
-    })
+    kept.map_err(|err| ("making a link, or giving a file to another owner,", errno(err)))
 }
 
 /// Does the store hold what was done? A deletion is a device 0:0, or a file where the disk refuses such a device; a

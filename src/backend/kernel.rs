@@ -11,7 +11,7 @@ use nix::mount::MsFlags;
 
 use super::trial::{DiskName, Edit, Kernel, lists};
 use crate::catalog::root::create_dir;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, errno};
 use crate::kind::Union;
 use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
@@ -92,7 +92,7 @@ impl Kernel for Running {
                 .and_then(|()| fs::remove_dir(self.view("folder")))
                 .and_then(|()| file::make_dir(self.view("folder"), 0o777)),
         };
-        done.map_err(|err| err.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        done.map_err(errno)
     }
 
     fn unmount(&mut self) -> Result<(), Errno> {

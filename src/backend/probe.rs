@@ -195,41 +195,37 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
     let stores = fs::canonicalize(root.stores()).at("open", root.stores())?;
     sweep(&stores)?;
     let disk = disk::of(&MountInfo::of_self()?, &stores);
+    let path: &str = root.path().display().to_string().leak();
     if kind == Kind::Copy {
         // Nothing is tried, since this is asked each time: any disk takes a copy that can be written to.
-        let path = root.path().display().to_string();
         let writable =
             statfs::refuse_read_only(&stores).and_then(|()| match statfs::of(&stores)?.available {
                 0 => Err(Error::sys("write to the disk of", &stores, Errno::ENOSPC)),
                 _ => Ok(()),
             });
         return Ok(match writable {
-            Ok(()) => dedup::verdict(&path, disk.as_ref()),
-            Err(err) => Verdict::untried(kind, not_made(&path, &err)),
+            Ok(()) => dedup::verdict(path, disk.as_ref()),
+            Err(err) => Verdict::untried(kind, not_made(path, &err)),
         });
     }
-    let disk = DiskName {
-        path: root.path().display().to_string(),
-        fstype: disk.map_or_else(|| "an unknown file system".to_owned(), |disk| disk.fstype),
-    };
+    let disk = DiskName { path, fstype: disk.map_or("an unknown file system", |disk| disk.fstype.leak()) };
     let dir = stores.join(format!("{TRIAL}{}", std::process::id()));
-    let path = disk.path.clone();
     let trial = || {
         create_dir(&dir)?;
         match kind {
             Kind::Union(union) => trial::run(&mut Running::lay_out(&dir, disk)?, union),
             Kind::BtrfsSnapshot | Kind::Reflink if !disk::same(root.bases(), &stores)? => {
                 let (base, store) = (root.bases(), stores.display());
-                let reason = format!(
+                let reason = format_args!(
                     "`{}` and `{store}` lie on different disks, and files share only on one: bring them onto one, or \
                      take another kind",
                     base.display()
                 );
                 Ok(Verdict::no(kind, true, reason, false))
             }
-            Kind::BtrfsSnapshot => tree_trial::snapshot(&dir, &disk),
-            Kind::BtrfsSeed => seed::trial(&dir, &disk),
-            Kind::Reflink => tree_trial::reflink(&dir, &disk),
+            Kind::BtrfsSnapshot => tree_trial::snapshot(&dir, disk),
+            Kind::BtrfsSeed => seed::trial(&dir, disk),
+            Kind::Reflink => tree_trial::reflink(&dir, disk),
             Kind::FuseOverlayfs => fuse::run(&dir, disk),
             Kind::Copy => Ok(Verdict::yes(kind)),
         }
@@ -238,14 +234,14 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
     let answer = private::run(root.path(), &mut || {
         let Some(trial) = trial.take() else { return Ok(Vec::new()) };
         // What kept the trial from being made at all may pass.
-        let verdict = trial().unwrap_or_else(|err| Verdict::untried(kind, not_made(&path, &err)));
+        let verdict = trial().unwrap_or_else(|err| Verdict::untried(kind, not_made(path, &err)));
         json::write(&verdict)
     });
     sweep(&stores)?;
     match answer {
         Ok(verdict) => Json::parse(&verdict).and_then(|verdict| Verdict::from_json(&verdict)),
         // Missing rights.
-        Err(err) => Ok(Verdict::untried(kind, err.to_string())),
+        Err(err) => Ok(Verdict::untried(kind, err)),
     }
 }
 

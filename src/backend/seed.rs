@@ -7,8 +7,8 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 
 use super::features::Features;
-use super::kernel::{filesystems, load_module};
-use super::trial::{DiskName, lists};
+use super::kernel;
+use super::trial::DiskName;
 use super::verdict::Verdict;
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind;
@@ -18,13 +18,10 @@ use crate::sum::Sum;
 use crate::sys::{btrfs, file, loopdev};
 
 /// Does the kernel have Btrfs, does the disk of `dir` keep a sparse image, and is there a loop device to write to it?
-pub fn trial(dir: &Path, disk: &DiskName) -> Result<Verdict> {
+pub fn trial(dir: &Path, DiskName { path, fstype }: DiskName) -> Result<Verdict> {
     let kind = Kind::BtrfsSeed;
-    if !lists(&filesystems()?, FSTYPE) {
-        load_module(FSTYPE);
-        if !lists(&filesystems()?, FSTYPE) {
-            return Ok(Verdict::no(kind, false, "this kernel has no Btrfs".to_owned(), true));
-        }
+    if !kernel::offers(FSTYPE)? {
+        return Ok(Verdict::unlisted(kind, FSTYPE));
     }
     let image = dir.below("image");
     let file =
@@ -32,8 +29,7 @@ pub fn trial(dir: &Path, disk: &DiskName) -> Result<Verdict> {
     file::set_size(&file, LEAST).at("lay out", image)?;
     let taken = file.metadata().at("look at", image)?.blocks().times(512);
     if taken >= LEAST {
-        let reason =
-            format!("`{}` lies on {}, where an image takes all its size at once", disk.path, disk.fstype);
+        let reason = format_args!("`{path}` lies on {fstype}, where an image takes all its size at once");
         return Ok(Verdict::no(kind, true, reason, true));
     }
     let device = loopdev::bind(image, true)?;
@@ -44,7 +40,7 @@ pub fn trial(dir: &Path, disk: &DiskName) -> Result<Verdict> {
     fs::remove_file(image).at("remove", image)?;
     let verdict = Verdict::by_name(
         kind,
-        "only on a base that is a Btrfs seed image (`base add --pack btrfs` makes one)".to_owned(),
+        "only on a base that is a Btrfs seed image (`base add --pack btrfs` makes one)",
     );
     Ok(verdict.with(features()))
 }

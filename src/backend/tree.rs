@@ -14,13 +14,13 @@ use crate::sys::{btrfs, extents, file, statfs};
 use crate::tree;
 
 /// Makes a subvolume and a snapshot of it in `dir`, changes the snapshot, and looks whether the original stayed.
-pub fn snapshot(dir: &Path, disk: &DiskName) -> Result<Verdict> {
+pub fn snapshot(dir: &Path, disk: DiskName) -> Result<Verdict> {
     let kind = Kind::BtrfsSnapshot;
     if statfs::of(dir)?.magic != btrfs::MAGIC {
         return Ok(Verdict::no(
             kind,
             false,
-            format!("`{}` lies on {}: snapshots want Btrfs", disk.path, disk.fstype),
+            format_args!("`{}` lies on {}: snapshots want Btrfs", disk.path, disk.fstype),
             true,
         ));
     }
@@ -37,7 +37,7 @@ pub fn snapshot(dir: &Path, disk: &DiskName) -> Result<Verdict> {
 }
 
 /// Lets two files in `dir` share their extents.
-pub fn reflink(dir: &Path, disk: &DiskName) -> Result<Verdict> {
+pub fn reflink(dir: &Path, disk: DiskName) -> Result<Verdict> {
     let kind = Kind::Reflink;
     let (from, to) = (dir.below("from"), dir.below("to"));
     file::write(from, &[b'x'; 8192]).at("write", from)?;
@@ -48,7 +48,7 @@ pub fn reflink(dir: &Path, disk: &DiskName) -> Result<Verdict> {
         Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::ENOSYS) => Ok(Verdict::no(
             kind,
             false,
-            format!(
+            format_args!(
                 "`{}` lies on {}, where files cannot share extents: use Btrfs, or XFS made with reflink=1",
                 disk.path, disk.fstype
             ),
@@ -58,14 +58,14 @@ pub fn reflink(dir: &Path, disk: &DiskName) -> Result<Verdict> {
     }
 }
 
-fn verdict(kind: Kind, tried: nix::Result<()>, disk: &DiskName, what: &str) -> Verdict {
+fn verdict(kind: Kind, tried: nix::Result<()>, disk: DiskName, what: &str) -> Verdict {
     match tried {
         Ok(()) => Verdict::yes(kind),
         Err(errno) => {
-            let failed = Error::sys(&format!("make {what} on"), Path::new(&disk.path), errno);
+            let failed = Error::sys(&format!("make {what} on"), Path::new(disk.path), errno);
             let passes =
                 matches!(errno, Errno::ENOSPC | Errno::EDQUOT | Errno::EPERM | Errno::EACCES | Errno::EROFS);
-            Verdict::no(kind, true, failed.to_string(), !passes)
+            Verdict::no(kind, true, failed, !passes)
         }
     }
 }

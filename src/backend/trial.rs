@@ -74,12 +74,12 @@ pub trait Kernel {
 }
 
 /// The disk of a trial.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct DiskName {
     /// The path that was tried.
-    pub path: String,
+    pub path: &'static str,
     /// The file system's type.
-    pub fstype: String,
+    pub fstype: &'static str,
 }
 
 /// Is `fstype` a whole word of /proc/filesystems? 2.6.3x lists `overlayfs`, and "overlay" is in it.
@@ -93,9 +93,7 @@ pub fn run(kernel: &mut dyn Kernel, union: Union) -> Result<Verdict> {
     if !lists(&kernel.filesystems()?, caps.fstype) {
         kernel.load_module(caps.fstype);
         if !lists(&kernel.filesystems()?, caps.fstype) {
-            let reason =
-                format!("this kernel does not list {union}, and no module of that name could be loaded");
-            return Ok(Verdict::no(union.into(), false, reason, true));
+            return Ok(Verdict::unlisted(union.into(), caps.fstype));
         }
     }
     let mut features = Features::ask(union, &mut |options| kernel.ask(caps.fstype, options))?;

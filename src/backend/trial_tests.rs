@@ -22,7 +22,7 @@ struct Recorded {
 const LAYERS: &[&str] = &["lowerdir", "upperdir", "workdir"];
 
 impl Recorded {
-    fn new(filesystems: &'static str, options: &'static [&'static str], disk: &str) -> Self {
+    fn new(filesystems: &'static str, options: &'static [&'static str], disk: &'static str) -> Self {
         Self {
             filesystems,
             module: None,
@@ -32,7 +32,7 @@ impl Recorded {
             fails: None,
             in_use: [Errno::EBUSY, Errno::EINVAL],
             marks: true,
-            disk: DiskName { path: "/srv/lxc".into(), fstype: disk.into() },
+            disk: DiskName { path: "/srv/lxc", fstype: disk },
             mounted: None,
             edits: Vec::new(),
         }

@@ -1,5 +1,7 @@
 //! What a trial came to.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::features::Features;
@@ -48,13 +50,25 @@ impl Verdict {
     }
 
     /// It does not work, for this reason.
-    pub fn no(kind: Kind, offered: bool, reason: String, lasting: bool) -> Self {
-        Self { offered, works: false, reason: Some(reason.leak()), lasting, auto: false, ..Self::yes(kind) }
+    pub fn no(kind: Kind, offered: bool, reason: impl fmt::Display, lasting: bool) -> Self {
+        Self { offered, works: false, lasting, ..Self::by_name(kind, reason) }
+    }
+
+    /// It does not work, since the kernel does not have its file system.
+    pub fn unlisted(kind: Kind, fstype: &str) -> Self {
+        let reason =
+            format_args!("this kernel does not list {fstype}, and no module of that name could be loaded");
+        Self::no(kind, false, reason, true)
     }
 
     /// It works, but `auto` does not take it, for this reason.
-    pub fn by_name(kind: Kind, reason: String) -> Self {
-        Self { reason: Some(reason.leak()), auto: false, ..Self::yes(kind) }
+    pub fn by_name(kind: Kind, reason: impl fmt::Display) -> Self {
+        Self { auto: false, ..Self::because(kind, &reason) }
+    }
+
+    /// It works, and `auto` takes it for this reason.
+    pub fn because(kind: Kind, reason: &dyn fmt::Display) -> Self {
+        Self { reason: Some(reason.to_string().leak()), ..Self::yes(kind) }
     }
 
     /// With what the driver knows.
@@ -64,7 +78,7 @@ impl Verdict {
     }
 
     /// The verdict where the trial itself could not be made.
-    pub fn untried(kind: Kind, reason: String) -> Self {
+    pub fn untried(kind: Kind, reason: impl fmt::Display) -> Self {
         Self::no(kind, true, reason, false)
     }
 }

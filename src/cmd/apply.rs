@@ -85,7 +85,7 @@ fn add_base(root: &Root, wanted: &BaseWanted, dry_run: bool) -> Result<()> {
     };
     if dry_run {
         base::plan(root, &wanted.name, source, None)?;
-        return out::line(&format!("sliverfs base add {} {}", wanted.name, shell::path(source)));
+        return out::line(format_args!("sliverfs base add {} {}", wanted.name, shell::path(source)));
     }
     base::add(root, &wanted.name, source, None)?;
     crate::info!("added the base `{}` from {}", wanted.name, source.display());
@@ -114,8 +114,8 @@ fn bring_up(
         policy: main.policy,
     };
     if convert::settle(root, name, main.convert, &wanted.backend, dry_run, true)? && dry_run {
-        out::line(&format!("sliverfs convert {name} --to {}", wanted.backend))?;
-        return if wanted.mount { out::line(&format!("sliverfs mount {name}")) } else { Ok(()) };
+        out::line(format_args!("sliverfs convert {name} --to {}", wanted.backend))?;
+        return if wanted.mount { out::line(format_args!("sliverfs mount {name}")) } else { Ok(()) };
     }
     let there = Sliver::find(root, name)?;
     // Another limit that cannot be had now is no reason not to mount.
@@ -123,7 +123,7 @@ fn bring_up(
     if let Some((sliver, bytes)) = there.as_ref().and_then(|sliver| Some((sliver, request.quota.take()?))) {
         let has = sliver.quota.map(|limit| limit.bytes);
         if has != Some(bytes) && dry_run {
-            out::line(&format!("sliverfs quota {name} {}", Size(bytes).typed()))?;
+            out::line(format_args!("sliverfs quota {name} {}", Size(bytes).typed()))?;
         } else if has != Some(bytes) {
             limited = set_quota(root, name, Some(bytes), main.quota_mode, main.policy);
             if limited.is_ok() {
@@ -149,7 +149,7 @@ fn bring_up(
             Some(path) => format!(" --data {}", shell::path(path)),
             None => String::new(),
         };
-        out::line(&format!(
+        out::line(format_args!(
             "sliverfs create {name} --base {} --backend {}{size}{quota}{data}",
             wanted.base, wanted.backend
         ))?;
@@ -161,7 +161,7 @@ fn bring_up(
         return limited;
     }
     if dry_run {
-        return out::line(&format!("sliverfs mount {name}"));
+        return out::line(format_args!("sliverfs mount {name}"));
     }
     crate::info!("mounted the sliver `{name}`");
     limited

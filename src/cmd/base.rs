@@ -25,11 +25,11 @@ pub fn add(root: &Root, args: &Args) -> Result<()> {
     let (name, source) = (&args.name()?, Path::new(args.word(1)));
     let pack = args.pack.parse(parse_pack)?;
     if args.dry_run {
-        return base::plan(root, name, source, pack)?.iter().try_for_each(|step| out::line(step));
+        return base::plan(root, name, source, pack)?.iter().try_for_each(out::line);
     }
     let Added { base, new } = base::add(root, name, source, pack)?;
     if new {
-        out::line(&format!(
+        out::line(format_args!(
             "the base `{}` is added: {} entries, {} of files, {} on the disk as {}, digest {}",
             base.name,
             base.entries,
@@ -39,7 +39,7 @@ pub fn add(root: &Root, args: &Args) -> Result<()> {
             base.digest
         ))
     } else {
-        out::line(&format!(
+        out::line(format_args!(
             "the base `{}` is there already, from the same source: nothing was imported",
             base.name
         ))
@@ -179,11 +179,11 @@ pub fn verify(root: &Root, args: &Args) -> Result<()> {
         return Ok(());
     }
     match &verdict.found_digest {
-        Some(digest) => out::line(&format!(
+        Some(digest) => out::line(format_args!(
             "the base `{}` is whole: {} entries, digest {digest}",
             base.name, base.entries
         )),
-        None => out::line(&format!("the image of the base `{}` is whole", base.name)),
+        None => out::line(format_args!("the image of the base `{}` is whole", base.name)),
     }
 }
 
@@ -260,9 +260,9 @@ pub fn remove(root: &Root, args: &Args) -> Result<()> {
     let mounted = MountInfo::of_self()?.at(mount_point).is_some();
     if args.dry_run {
         if mounted {
-            out::line(&format!("umount {}", shell::path(mount_point)))?;
+            out::line(format_args!("umount {}", shell::path(mount_point)))?;
         }
-        return out::line(&format!("rm -r {}", shell::path(folder)));
+        return out::line(format_args!("rm -r {}", shell::path(folder)));
     }
     if mounted {
         exec::unmount(mount_point)?;
@@ -271,7 +271,7 @@ pub fn remove(root: &Root, args: &Args) -> Result<()> {
     staging::retire(root, name)?;
     drop(lock);
     staging::sweep(root)?;
-    out::line(&format!("the base `{name}` is removed"))
+    out::line(format_args!("the base `{name}` is removed"))
 }
 
 /// Refuses while a loop device, in whatever mount namespace it is mounted, stands on one of the base's images.

@@ -59,7 +59,7 @@ impl Report {
                 None if repaired => ": put right".to_owned(),
                 None => String::new(),
             };
-            return out::line(&format!("{path}: {words}{done}"));
+            return out::line(format_args!("{path}: {words}{done}"));
         }
         out::print(std::mem::replace(&mut self.comma, ","))?;
         let text = json::write(&Finding { what, path, repaired, error })?;

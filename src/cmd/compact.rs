@@ -51,7 +51,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             }
             let path = if path.is_empty() { ".".to_owned() } else { escape(path) };
             if shown {
-                return out::line(&format!("{path}: {what}"));
+                return out::line(format_args!("{path}: {what}"));
             }
             crate::debug!("{path}: {what}");
             Ok(())
@@ -80,7 +80,7 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
         if args.json {
             return out::json(&Sheet { format: format.name(), dry_run: args.dry_run, done });
         }
-        out::line(&format!("the store {how}{} given back", Size(done.bytes)))
+        out::line(format_args!("the store {how}{} given back", Size(done.bytes)))
     };
     if args.dry_run {
         return layers.with(ctx, &mut |format, base, store, _| {
@@ -109,7 +109,7 @@ fn print(sheet: &Sheet, json: bool) -> Result<()> {
         out::line("nothing to drop")?;
     } else {
         let verb = if sheet.dry_run { "would be" } else { "are" };
-        out::line(&format!(
+        out::line(format_args!(
             "{} files, {} directories, {} whiteouts, {} opaque marks and {} left-overs {verb} dropped: {} given back",
             done.files,
             done.directories,

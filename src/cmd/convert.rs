@@ -82,9 +82,9 @@ impl Done {
             "planned" => return Ok(()),
             "unchanged" => "already",
             "undone" => "again, as before it was converted",
-            _ => return out::line(&format!("{what} is converted from {from} to {to}")),
+            _ => return out::line(format_args!("{what} is converted from {from} to {to}")),
         };
-        out::line(&format!("{what} is kept as {to} {end}"))
+        out::line(format_args!("{what} is kept as {to} {end}"))
     }
 }
 

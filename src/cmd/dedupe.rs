@@ -14,6 +14,7 @@ use crate::out::{self, Progress, Table};
 use crate::quota::{image, zfs};
 use crate::size::Size;
 use crate::stay::Below;
+use crate::sum::Sum;
 use crate::sys::{statfs, sync};
 use crate::tree::{self, Shared};
 
@@ -43,16 +44,17 @@ struct Sheet {
 /// No lock is taken: what is seen of a store stays the same, so it may be mounted, run, made and destroyed meanwhile.
 pub fn run(root: &Root, args: &Args) -> Result<()> {
     let (all, names) = (trees(root)?, args.names()?);
-    if let Some(name) = names.iter().find(|name| !all.iter().any(|sliver| sliver.name == **name)) {
+    for name in &names {
         let sliver = Sliver::load(root, name)?;
-        return Err(Error::usage(format_args!(
-            "the store of `{name}` ({}) holds only what the sliver changed",
-            sliver.backend
-        ))
-        .way_out("whole trees can be deduplicated: btrfs-snapshot, reflink, copy"));
+        if !is_tree(sliver) {
+            return Err(Error::usage(format_args!(
+                "the store of `{name}` ({}) holds only what the sliver changed",
+                sliver.backend
+            ))
+            .way_out("whole trees can be deduplicated: btrfs-snapshot, reflink, copy"));
+        }
     }
-    let (chosen, mut others): (Vec<&Sliver>, Vec<&Sliver>) =
-        all.into_iter().partition(|sliver| names.is_empty() || names.contains(&sliver.name));
+    let chosen = |sliver: &Sliver| names.is_empty() || names.contains(&sliver.name);
     let available = || -> Result<u64> {
         if !args.dry_run {
             // What was deleted a moment ago is free only then.
@@ -60,11 +62,19 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         }
         Ok(statfs::of(root.stores())?.available)
     };
-    let available_before = available()?;
-    let mut rows = Vec::new();
-    let mut total = Shared::default();
+    let mut sheet = Sheet {
+        dry_run: args.dry_run,
+        gain: 0,
+        available_before: available()?,
+        available_after: 0,
+        slivers: Vec::new(),
+    };
     let mut failed = None;
-    for sliver in chosen {
+    let mut others = Vec::new();
+    for sliver in all.iter().filter(|sliver| !chosen(sliver)) {
+        others.push(store(root, sliver));
+    }
+    for sliver in all.iter().filter(|sliver| chosen(sliver)) {
         let (shared, error) = match one(root, sliver, &others, args.dry_run) {
             Ok(shared) => (shared, None),
             Err(err) => {
@@ -74,21 +84,20 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
                 (Shared::default(), Some(text))
             }
         };
-        total.add(shared);
         let Shared { files, bytes, found, gain } = shared;
-        rows.push(Row { name: sliver.name, files, bytes, found, gain, error });
+        sheet.gain = sheet.gain.plus(gain);
+        sheet.slivers.push(Row { name: sliver.name, files, bytes, found, gain, error });
         // What equals nothing that came before may equal what comes after.
-        others.push(sliver);
+        others.push(store(root, sliver));
     }
-    let sheet = Sheet {
-        dry_run: args.dry_run,
-        gain: total.gain,
-        available_before,
-        available_after: available()?,
-        slivers: rows,
-    };
+    sheet.available_after = available()?;
     if args.json { out::json(&sheet) } else { print(&sheet) }?;
     failed.map_or(Ok(()), Err)
+}
+
+/// Is the store a whole tree?
+fn is_tree(sliver: &Sliver) -> bool {
+    !sliver.backend.reads_base() && !sliver.backend.grows_image()
 }
 
 /// The slivers whose stores are whole trees.
@@ -96,9 +105,7 @@ fn trees(root: &Root) -> Result<Vec<&'static Sliver>> {
     let mut trees = Vec::new();
     for name in Sliver::names(root)? {
         match Sliver::load(root, &name) {
-            Ok(sliver) if !sliver.backend.reads_base() && !sliver.backend.grows_image() => {
-                trees.push(sliver);
-            }
+            Ok(sliver) if is_tree(sliver) => trees.push(sliver),
             Ok(_) => {}
             Err(err) => crate::warn!("{err}"),
         }
@@ -110,7 +117,7 @@ fn store(root: &Root, sliver: &Sliver) -> &'static Path {
     image::content(root.store(&sliver.name)).below("tree")
 }
 
-fn one(root: &Root, sliver: &Sliver, others: &[&Sliver], dry_run: bool) -> Result<Shared> {
+fn one(root: &Root, sliver: &Sliver, others: &[&Path], dry_run: bool) -> Result<Shared> {
     zfs::refuse_unmounted(root.store(&sliver.name))?;
     let path = store(root, sliver);
     let base = Base::load(root, &sliver.base)?;
@@ -119,13 +126,12 @@ fn one(root: &Root, sliver: &Sliver, others: &[&Sliver], dry_run: bool) -> Resul
         Form::Directory if disk::same(root.bases(), root.stores())? => Some(tree::open(base.content(root))?),
         _ => None,
     };
-    let others: Vec<&'static Path> = others.iter().map(|other| store(root, other)).collect();
     let progress = Progress::new(sliver.name.as_str(), None);
     tree::dedupe(
         tree::open(path)?,
         path.as_os_str().as_encoded_bytes(),
         base,
-        &others,
+        others,
         dry_run,
         &mut |bytes| {
             progress.add(bytes);
@@ -153,11 +159,12 @@ fn print(sheet: &Sheet) -> Result<()> {
     }
     table.print()?;
     let (gain, before, after) = (Size(sheet.gain), Size(sheet.available_before), Size(sheet.available_after));
-    out::line(&if sheet.dry_run {
-        format!("{gain} of files could share their place on the disk; nothing was changed")
-    } else {
-        format!(
-            "{gain} of files share their place on the disk now (FIEMAP); free before: {before}, now: {after} (statfs)"
-        )
-    })
+    if sheet.dry_run {
+        return out::line(format_args!(
+            "{gain} of files could share their place on the disk; nothing was changed"
+        ));
+    }
+    out::line(format_args!(
+        "{gain} of files share their place on the disk now (FIEMAP); free before: {before}, now: {after} (statfs)"
+    ))
 }

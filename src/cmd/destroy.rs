@@ -74,7 +74,7 @@ fn tell_datasets(stores: &[&Path]) -> Result<()> {
     stores
         .iter()
         .filter_map(|store| zfs::name(store))
-        .try_for_each(|name| out::line(&format!("zfs destroy {name}")))
+        .try_for_each(|name| out::line(format_args!("zfs destroy {name}")))
 }
 
 /// The backend of a store; none where there is no store. A damaged record does not keep the store from being destroyed; a good one

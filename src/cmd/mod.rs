@@ -46,7 +46,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Init => {
             let root = Root::init(ctx.lxcpath()?)?;
             probe::warn_of_upgrade(root)?;
-            out::line(&format!("{} carries slivers", root.path().display()))
+            out::line(format_args!("{} carries slivers", root.path().display()))
         }
         Command::Probe => probe::run(ctx.root()?, args),
         // The first base that is added by hand marks the disk; `apply` never does.
@@ -123,7 +123,7 @@ impl Ctx {
 
 /// Prints a plan as steps that a person could type.
 pub(crate) fn print_plan(steps: &[Step]) -> Result<()> {
-    steps.iter().try_for_each(|step| out::line(&step.to_string()))
+    steps.iter().try_for_each(out::line)
 }
 
 /// The slivers that a command was given: by name, or all of them.

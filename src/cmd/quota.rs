@@ -59,7 +59,7 @@ fn enable(root: &Root) -> Result<()> {
     crate::warn!(
         "kernels before 6.7 do not mount this disk any more; what was written before now is not counted"
     );
-    out::line(&format!("the Btrfs of {} has simple quotas", stores.display()))
+    out::line(format_args!("the Btrfs of {} has simple quotas", stores.display()))
 }
 
 /// Is the tenant's root nobody special outside the container?

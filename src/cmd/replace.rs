@@ -51,7 +51,7 @@ pub fn tell_kept(root: &Root, name: &Name) -> Result<()> {
         true => ("the rebase is committed", "rebase"),
         false => ("the sliver is mounted", "convert"),
     };
-    out::line(&format!(
+    out::line(format_args!(
         "the old store is kept in {} until {until}; `sliverfs {command} {name} --undo` brings it back",
         store.display()
     ))

@@ -77,7 +77,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     if kept.is_none() {
         return Ok(());
     }
-    out::line(&format!(
+    out::line(format_args!(
         "`{name}` is as the source: {} files with {} came, {} entries are new, {} are removed",
         stats.files,
         Size(stats.bytes),

@@ -320,7 +320,9 @@ fn print(sheet: &Sheet) -> Result<()> {
     })?;
     match sum.page_cache_saved {
         Some(0) => Ok(()),
-        Some(bytes) => out::line(&format!("page cache: up to {} saved, since views share it", Size(bytes))),
+        Some(bytes) => {
+            out::line(format_args!("page cache: up to {} saved, since views share it", Size(bytes)))
+        }
         None => {
             crate::info!("what slivers cover of their bases counts as shared: `--deep` takes it off");
             Ok(())

@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use nix::libc;
 
 use super::file;
+use crate::error::errno;
 
 /// The inode of each subvolume's root (BTRFS_FIRST_FREE_OBJECTID).
 pub const ROOT_INODE: u64 = 256;
@@ -88,7 +89,7 @@ pub fn forget(device: &Path) -> nix::Result<()> {
 
 fn control(number: u8, device: &Path) -> nix::Result<()> {
     let control = file::open_as(Path::new("/dev/btrfs-control"), OFlag::O_RDWR, 0);
-    let control = control.map_err(|err| err.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    let control = control.map_err(errno)?;
     write(
         control.as_fd(),
         nix::request_code_write!(TYPE, number, size_of::<VolArgs>()),

@@ -1,7 +1,8 @@
 //! What time it is (clock_gettime(2)). std's types bring more code along than what is asked of them.
 
-use crate::sum::Sum;
 use nix::time::{ClockId, clock_gettime};
+
+use crate::sum::Sum;
 
 /// Seconds since 1970; 0 where the clock stands before that.
 pub fn now() -> u64 {

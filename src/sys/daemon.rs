@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::tool::{self, Child, Stream};
 use super::{file, pause};
+use crate::error::errno;
 
 /// Starts a daemon in a session of its own; what it says at its start is the child's `stderr`.
 ///
@@ -64,8 +65,7 @@ fn lock(file: &File) -> nix::Result<()> {
 
 /// Marks every descriptor but the standard streams to be closed by execve(2).
 fn close_on_exec() -> nix::Result<()> {
-    let open = file::names("/proc/self/fd".as_ref())
-        .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO)))?;
+    let open = file::names("/proc/self/fd".as_ref()).map_err(errno)?;
     for name in open {
         // Not as i32, which would be one more kind of number that is read.
         let number = name.to_str().and_then(|name| name.parse::<u32>().ok());

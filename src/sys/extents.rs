@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::ptr;
 
-use crate::sum::Sum;
 use nix::errno::Errno;
 use nix::libc;
+
+use crate::sum::Sum;
 
 /// Makes all of `to` share the extents of `from`. EOPNOTSUPP, ENOTTY or EINVAL where the disk cannot, EXDEV on two disks.
 pub fn share(from: &File, to: &File) -> nix::Result<()> {
@@ -35,9 +37,9 @@ const DIFFERS: i32 = 1;
 /// Lets `length` bytes of `to` from `at` on share the extents of `from`, where the kernel finds the same bytes in both. It
 /// compares under the locks of both files, so they may be in use; `to` needs no right to write (root's call).
 ///
-/// Returns how many bytes share now, from `at` on; none where they differ. With a length of 0 nothing is compared: it asks
+/// Returns how many bytes share now, from `at` on; 0 where they differ. With a length of 0 nothing is compared: it asks
 /// whether the disk can. EOPNOTSUPP or ENOTTY where it cannot (Btrfs: Linux 3.12, XFS: 4.16 with reflink=1).
-pub fn share_equal(from: &File, to: &File, at: u64, length: u64) -> nix::Result<Option<u64>> {
+pub fn share_equal(from: &File, to: &File, at: u64, length: u64) -> nix::Result<u64> {
     let mut range = Dedupe {
         from_offset: at,
         length,
@@ -53,15 +55,15 @@ pub fn share_equal(from: &File, to: &File, at: u64, length: u64) -> nix::Result<
     // SAFETY: FIDEDUPERANGE reads the structure and the one element that `count` promises, and writes back into it.
     Errno::result(unsafe { libc::ioctl(from.as_raw_fd(), request, &raw mut range) })?;
     match range.status {
-        0 => Ok(Some(range.done)),
-        DIFFERS => Ok(None),
-        status => Err(Errno::from_raw(status.saturating_neg())),
+        0 => Ok(range.done),
+        DIFFERS => Ok(0),
+        status => Err(Errno::from_raw(status.wrapping_neg())),
     }
 }
 
 /// An extent of a file: `struct fiemap_extent`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Extent {
     /// Where it begins in the file, in bytes.
     pub logical: u64,
@@ -104,22 +106,25 @@ impl Extent {
         self.flags & LAST != 0
     }
 
-    /// Where the byte `at` of the file lies on the disk; none where that is not known.
-    pub fn place(&self, at: u64) -> Option<u64> {
-        match self.flags {
-            flags if flags & UNKNOWN != 0 => None,
-            flags if flags & ENCODED != 0 => Some(self.physical),
-            _ => self.physical.checked_add(at.checked_sub(self.logical)?),
-        }
+    /// Do both lie in the same place on the disk, where both have the same bytes of their files? False where that is not known.
+    pub fn lies_with(&self, other: &Self) -> bool {
+        let origin = |extent: &Self| match extent.flags & ENCODED {
+            0 => extent.physical.wrapping_sub(extent.logical),
+            _ => extent.physical,
+        };
+        (self.flags | other.flags) & UNKNOWN == 0
+            && (self.flags ^ other.flags) & ENCODED == 0
+            && origin(self) == origin(other)
     }
 }
 
 /// How many extents are asked for at a time.
-const EXTENTS: usize = 32;
+const EXTENTS: usize = COUNT as usize;
+const COUNT: u32 = 32;
 
 /// `struct fiemap` with its extents.
 #[repr(C)]
-struct Map {
+pub struct Map {
     start: u64,
     length: u64,
     flags: u32,
@@ -132,17 +137,23 @@ struct Map {
 /// What the request counts: the structure without the array at its end.
 const MAP_HEAD: usize = 32;
 
-/// The next extents of a file at or behind `start`, as many as fit. EOPNOTSUPP or ENOTTY where the disk does not tell.
-pub fn map(file: &File, start: u64, length: u64, each: &mut dyn FnMut(&Extent)) -> nix::Result<()> {
-    let count = u32::try_from(EXTENTS).unwrap_or(0);
-    let extents = [Extent::default(); EXTENTS];
-    let mut map = Map { start, length, flags: 0, mapped: 0, count, reserved: 0, extents };
-    let request = nix::request_code_readwrite!(b'f', 11, MAP_HEAD);
-    // SAFETY: FS_IOC_FIEMAP reads the head, and writes it and at most `count` extents, which are there.
-    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), request, &raw mut map) })?;
-    let mapped = usize::try_from(map.mapped).unwrap_or(0);
-    map.extents.iter().take(mapped).for_each(each);
-    Ok(())
+impl Map {
+    /// Asks for the next extents of a file between `start` and `end`, as many as fit. EOPNOTSUPP or ENOTTY where the disk does not
+    /// tell.
+    pub fn read(&mut self, file: &File, start: u64, end: u64) -> nix::Result<&[Extent]> {
+        (self.start, self.length) = (start, end.minus(start));
+        let request = nix::request_code_readwrite!(b'f', 11, MAP_HEAD);
+        // SAFETY: FS_IOC_FIEMAP reads the head, and writes it and at most `count` extents, which are there.
+        Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), request, ptr::from_mut(self)) })?;
+        Ok(self.extents.get(..self.mapped as usize).unwrap_or_default())
+    }
+}
+
+impl Default for Map {
+    fn default() -> Self {
+        let extents = [Extent::default(); EXTENTS];
+        Self { start: 0, length: 0, flags: 0, mapped: 0, count: COUNT, reserved: 0, extents }
+    }
 }
 
 #[cfg(test)]

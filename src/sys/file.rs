@@ -7,13 +7,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::sum::Sum;
 use nix::errno::Errno;
 use nix::fcntl::{self, OFlag};
 use nix::libc;
 use nix::sys::stat::Mode;
 use nix::sys::uio;
 use nix::unistd;
+
+use crate::sum::Sum;
 
 /// Reads once, and again where a signal came between.
 pub fn read_some(from: impl AsFd, buffer: &mut [u8]) -> nix::Result<usize> {

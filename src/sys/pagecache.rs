@@ -4,9 +4,10 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
-use crate::sum::Sum;
 use nix::errno::Errno;
 use nix::libc;
+
+use crate::sum::Sum;
 
 /// As many pages are looked at in one step.
 const PAGES: usize = 1024;

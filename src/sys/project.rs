@@ -4,9 +4,10 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use crate::sum::Sum;
 use nix::errno::Errno;
 use nix::libc;
+
+use crate::sum::Sum;
 
 /// `struct fsxattr`.
 #[repr(C)]

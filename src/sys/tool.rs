@@ -4,7 +4,6 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -17,6 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execvp, fork, pipe2};
 
 use super::file::{self, read_some};
+use crate::error::errno;
 
 /// Where one of a program's standard streams goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,10 +146,6 @@ fn pipe_for(stream: Stream) -> nix::Result<(Option<OwnedFd>, Option<OwnedFd>)> {
         return Ok((None, None));
     }
     pipe2(OFlag::O_CLOEXEC).map(|(read, write)| (Some(read), Some(write)))
-}
-
-fn errno(err: io::Error) -> Errno {
-    err.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 impl Child {

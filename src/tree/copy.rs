@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::content::{BLOCK, read_data};
 use super::meta::Meta;
 use super::spill::Spill;
-use super::{Chain, Dir, Entry, Ids, Kind, SELF, Stat, Step, Walk, c_name, shown, sys};
+use super::{Chain, Dir, Entry, Ids, Kind, SELF, Stat, Step, Walk, shown, sys};
 use crate::error::{Context, Error, Result};
 use crate::out::Progress;
 use crate::sum::Sum;
@@ -189,16 +189,8 @@ impl Links {
     /// relative to the root, is noted as its first name.
     pub(crate) fn again(&mut self, stat: &Stat, here: &Dir, name: &CStr, path: &[u8]) -> nix::Result<bool> {
         let Some(first) = self.first(stat, path)? else { return Ok(false) };
-        let mut dir = self.root.again()?;
-        let mut parts = first.split(|b| *b == b'/').peekable();
-        while let Some(part) = parts.next() {
-            let part = c_name(part).map_err(|_| Errno::EINVAL)?;
-            if parts.peek().is_none() {
-                return here.hard_link(name, &dir, &part).map(|()| true);
-            }
-            dir = dir.child(&part)?;
-        }
-        Err(Errno::ENOENT)
+        let (dir, first) = self.root.reach(&first)?;
+        here.hard_link(name, &dir, &first).map(|()| true)
     }
 }
 

@@ -9,10 +9,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 
-use super::{Dir, Entry, Kind, Stat, Step, Walk, c_name, equal, shown, sys};
+use super::{Dir, Entry, Kind, Stat, Step, Walk, equal, shown, sys};
 use crate::error::{Error, Result};
 use crate::sum::Sum;
-use crate::sys::extents::{self, Extent};
+use crate::sys::extents::{self, Extent, Map};
 
 /// The most that is compared at a time, in bytes: for so long the files are locked.
 const PART: u64 = 1 << 20;
@@ -28,16 +28,6 @@ pub struct Shared {
     pub found: u64,
     /// Bytes of files that had an extent for themselves alone, and share it now: by FIEMAP, before and after.
     pub gain: u64,
-}
-
-impl Shared {
-    /// Adds another tree's.
-    pub fn add(&mut self, other: Self) {
-        self.files += other.files;
-        self.bytes = self.bytes.plus(other.bytes);
-        self.found += other.found;
-        self.gain = self.gain.plus(other.gain);
-    }
 }
 
 /// Deduplicates the tree `tree` (shown as `path`) against the tree `base`, and what is in none of its files against `others`,
@@ -87,8 +77,16 @@ struct Work<'a> {
     sum: Shared,
 }
 
+/// The file that is being deduplicated.
+struct Subject<'a> {
+    file: File,
+    size: u64,
+    path: &'a [u8],
+    dry_run: bool,
+}
+
 /// What a pass over a file's extents came to, in bytes.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Pass {
     /// In extents that only this file uses.
     alone: u64,
@@ -101,18 +99,19 @@ struct Pass {
 impl Work<'_> {
     fn file(&mut self, entry: &Entry<'_>) -> Result<()> {
         let Entry { dir, name, stat, path } = entry;
-        let to = match dir.open_file(name, stat) {
+        let file = match dir.open_file(name, stat) {
             Err(errno) if is_gone(errno) => return Ok(()),
             opened => opened.map_err(sys("open", path))?,
         };
+        let subject = Subject { file, size: stat.size, path, dry_run: self.dry_run };
         self.sum.files += 1;
         self.sum.bytes = self.sum.bytes.plus(stat.size);
         let below = path.get(self.prefix..).unwrap_or_default();
         let below = below.strip_prefix(b"/").unwrap_or(below);
         let base = self.base.as_ref().and_then(|base| find(base, below, stat));
-        let first = self.pass(&to, base.as_ref(), stat, false, path)?;
+        let first = subject.pass(base.as_ref(), false)?;
         let mut found = first.found;
-        let mut alone = self.left(&to, stat, first, path)?;
+        let mut alone = subject.left(&first, first.alone)?;
         for other in self.others {
             if alone == 0 {
                 break;
@@ -120,9 +119,9 @@ impl Work<'_> {
             let Some(from) = Dir::open(other).ok().and_then(|other| find(&other, below, stat)) else {
                 continue;
             };
-            let next = self.pass(&to, Some(&from), stat, true, path)?;
+            let next = subject.pass(Some(&from), true)?;
             found = found.plus(next.found);
-            alone = self.left(&to, stat, Pass { alone, ..next }, path)?;
+            alone = subject.left(&next, alone)?;
         }
         self.sum.found += u64::from(found > 0);
         let mut gain = first.alone.minus(alone);
@@ -133,82 +132,74 @@ impl Work<'_> {
         self.sum.gain = self.sum.gain.plus(gain);
         Ok(())
     }
+}
 
-    /// What only this file uses after a pass.
-    fn left(&self, to: &File, stat: &Stat, pass: Pass, path: &[u8]) -> Result<u64> {
+impl Subject<'_> {
+    /// What only this file uses after a pass, and used before it.
+    fn left(&self, pass: &Pass, alone: u64) -> Result<u64> {
         if self.dry_run || pass.found == 0 {
-            return Ok(pass.alone.minus(pass.found_alone));
+            return Ok(alone.minus(pass.found_alone));
         }
-        self.pass(to, None, stat, false, path).map(|now| now.alone)
+        self.pass(None, false).map(|now| now.alone)
     }
 
-    /// Goes through the extents of `to`, and lets them share with `from` what lies elsewhere there and holds the same bytes.
-    /// With `only_alone` what another file uses already is left as it is.
-    fn pass(
-        &self,
-        to: &File,
-        from: Option<&File>,
-        stat: &Stat,
-        only_alone: bool,
-        path: &[u8],
-    ) -> Result<Pass> {
-        let mut pass = Pass::default();
+    /// Goes through the extents, and lets them share with `from` what lies elsewhere there and holds the same bytes. With
+    /// `only_alone` what another file uses already is left as it is.
+    fn pass(&self, from: Option<&File>, only_alone: bool) -> Result<Pass> {
+        let (mut pass, mut map) = (Pass::default(), Map::default());
         let mut at = 0;
-        let mut last = false;
-        while at < stat.size && !last {
-            let mut part = Vec::new();
-            extents::map(to, at, stat.size.minus(at), &mut |extent| part.push(*extent))
-                .map_err(refused("look at the extents of", path))?;
-            let Some(end) = part.last().map(Extent::end).filter(|end| *end > at) else { break };
-            at = end;
-            for extent in part {
-                last |= extent.is_last();
-                let end = extent.end().min(stat.size);
+        while at < self.size {
+            let part = map.read(&self.file, at, self.size);
+            let before = at;
+            for extent in part.map_err(refused("look at the extents of", self.path))? {
+                at = if extent.is_last() { self.size } else { extent.end() };
+                let end = extent.end().min(self.size);
                 if !extent.can_be_shared() || end <= extent.logical {
                     continue;
                 }
-                let alone = if extent.is_shared() { 0 } else { end - extent.logical };
-                pass.alone = pass.alone.plus(alone);
-                let Some(from) = from else { continue };
-                if (only_alone && extent.is_shared()) || same_place(from, &extent, end) {
+                let shared = extent.is_shared();
+                if !shared {
+                    pass.alone = pass.alone.plus(end - extent.logical);
+                }
+                let Some(from) = from.filter(|_| !(shared && only_alone)) else { continue };
+                if same_place(from, extent, end) {
                     continue;
                 }
                 let found =
-                    self.share(from, to, extent.logical, end).map_err(refused("deduplicate", path))?;
+                    self.share(from, extent.logical, end).map_err(refused("deduplicate", self.path))?;
                 pass.found = pass.found.plus(found);
-                pass.found_alone = pass.found_alone.plus(found.min(alone));
+                if !shared {
+                    pass.found_alone = pass.found_alone.plus(found);
+                }
+            }
+            if at <= before {
+                break;
             }
         }
         Ok(pass)
     }
 
     /// Shares the equal parts between `at` and `end`, and returns their bytes.
-    fn share(&self, from: &File, to: &File, mut at: u64, end: u64) -> nix::Result<u64> {
+    fn share(&self, from: &File, mut at: u64, end: u64) -> nix::Result<u64> {
         let mut found = 0u64;
         if self.dry_run {
-            extents::share_equal(from, to, 0, 0)?;
+            extents::share_equal(from, &self.file, 0, 0)?;
         }
         while at < end {
             let length = PART.min(end - at);
-            let equal = if self.dry_run {
-                equal(from, to, at, at.plus(length))?.then_some(length)
+            let done = if self.dry_run {
+                if equal(from, &self.file, at, at.plus(length))? { length } else { 0 }
             } else {
-                match extents::share_equal(from, to, at, length) {
-                    Ok(done) => done,
+                match extents::share_equal(from, &self.file, at, length) {
                     // Another file, and not another disk: immutable, a swap file, without checksums where the other has some, or
                     // a tail that older kernels do not take.
-                    Err(Errno::EPERM | Errno::EINVAL | Errno::ETXTBSY | Errno::EACCES) => None,
-                    Err(errno) => return Err(errno),
+                    Err(Errno::EPERM | Errno::EINVAL | Errno::ETXTBSY | Errno::EACCES) => 0,
+                    done => done?,
                 }
             };
+            found = found.plus(done);
             // Older kernels share less at a time than they were asked for.
-            match equal {
-                Some(done) if done > 0 => {
-                    found = found.plus(done);
-                    at = at.plus(done);
-                }
-                _ => at = at.plus(length),
-            }
+            at = at.plus(if done == 0 { length } else { done });
         }
         Ok(found)
     }
@@ -220,31 +211,21 @@ fn find(tree: &Dir, below: &[u8], wanted: &Stat) -> Option<File> {
     if below.len() >= usize::try_from(libc::PATH_MAX).unwrap_or(0) {
         return None;
     }
-    let mut dir = tree.again().ok()?;
-    let mut parts = below.split(|b| *b == b'/').peekable();
-    while let Some(part) = parts.next() {
-        let part = c_name(part).ok()?;
-        if parts.peek().is_some() {
-            dir = dir.child(&part).ok()?;
-            continue;
-        }
-        let stat = dir.stat_at(&part).ok()?;
-        let candidate = stat.kind == Kind::File && stat.size == wanted.size && stat.id != wanted.id;
-        return if candidate { dir.open_file(&part, &stat).ok() } else { None };
-    }
-    None
+    let (dir, name) = tree.reach(below).ok()?;
+    let stat = dir.stat_at(&name).ok()?;
+    let candidate = stat.kind == Kind::File && stat.size == wanted.size && stat.id != wanted.id;
+    if candidate { dir.open_file(&name, &stat).ok() } else { None }
 }
 
 /// Does `from` have all of the extent, up to `end`, at the same place on the disk?
 fn same_place(from: &File, extent: &Extent, end: u64) -> bool {
     let mut at = extent.logical;
-    let asked = extents::map(from, at, end.minus(at), &mut |other| {
-        let there = other.logical <= at && other.end() > at;
-        if there && other.place(at).is_some() && other.place(at) == extent.place(at) {
+    for other in Map::default().read(from, at, end).unwrap_or_default() {
+        if other.logical <= at && other.end() > at && other.lies_with(extent) {
             at = other.end();
         }
-    });
-    asked.is_ok() && at >= end
+    }
+    at >= end
 }
 
 fn refused<'a>(op: &'static str, path: &'a [u8]) -> impl FnOnce(Errno) -> Error + use<'a> {

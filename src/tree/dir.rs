@@ -1,7 +1,5 @@
 //! An open directory, and the calls on the names in it. Bare errnos: the callers know the path.
 
-use crate::sum::Sum;
-use crate::sys::{file, names};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,6 +15,10 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
+
+use crate::error::errno;
+use crate::sum::Sum;
+use crate::sys::{env, file, names};
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,12 +111,24 @@ impl Dir {
         openat(&self.0, c"..", flags(), Mode::empty()).map(Self)
     }
 
+    /// Opens the directory that a path below this one ends in, through no link, and its last name there.
+    pub fn reach(&self, path: &[u8]) -> nix::Result<(Self, CString)> {
+        let mut dir = self.again()?;
+        let mut parts = path.split(|b| *b == b'/');
+        let mut name = parts.next();
+        while let Some(Ok(part)) = name.map(CString::new) {
+            name = parts.next();
+            if name.is_none() {
+                return Ok((dir, part));
+            }
+            dir = dir.child(&part)?;
+        }
+        Err(Errno::EINVAL)
+    }
+
     /// A second handle of the same open directory.
     pub fn again(&self) -> nix::Result<Self> {
-        self.0
-            .try_clone()
-            .map(Self)
-            .map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EMFILE)))
+        self.0.try_clone().map(Self).map_err(errno)
     }
 
     /// All names but `.` and `..`, sorted by their bytes: of a directory that cannot have many.
@@ -148,7 +162,7 @@ impl Dir {
         if let Ok(file) = openat(&self.0, c".", how | OFlag::O_TMPFILE, mode) {
             return Ok(File::from(file));
         }
-        let temp = Self::open(&std::env::temp_dir())?;
+        let temp = Self::open(&env::var(c"TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from))?;
         let mut number = std::process::id();
         loop {
             let name = CString::new(format!(".sliverfs-{number}")).map_err(|_| Errno::EINVAL)?;

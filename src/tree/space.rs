@@ -8,7 +8,8 @@ use super::ids::Ids;
 use super::{Dir, Entry, Kind, Stat, Step, Walk, open, sys};
 use crate::error::Result;
 use crate::sum::Sum;
-use crate::sys::{btrfs, extents, statfs};
+use crate::sys::extents::Map;
+use crate::sys::{btrfs, statfs};
 
 /// XFS and bcachefs (linux/magic.h, fs/bcachefs/bcachefs_format.h): with Btrfs, the disks whose files are known to share extents.
 const XFS: u32 = 0x5846_5342;
@@ -79,15 +80,15 @@ fn shared(entry: &Entry<'_>) -> nix::Result<u64> {
         return Ok(0);
     }
     let file = entry.dir.open_file(entry.name, &entry.stat)?;
-    let (mut at, mut sum) = (0, 0_u64);
+    let (mut at, mut sum, mut map) = (0, 0_u64, Map::default());
     loop {
         let (begin, mut last) = (at, true);
-        extents::map(&file, at, u64::MAX - at, &mut |extent| {
+        for extent in map.read(&file, at, u64::MAX)? {
             if extent.is_shared() {
                 sum = sum.plus(extent.length);
             }
             (at, last) = (extent.end(), extent.is_last());
-        })?;
+        }
         if last || at <= begin {
             // The last extent ends with its block.
             return Ok(sum.min(entry.stat.allocated));
