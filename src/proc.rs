@@ -51,10 +51,41 @@ pub fn words(pid: u32) -> String {
     format!("process {pid} ({name})")
 }
 
+/// The process that holds the exclusive flock(2) on an inode of a device, where it is none of another PID namespace.
+pub fn holder(major: u32, minor: u32, inode: u64) -> Option<u32> {
+    holder_in(&file::text("/proc/locks").ok()?, major, minor, inode)
+}
+
+/// The same in the text of /proc/locks (proc(5)): one line is `1: FLOCK  ADVISORY  WRITE 19921 07:00:2049 0 EOF`, the device in
+/// hexadecimal. A line of who waits has an arrow in the place of the kind.
+fn holder_in(locks: &str, major: u32, minor: u32, inode: u64) -> Option<u32> {
+    let object = format!("{major:02x}:{minor:02x}:{inode}");
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_it = words.next() == Some("FLOCK") && words.nth(1) == Some("WRITE");
+        let pid = words.next()?.parse().ok().filter(|pid| *pid > 0)?;
+        (is_it && words.next() == Some(&object)).then_some(pid)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn holders_of_locks() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 07:0a:2049 0 EOF\n\
+            2: FLOCK  ADVISORY  READ 12 07:0a:2049 0 EOF\n\
+            3: FLOCK  ADVISORY  WRITE 13 07:0a:204 0 EOF\n\
+            4: FLOCK  ADVISORY  WRITE 14 07:0a:2049 0 EOF\n\
+            4: -> FLOCK  ADVISORY  WRITE 15 07:0a:2049 0 EOF\n\
+            5: FLOCK  ADVISORY  WRITE 0 103:00:7 0 EOF\n";
+        assert_eq!(holder_in(locks, 7, 10, 2049), Some(14));
+        assert_eq!(holder_in(locks, 7, 10, 2050), None);
+        assert_eq!(holder_in(locks, 259, 0, 7), None, "of another PID namespace");
+        assert_eq!(holder_in("", 0, 0, 1), None);
+    }
 
     #[test]
     fn every_thread_has_a_folder() {

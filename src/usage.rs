@@ -149,7 +149,7 @@ pub fn cached(root: &Root, base: &Base, mounts: &MountInfo) -> Result<Option<u64
     }
     let bytes = Path::as_os_str(path).as_bytes();
     let space = tree::count(tree::open(path)?, bytes, &mut |entry| {
-        pagecache::cached(&entry.dir.open_file(entry.name, &entry.stat)?, entry.stat.size)
+        pagecache::cached(&entry.dir.open_file(entry.name, entry.stat)?, entry.stat.size)
     })?;
     Ok(Some(space.shared))
 }

@@ -125,7 +125,7 @@ pub fn up(root: &Root, sliver: &Sliver, steps: &[Step]) -> Result<()> {
         image::keep_spare(store.below(image::POINT));
     }
     let noted = check(root, sliver, view)
-        .and_then(|()| Mounted::note(root, &sliver.name, sliver.backend, source(store).leak()));
+        .and_then(|()| Mounted::note(root, &sliver.name, sliver.backend, source(store)));
     noted.inspect_err(|_| {
         if let Err(err) = exec::unmount(view).and_then(|()| image::release(store)) {
             crate::warn!("{err}");

@@ -104,7 +104,7 @@ pub fn in_use(root: &Root, name: &Name, kind: Kind, features: Features) -> Resul
     let target = root.run().below("mounted");
     let call = MountCall {
         fstype: union.caps().fstype,
-        source: "sliverfs:in-use".to_owned(),
+        source: "sliverfs:in-use",
         options,
         from: root.path(),
         target,

@@ -69,7 +69,8 @@ const PATIENCE: u16 = 10_000;
 
 /// The value of the property `dedup` of a ZFS, or why it is not known.
 fn ask(dataset: &str) -> Result<String> {
-    let args = ["get", "-H", "-o", "value", "dedup", dataset].map(OsStr::new);
+    let args: [&OsStr; 6] =
+        ["get".as_ref(), "-H".as_ref(), "-o".as_ref(), "value".as_ref(), "dedup".as_ref(), dataset.as_ref()];
     let mut zfs = match start("zfs", &args, [Stream::Null, Stream::Pipe, Stream::Null]) {
         Ok(zfs) => zfs,
         Err(Errno::ENOENT) => return Err(Error::failed("the program `zfs` is not installed")),

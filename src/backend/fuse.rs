@@ -24,9 +24,9 @@ pub const KERNEL: &str = "fuse";
 /// The layers, as the program takes them.
 pub fn options(layers: &Layers) -> Result<Options> {
     let mut options = Options::new();
-    options.add("lowerdir", &layers.lower)?;
-    options.add("upperdir", &layers.upper)?;
-    options.add("workdir", &layers.work)?;
+    options.add("lowerdir", layers.lower)?;
+    options.add("upperdir", layers.upper)?;
+    options.add("workdir", layers.work)?;
     Ok(options)
 }
 
@@ -38,9 +38,9 @@ pub fn run(dir: &Path, disk: DiskName) -> Result<Verdict> {
     }
     let DiskName { path, fstype } = disk;
     let mut kernel = Running::lay_out(dir, disk)?;
-    let layers = Layers { lower: "lower".into(), upper: "upper".into(), work: "work".into() };
+    let layers = Layers { lower: "lower", upper: "upper", work: "work" };
     let call = Call {
-        source: "sliverfs:probe".to_owned(),
+        source: "sliverfs:probe",
         layers: options(&layers)?,
         upper: layers.upper,
         from: dir.stays(),

@@ -66,7 +66,7 @@ impl Kernel for Running {
     fn mount(&mut self, fstype: &'static str, options: &Options) -> Result<(), Errno> {
         let call = MountCall {
             fstype,
-            source: "sliverfs:probe".to_owned(),
+            source: "sliverfs:probe",
             options: options.clone(),
             from: self.dir,
             target: self.dir.below("view"),

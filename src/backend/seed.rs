@@ -34,7 +34,7 @@ pub fn trial(dir: &Path, DiskName { path, fstype }: DiskName) -> Result<Verdict>
     }
     let device = loopdev::bind(image, true)?;
     // What is no Btrfs is refused, by a kernel that looked at it.
-    if let Err(errno @ (nix::errno::Errno::ENOENT | nix::errno::Errno::EACCES)) = btrfs::scan(&device.path) {
+    if let Err(errno @ (nix::errno::Errno::ENOENT | nix::errno::Errno::EACCES)) = btrfs::scan(device.path) {
         return Err(Error::sys("make a device known through", Path::new("/dev/btrfs-control"), errno));
     }
     fs::remove_file(image).at("remove", image)?;

@@ -39,22 +39,22 @@ impl Ground<'_> {
     /// The layers of the store folder `.store/STORE`.
     fn layers(&self, store: &str) -> Layers {
         let image = if by(self.limit, Means::Image).is_some() { "/quota" } else { "" };
-        Layers::new(&self.lower(), &format!(".store/{store}{image}"))
+        Layers::new(self.lower(), &format!(".store/{store}{image}"))
     }
 
     /// The folder of the base's tree, as a layer's name: relative to LXCPATH, or the image's mount point.
-    fn lower(&self) -> String {
+    fn lower(&self) -> &'static str {
         match self.base.form {
-            Form::Directory => format!(".base/{}/tree", self.base.name),
+            Form::Directory => format!(".base/{}/tree", self.base.name).leak(),
             Form::Squashfs | Form::Erofs | Form::Btrfs => {
-                self.root.base_mount(&self.base.name).to_string_lossy().into_owned()
+                self.root.base_mount(&self.base.name).display().to_string().leak()
             }
         }
     }
 
     /// The folder of the base's tree.
     pub fn tree(&self) -> &'static Path {
-        self.root.path().below(&self.lower())
+        self.root.path().below(self.lower())
     }
 
     /// The steps that mount the base's image, where it is one that is not mounted yet.
@@ -109,8 +109,9 @@ impl Ground<'_> {
         match self.kind {
             Kind::Union(union) => layers(from, store, union.caps().work_dir),
             Kind::BtrfsSnapshot => {
-                let limit = by(self.limit, Means::Qgroup).map(|limit| Step::LimitTree(to, limit.bytes));
-                std::iter::once(Step::Snapshot(from, to)).chain(limit).collect()
+                let mut steps = vec![Step::Snapshot(from, to)];
+                steps.extend(by(self.limit, Means::Qgroup).map(|limit| Step::LimitTree(to, limit.bytes)));
+                steps
             }
             Kind::BtrfsSeed => vec![Step::GrowSeed {
                 seed: self.base.content(self.root),
@@ -250,7 +251,8 @@ pub fn take_down(folder: &'static Path) -> [Step; 2] {
 }
 
 /// The folder of a store that holds the layer: what was changed, or the whole tree.
-pub const fn layer(kind: Kind) -> &'static str {
+#[inline(never)]
+pub fn layer(kind: Kind) -> &'static str {
     if kind.reads_base() { "upper" } else { "tree" }
 }
 

@@ -97,9 +97,9 @@ pub fn run(kernel: &mut dyn Kernel, union: Union) -> Result<Verdict> {
         }
     }
     let mut features = Features::ask(union, &mut |options| kernel.ask(caps.fstype, options))?;
-    let layers = Layers { lower: "lower".into(), upper: "upper".into(), work: "work".into() };
+    let layers = Layers { lower: "lower", upper: "upper", work: "work" };
     let options = dialect::options(union, &layers, features)?;
-    let in_use = dialect::in_use(&layers.lower, &layers.upper)?;
+    let in_use = dialect::in_use(layers.lower, layers.upper)?;
     let in_use = (caps.tells_in_use && features.index).then_some(in_use);
     let done = view(kernel, union, &options, in_use.as_ref());
     Ok(match done {

@@ -6,20 +6,20 @@ use crate::kind::Union;
 use crate::mount::options::Options;
 
 /// The layers of one view, as names that this program made: relative to LXCPATH, or below the run folder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Layers {
     /// The read-only base.
-    pub lower: String,
+    pub lower: &'static str,
     /// The sliver's changes.
-    pub upper: String,
+    pub upper: &'static str,
     /// The folder that overlay prepares changes in; on the upper's disk, outside the upper.
-    pub work: String,
+    pub work: &'static str,
 }
 
 impl Layers {
     /// The layers of a store folder (`.store/NAME`) over a base's tree.
-    pub fn new(lower: &str, store: &str) -> Self {
-        Self { lower: lower.to_owned(), upper: format!("{store}/upper"), work: format!("{store}/work") }
+    pub fn new(lower: &'static str, store: &str) -> Self {
+        Self { lower, upper: format!("{store}/upper").leak(), work: format!("{store}/work").leak() }
     }
 }
 
@@ -28,24 +28,24 @@ pub fn options(union: Union, layers: &Layers, features: Features) -> Result<Opti
     let mut options = Options::new();
     match union {
         Union::Overlay => {
-            options.add("lowerdir", &layers.lower)?;
-            options.add("upperdir", &layers.upper)?;
-            options.add("workdir", &layers.work)?;
+            options.add("lowerdir", layers.lower)?;
+            options.add("upperdir", layers.upper)?;
+            options.add("workdir", layers.work)?;
             features.pass_off(&mut options)?;
         }
         // v22 and older take exactly these two; v23 and later want a third.
         Union::Overlayfs => {
-            options.add("lowerdir", &layers.lower)?;
-            options.add("upperdir", &layers.upper)?;
+            options.add("lowerdir", layers.lower)?;
+            options.add("upperdir", layers.upper)?;
             if features.workdir {
-                options.add("workdir", &layers.work)?;
+                options.add("workdir", layers.work)?;
             }
         }
         Union::MiniFo => {
-            options.add("base", &layers.lower)?;
-            options.add("sto", &layers.upper)?;
+            options.add("base", layers.lower)?;
+            options.add("sto", layers.upper)?;
         }
-        Union::Aufs => options.add_branches(&layers.upper, &layers.lower)?,
+        Union::Aufs => options.add_branches(layers.upper, layers.lower)?,
     }
     Ok(options)
 }

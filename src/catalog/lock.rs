@@ -1,6 +1,7 @@
 //! Locks that last as long as a process: flock(2) on files of the run folder, which is on a tmpfs.
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use nix::sys::stat::{major, minor};
 use crate::error::{Context, Result};
 use crate::proc;
 use crate::sys::{file, signals};
+use crate::tree::Stat;
 
 /// A held lock, let go when dropped or when the process ends in any way.
 pub struct Lock {
@@ -80,18 +82,13 @@ fn wait(path: &Path, mut file: File) -> Result<Flock<File>> {
     held
 }
 
-/// Who holds the lock, for messages: `1: FLOCK ADVISORY WRITE PID MAJ:MIN:INODE 0 EOF` (proc(5), /proc/locks).
+/// Who holds the lock, for messages.
 fn holder(file: &File) -> String {
-    let table = file::text("/proc/locks").unwrap_or_default();
-    let id = file.metadata().map_or_else(
-        |_| String::new(),
-        |meta| format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino()),
-    );
-    let pid = table.lines().find_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        // A line of who waits has an arrow in the place of the kind.
-        let pid = words.next().filter(|kind| *kind == "FLOCK").and(words.nth(2))?;
-        if words.next() == Some(&id) { pid.parse().ok() } else { None }
+    let seen = Stat::of(file.as_fd()).ok();
+    let pid = seen.and_then(|seen| {
+        let (device, inode) = seen.id;
+        let number = |number: u64| u32::try_from(number).ok();
+        proc::holder(number(major(device))?, number(minor(device))?, inode)
     });
     pid.map_or_else(|| "another process".to_owned(), proc::words)
 }

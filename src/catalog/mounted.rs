@@ -67,6 +67,6 @@ impl Mounted {
 }
 
 /// The source that a view's mount carries: `sliverfs:` and the store's absolute path.
-pub fn source(store: &Path) -> String {
-    format!("{SOURCE}{}", store.to_string_lossy())
+pub fn source(store: &Path) -> &'static str {
+    format!("{SOURCE}{}", store.display()).leak()
 }

@@ -90,7 +90,7 @@ fn fill(from: &Path, image: &Path) -> Result<bool> {
         for options in ["compress=zstd", "compress=zlib"] {
             if mounted == Err(Errno::EINVAL) {
                 mounted =
-                    mount(Some(&device.path), target, Some(seed::FSTYPE), MsFlags::MS_NOATIME, Some(options));
+                    mount(Some(device.path), target, Some(seed::FSTYPE), MsFlags::MS_NOATIME, Some(options));
             }
         }
         mounted.at("mount the new image on", target)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::mountinfo::MountInfo;
 use crate::error::{Context, Result};
 use crate::sys::btrfs;
-use crate::tree::{self, Dir};
+use crate::tree;
 
 /// The mount that a path lies on.
 #[derive(Clone, Debug)]
@@ -55,12 +55,12 @@ pub fn of(info: &MountInfo, path: &Path) -> Option<Disk> {
 
 /// Do two folders lie on one file system? Each subvolume of a Btrfs has a device of its own.
 pub fn same(one: &Path, two: &Path) -> Result<bool> {
-    let (first, second) = (tree::open(one)?, tree::open(two)?);
-    let device = |dir: &Dir, path| dir.stat().map(|stat| stat.id.0).at("look at", path);
-    if device(&first, one)? == device(&second, two)? {
-        return Ok(true);
-    }
-    Ok(matches!((btrfs::id(&first), btrfs::id(&second)), (Ok(one), Ok(two)) if one == two))
+    let id = |path: &Path| -> Result<_> {
+        let dir = tree::open(path)?;
+        Ok((dir.stat().at("look at", path)?.id.0, btrfs::id(&dir).ok()))
+    };
+    let (one, two) = (id(one)?, id(two)?);
+    Ok(one.0 == two.0 || one.1.is_some() && one.1 == two.1)
 }
 
 /// A sentence where `path` lies on what a firmware upgrade of OpenWrt erases: the flash's writable part.

@@ -1,9 +1,7 @@
 //! Carries a plan out, step by step, and takes it back when a step fails.
 
-use std::ffi::CString;
 use std::fs;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
@@ -193,19 +191,27 @@ fn take_back(undo: Vec<Undo>) {
     }
 }
 
-/// Mounts a union with its layers as names relative to a folder, and comes back to where it stood.
+/// Mounts a union, with its layers as names relative to a folder.
 pub fn mount_union(call: &MountCall) -> Result<()> {
-    let here = file::open(".").at("open", Path::new("."))?;
-    nix::unistd::chdir(call.from).at("change into", call.from)?;
-    let done = mount(
-        Some(Path::new(&call.source)),
-        call.target,
-        Some(call.fstype),
-        MsFlags::MS_NOATIME,
-        Some(call.options.as_str()),
-    );
-    nix::unistd::fchdir(&here).at("change back from", call.from)?;
+    let mut done = Ok(());
+    standing_in(call.from, &mut || {
+        done = mount(
+            Some(Path::new(call.source)),
+            call.target,
+            Some(call.fstype),
+            MsFlags::MS_NOATIME,
+            Some(call.options.as_str()),
+        );
+    })?;
     done.map_err(|errno| refused(call, errno))
+}
+
+/// Does something that takes names relative to a folder, and comes back to where it stood.
+pub fn standing_in(folder: &Path, work: &mut dyn FnMut()) -> Result<()> {
+    let here = file::open(".").at("open", Path::new("."))?;
+    nix::unistd::chdir(folder).at("change into", folder)?;
+    work();
+    nix::unistd::fchdir(&here).at("change back from", folder)
 }
 
 /// Refuses a view that is read-only: so overlay comes up where it cannot make its work folder, for the disk is full.
@@ -247,11 +253,7 @@ pub fn unmount(target: &Path) -> Result<()> {
 /// Snapshots a subvolume; the snapshot is writable, whatever the original is.
 fn snapshot(from: &Path, to: &Path) -> Result<()> {
     let source = tree::open(from)?;
-    let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
-        return Err(Error::usage(format_args!("{} cannot be a snapshot", to.display())));
-    };
-    let parent = tree::open(parent)?;
-    let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL).at("snapshot", from)?;
+    let (parent, name) = tree::above(to)?;
     btrfs::snapshot(&parent, &name, &source).at("make a snapshot at", to).map_err(|err| match err.errno() {
         Some(Errno::EXDEV) => err.way_out(tree::ONE_DISK),
         Some(Errno::EINVAL | Errno::ENOTTY) => err.way_out(format_args!(

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -17,11 +18,13 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::mount::MsFlags;
 
 use super::disk;
-use super::exec::unmount;
+use super::exec::{standing_in, unmount};
 use super::mountinfo::MountInfo;
 use super::options::Options;
 use crate::error::{Context, Error, Result};
+use crate::proc;
 use crate::shell::{path, quote};
+use crate::stay::Below;
 use crate::sys::mountpoint::mount;
 use crate::sys::tool::Child;
 use crate::sys::{daemon, file};
@@ -42,11 +45,11 @@ const KERNEL: &str = "rootmode=40000,user_id=0,group_id=0,default_permissions,al
 #[derive(Clone, Debug)]
 pub struct Call {
     /// What mountinfo will show as the source.
-    pub source: String,
+    pub source: &'static str,
     /// The layers, as names relative to `from`.
     pub layers: Options,
     /// The upper folder, relative to `from`.
-    pub upper: String,
+    pub upper: &'static str,
     /// The folder to stand in while the daemon opens its layers.
     pub from: &'static Path,
     /// The mount point.
@@ -62,8 +65,8 @@ impl fmt::Display for Call {
             "( cd {} && exec 3<>{DEVICE} 4<{} && flock -n 4 && mount -i -t {FSTYPE} -o noatime,fd=3,{KERNEL} {} {} && {PROGRAM} -o {} \
              /dev/fd/3 )",
             path(self.from),
-            path(Path::new(&self.upper)),
-            quote(&self.source),
+            path(Path::new(self.upper)),
+            quote(self.source),
             path(self.target),
             quote(self.layers.as_str()),
         )
@@ -73,7 +76,7 @@ impl fmt::Display for Call {
 /// Mounts the view and starts its daemon; returns when that answers.
 pub fn serve(call: &Call) -> Result<Child> {
     // It makes the upper folder's name an absolute one, and then takes that apart (1.10).
-    if call.from.to_string_lossy().contains([':', '\\']) {
+    if call.from.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b':' | b'\\')) {
         return Err(Error::unsupported(format_args!(
             "{PROGRAM} takes no path with `:` or `\\`: {}",
             call.from.display()
@@ -89,13 +92,13 @@ pub fn serve(call: &Call) -> Result<Child> {
     })?;
     let options = format!("fd={},{KERNEL}", device.as_raw_fd());
     mount(
-        Some(Path::new(&call.source)),
+        Some(Path::new(call.source)),
         call.target,
         Some(FSTYPE),
         MsFlags::MS_NOATIME,
         Some(options.as_str()),
     )
-    .at(&format!("mount {PROGRAM} on"), call.target)?;
+    .at("mount fuse-overlayfs on", call.target)?;
     // The daemon has the device now, and nobody else: with its end the connection ends.
     start(call, device).inspect_err(|_| {
         if let Err(err) = unmount(call.target) {
@@ -105,14 +108,14 @@ pub fn serve(call: &Call) -> Result<Child> {
 }
 
 fn start(call: &Call, device: File) -> Result<Child> {
-    let upper = call.from.join(&call.upper);
-    let locked = file::open(&upper).at("open", &upper)?;
+    let upper = call.from.below(call.upper);
+    let locked = file::open(upper).at("open", upper)?;
     let number = format!("/dev/fd/{}", device.as_raw_fd());
-    let args = ["-f", "-o", call.layers.as_str(), &number].map(OsStr::new);
-    let here = file::open(".").at("open", Path::new("."))?;
-    nix::unistd::chdir(call.from).at("change into", call.from)?;
-    let started = daemon::start(PROGRAM, &args, &device, &locked, call.ends_with_us);
-    nix::unistd::fchdir(&here).at("change back from", call.from)?;
+    let args: [&OsStr; 4] = ["-f".as_ref(), "-o".as_ref(), call.layers.as_str().as_ref(), number.as_ref()];
+    let mut started = Err(Errno::EIO);
+    standing_in(call.from, &mut || {
+        started = daemon::start(PROGRAM, &args, &device, &locked, call.ends_with_us);
+    })?;
     drop((device, locked));
     let mut child = started.map_err(|errno| match errno {
         Errno::ENOENT => Error::unsupported(format_args!("the program {PROGRAM} is not installed"))
@@ -130,25 +133,22 @@ fn start(call: &Call, device: File) -> Result<Child> {
         Err(err) => Err(Error::failed(format_args!(
             "{PROGRAM} does not serve {}: {}",
             call.target.display(),
-            last_words(&mut child).unwrap_or_else(|| err.to_string())
+            last_words(child).unwrap_or_else(|| err.to_string())
         ))
         .way_out("`sliverfs probe --fresh` tries it on this disk")),
     }
 }
 
 /// Ends a daemon that failed. The last line that it wrote, but for what it always writes, or how it ended.
-fn last_words(child: &mut Child) -> Option<String> {
-    let errors = child.stderr.take();
-    let ended = child.kill();
-    let text = errors.and_then(|errors| file::read_all(errors, usize::MAX).ok()).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let mut last = None;
-    for line in text.lines() {
-        if !line.trim().is_empty() && !line.starts_with("unknown argument ignored") {
-            last = Some(line);
+fn last_words(mut child: Child) -> Option<String> {
+    let mut words = child.kill();
+    let errors = child.stderr.and_then(|errors| file::read_all(errors, usize::MAX).ok());
+    for line in errors.unwrap_or_default().split(|byte| *byte == b'\n') {
+        if !line.trim_ascii().is_empty() && !line.starts_with(b"unknown argument ignored") {
+            words = Some(crate::out::escape(line));
         }
     }
-    last.map(|line| crate::out::escape(line.as_bytes())).or(ended)
+    words
 }
 
 /// Does a daemon work on the store with this upper folder? In whichever namespace, and whether or not its view can still be seen.
@@ -171,39 +171,6 @@ pub fn daemon(upper: &Path) -> Option<u32> {
     let inode = fs::metadata(&upper).ok()?.ino();
     // Of a Btrfs subvolume stat(2) tells another device than the kernel's tables.
     let disk = disk::of(&MountInfo::of_self().ok()?, &upper)?;
-    let locks = file::text("/proc/locks").ok()?;
-    holder(&locks, std::str::from_utf8(&disk.device).ok()?, inode)
-}
-
-/// Who holds the exclusive flock on an inode of a device (`7:0`), in the text of /proc/locks (proc(5)): one line is
-/// `1: FLOCK  ADVISORY  WRITE 19921 07:00:2049 0 EOF`, the device in hexadecimal.
-fn holder(locks: &str, device: &str, inode: u64) -> Option<u32> {
-    let (major, minor) = device.split_once(':')?;
-    let (major, minor) = (major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?);
-    let object = format!("{major:02x}:{minor:02x}:{inode}");
-    locks.lines().find_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let is_it = words.next() == Some("FLOCK") && words.nth(1) == Some("WRITE");
-        let pid = words.next()?.parse().ok().filter(|pid| *pid > 0)?;
-        (is_it && words.next() == Some(&object)).then_some(pid)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn holders_of_locks() {
-        let locks = "1: POSIX  ADVISORY  WRITE 11 07:0a:2049 0 EOF\n\
-            2: FLOCK  ADVISORY  READ 12 07:0a:2049 0 EOF\n\
-            3: FLOCK  ADVISORY  WRITE 13 07:0a:204 0 EOF\n\
-            4: FLOCK  ADVISORY  WRITE 14 07:0a:2049 0 EOF\n\
-            4: -> FLOCK  ADVISORY  WRITE 15 07:0a:2049 0 EOF\n\
-            5: FLOCK  ADVISORY  WRITE 0 103:00:7 0 EOF\n";
-        assert_eq!(holder(locks, "7:10", 2049), Some(14));
-        assert_eq!(holder(locks, "7:10", 2050), None);
-        assert_eq!(holder(locks, "259:0", 7), None, "of another PID namespace");
-        assert_eq!(holder("", "garbage", 1), None);
-    }
+    let (major, minor) = std::str::from_utf8(&disk.device).ok()?.split_once(':')?;
+    proc::holder(major.parse().ok()?, minor.parse().ok()?, inode)
 }

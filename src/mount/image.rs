@@ -18,7 +18,7 @@ pub fn whole(image: &Path) -> Result<Superblock> {
 pub fn mount_read_only(fstype: &str, image: &Path, target: &Path) -> Result<()> {
     let device = loopdev::bind(image, false)?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
-    mount(Some(&device.path), target, Some(fstype), flags, None).map_err(|errno| {
+    mount(Some(device.path), target, Some(fstype), flags, None).map_err(|errno| {
         let err = Error::sys(&format!("mount the {fstype} image {} on", image.display()), target, errno);
         match errno {
             nix::errno::Errno::ENODEV => {

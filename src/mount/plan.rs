@@ -19,7 +19,7 @@ pub struct MountCall {
     /// The file-system type.
     pub fstype: &'static str,
     /// What mountinfo will show as the source: it carries the identity, since layers may stand there as relative names.
-    pub source: String,
+    pub source: &'static str,
     /// The options, with layers as names relative to `from`.
     pub options: Options,
     /// The folder to stand in while mounting.
@@ -169,7 +169,7 @@ impl fmt::Display for Step {
                 path(call.from),
                 call.fstype,
                 quote(call.options.as_str()),
-                quote(&call.source),
+                quote(call.source),
                 path(call.target)
             ),
             Self::Serve(call) => call.fmt(f),

@@ -6,7 +6,6 @@
 //! open_seed_devices, device_list_add). All that is kept apart by a lock on the image.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -58,12 +57,39 @@ pub fn lock(image: &Path) -> Result<Flock<File>> {
     }
 }
 
+/// A seed's image and one that grows from it, each on a loop device.
+struct Pair {
+    seed: Loop,
+    store: Loop,
+    /// The number of the seed's device.
+    device: u64,
+    _lock: Flock<File>,
+}
+
+impl Pair {
+    fn bind(seed: &Path, store: &Path) -> Result<Self> {
+        let device = whole(seed)?.device;
+        let lock = lock(seed)?;
+        Ok(Self {
+            seed: loopdev::bind(seed, false)?,
+            store: loopdev::bind(store, true)?,
+            device,
+            _lock: lock,
+        })
+    }
+
+    fn forget(&self) {
+        forget(self.seed.path);
+        forget(self.store.path);
+    }
+}
+
 /// Grows a writable image of `size` bytes from the seed: the new file `store`. `target` is a free mount point, free again after.
 pub fn grow(seed: &Path, store: &Path, size: u64, target: &Path) -> Result<()> {
     if size < LEAST {
         return Err(too_small(size));
     }
-    let available = statfs::of(store.parent().unwrap_or(store))?.available;
+    let available = available(store)?;
     if available < GROWTH {
         return Err(Error::sys("make room for", store, Errno::ENOSPC).way_out(format_args!(
             "{} are free on its disk, and a store on a seed begins with up to {}",
@@ -71,28 +97,29 @@ pub fn grow(seed: &Path, store: &Path, size: u64, target: &Path) -> Result<()> {
             Size(GROWTH)
         )));
     }
-    let block = whole(seed)?;
     let file =
         file::open_as(store, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o600).at("create", store)?;
     file::set_size(&file, size).at("lay out", store)?;
-    let _lock = lock(seed)?;
-    let below = loopdev::bind(seed, false)?;
-    let above = loopdev::bind(store, true)?;
-    try_mount(&below, &below, target, MsFlags::MS_RDONLY).map_err(|errno| refused(seed, target, errno))?;
-    let grown = add(&above, target)
-        .and_then(|()| stands_on(target, block.device, &below, seed))
+    let pair = Pair::bind(seed, store)?;
+    try_mount(&pair, &pair.seed, target, MsFlags::MS_RDONLY).map_err(|errno| refused(seed, target, errno))?;
+    let grown = add(&pair.store, target)
+        .and_then(|()| stands_on(target, &pair, seed))
         .and_then(|()| sync::disk(target));
     let unmounted = exec::unmount(target);
-    forget(&below.path);
-    forget(&above.path);
+    pair.forget();
     grown.map_err(|err| torn(err, store))?;
     unmounted?;
     file.sync_all().at("write to the disk", store)
 }
 
+/// Bytes that are free for an image.
+fn available(store: &Path) -> Result<u64> {
+    Ok(statfs::of(store.parent().unwrap_or(store))?.available)
+}
+
 fn add(above: &Loop, target: &Path) -> Result<()> {
     let dir = tree::open(target)?;
-    btrfs::add_device(&dir, &above.path).at("add a writable device to the seed on", target)?;
+    btrfs::add_device(&dir, above.path).at("add a writable device to the seed on", target)?;
     mount_at(None, target, None, MsFlags::MS_REMOUNT | MsFlags::MS_NOATIME, None)
         .at("make writable", target)
         .map_err(|err| err.way_out("the kernel's log (dmesg) may say more"))
@@ -101,12 +128,13 @@ fn add(above: &Loop, target: &Path) -> Result<()> {
 /// The error of a write into the image `store`, with the reason that its disk is full where it is: what a loop device says when
 /// its file cannot grow is no more than EIO.
 pub fn torn(err: Error, store: &Path) -> Error {
-    let available = statfs::of(store.parent().unwrap_or(store)).map_or(u64::MAX, |disk| disk.available);
-    if available >= GROWTH || err.class() == Class::InUse {
-        return err;
+    match available(store) {
+        Ok(available) if available < GROWTH && err.class() != Class::InUse => {
+            Error::sys("write", store, Errno::ENOSPC)
+                .way_out(format_args!("{} are free on its disk: free some space ({err})", Size(available)))
+        }
+        _ => err,
     }
-    Error::sys("write", store, Errno::ENOSPC)
-        .way_out(format_args!("{} are free on its disk: free some space ({err})", Size(available)))
 }
 
 /// To be asked of an image that was filled, before it is unmounted: nothing else tells that its disk was full, and what was written is not in
@@ -120,17 +148,14 @@ pub fn written(target: &Path) -> Result<()> {
 
 /// Mounts a grown image with its seed below it.
 pub fn mount(seed: &Path, store: &Path, target: &Path) -> Result<()> {
-    let block = whole(seed)?;
-    let _lock = lock(seed)?;
-    let below = loopdev::bind(seed, false)?;
-    let above = loopdev::bind(store, true)?;
+    let pair = Pair::bind(seed, store)?;
     let mut attempts = 0;
     let failed = loop {
         attempts += 1;
-        let failed = match try_mount(&below, &above, target, MsFlags::empty()) {
+        let failed = match try_mount(&pair, &pair.store, target, MsFlags::empty()) {
             Ok(()) => {
-                let right = stands_on(target, block.device, &below, seed);
-                forget(&below.path);
+                let right = stands_on(target, &pair, seed);
+                forget(pair.seed.path);
                 let Err(wrong) = right else { return Ok(()) };
                 exec::unmount(target)?;
                 wrong
@@ -142,23 +167,21 @@ pub fn mount(seed: &Path, store: &Path, target: &Path) -> Result<()> {
         }
         pause();
     };
-    forget(&above.path);
-    forget(&below.path);
+    pair.forget();
     Err(failed)
 }
 
-fn try_mount(below: &Loop, device: &Loop, target: &Path, flags: MsFlags) -> nix::Result<()> {
-    btrfs::scan(&below.path)?;
-    mount_at(Some(&device.path), target, Some(FSTYPE), flags | MsFlags::MS_NOATIME, None)
+fn try_mount(pair: &Pair, device: &Loop, target: &Path, flags: MsFlags) -> nix::Result<()> {
+    btrfs::scan(pair.seed.path)?;
+    mount_at(Some(device.path), target, Some(FSTYPE), flags | MsFlags::MS_NOATIME, None)
 }
 
 /// Is it our device that the kernel took for the seed? Another image may have the same superblock, be it a copy, and be made known
 /// by somebody else between our two calls.
-fn stands_on(target: &Path, id: u64, below: &Loop, seed: &Path) -> Result<()> {
+fn stands_on(target: &Path, pair: &Pair, seed: &Path) -> Result<()> {
     let dir = tree::open(target)?;
-    let path = btrfs::device(&dir, id).at("ask for the devices of", target)?;
-    let [found, ours] = [&path, &below.path].map(|path| std::fs::metadata(path).map(|meta| meta.rdev()).ok());
-    if found.is_some() && found == ours {
+    let path = btrfs::device(&dir, pair.device).at("ask for the devices of", target)?;
+    if loopdev::number(&path).is_some_and(|found| loopdev::number(pair.seed.path) == Some(found)) {
         return Ok(());
     }
     Err(Error::in_use(format_args!(

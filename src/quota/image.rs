@@ -239,7 +239,7 @@ pub fn mount(image: &Path, target: &Path, new: bool) -> Result<()> {
     for options in [Some(first), None] {
         if mounted == Err(Errno::EINVAL) {
             mounted =
-                mountpoint::mount(Some(&device.path), target, Some(FSTYPE), MsFlags::MS_NOATIME, options);
+                mountpoint::mount(Some(device.path), target, Some(FSTYPE), MsFlags::MS_NOATIME, options);
         }
     }
     mounted.at(&format!("mount the image {} on", image.display()), target).map_err(|err| {

@@ -1,9 +1,10 @@
 //! Btrfs subvolumes, by the descriptors of the folders that hold them, and devices (linux/btrfs.h).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::ptr;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -29,44 +30,34 @@ struct VolArgs {
     name: [u8; NAME_MAX + 1],
 }
 
-impl VolArgs {
-    fn new(fd: i64, name: &[u8]) -> nix::Result<Self> {
-        let mut args = Self { fd, name: [0; NAME_MAX + 1] };
-        args.name.get_mut(..name.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(name);
-        Ok(args)
-    }
+/// A request that takes a name, and perhaps a descriptor.
+fn named(dir: BorrowedFd<'_>, number: u8, fd: i64, name: &[u8]) -> nix::Result<()> {
+    let mut args = VolArgs { fd, name: [0; NAME_MAX + 1] };
+    args.name.get_mut(..name.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(name);
+    write(dir, nix::request_code_write!(TYPE, number, size_of::<VolArgs>()), &args)
 }
 
 /// Makes an empty subvolume.
 pub fn create(dir: impl AsFd, name: &CStr) -> nix::Result<()> {
-    write(
-        dir.as_fd(),
-        nix::request_code_write!(TYPE, 14, size_of::<VolArgs>()),
-        &VolArgs::new(0, name.to_bytes())?,
-    )
+    named(dir.as_fd(), 14, 0, name.to_bytes())
 }
 
 /// Makes a writable snapshot of the subvolume `from`.
 pub fn snapshot(dir: impl AsFd, name: &CStr, from: impl AsFd) -> nix::Result<()> {
-    let args = VolArgs::new(from.as_fd().as_raw_fd().into(), name.to_bytes())?;
-    write(dir.as_fd(), nix::request_code_write!(TYPE, 1, size_of::<VolArgs>()), &args)
+    named(dir.as_fd(), 1, from.as_fd().as_raw_fd().into(), name.to_bytes())
 }
 
 /// Deletes a subvolume with all files in it, at once. ENOTEMPTY while it holds other subvolumes.
 pub fn delete(dir: impl AsFd, name: &CStr) -> nix::Result<()> {
-    write(
-        dir.as_fd(),
-        nix::request_code_write!(TYPE, 15, size_of::<VolArgs>()),
-        &VolArgs::new(0, name.to_bytes())?,
-    )
+    named(dir.as_fd(), 15, 0, name.to_bytes())
 }
 
 /// Is the subvolume read-only?
 pub fn read_only(subvolume: impl AsFd) -> nix::Result<bool> {
     let mut flags = 0u64;
     let request = nix::request_code_read!(TYPE, 25, size_of::<u64>());
-    // SAFETY: BTRFS_IOC_SUBVOL_GETFLAGS writes one u64, which outlives the call.
-    Errno::result(unsafe { libc::ioctl(subvolume.as_fd().as_raw_fd(), request, &raw mut flags) })?;
+    // BTRFS_IOC_SUBVOL_GETFLAGS writes one u64.
+    ask(subvolume.as_fd(), request, (&raw mut flags).cast())?;
     Ok(flags & SUBVOL_RDONLY != 0)
 }
 
@@ -90,11 +81,7 @@ pub fn forget(device: &Path) -> nix::Result<()> {
 fn control(number: u8, device: &Path) -> nix::Result<()> {
     let control = file::open_as(Path::new("/dev/btrfs-control"), OFlag::O_RDWR, 0);
     let control = control.map_err(errno)?;
-    write(
-        control.as_fd(),
-        nix::request_code_write!(TYPE, number, size_of::<VolArgs>()),
-        &VolArgs::new(0, device.as_os_str().as_bytes())?,
-    )
+    named(control.as_fd(), number, 0, device.as_os_str().as_bytes())
 }
 
 /// Adds a device to the file system that `dir` lies in. To a seed that is the writable one; the file system is then another one,
@@ -102,11 +89,7 @@ fn control(number: u8, device: &Path) -> nix::Result<()> {
 ///
 /// One of 24 MiB, added to a seed, was seen to hang Linux 6.18 for good: keep to what is surely enough.
 pub fn add_device(dir: impl AsFd, device: &Path) -> nix::Result<()> {
-    write(
-        dir.as_fd(),
-        nix::request_code_write!(TYPE, 10, size_of::<VolArgs>()),
-        &VolArgs::new(0, device.as_os_str().as_bytes())?,
-    )
+    named(dir.as_fd(), 10, 0, device.as_os_str().as_bytes())
 }
 
 /// `struct btrfs_ioctl_dev_info_args`: 4096 bytes.
@@ -123,8 +106,8 @@ struct DevInfo {
 pub fn device(dir: impl AsFd, id: u64) -> nix::Result<PathBuf> {
     let mut info = DevInfo { id, uuid: [0; 16], sizes: [0; 2], unused: [0; 379], path: [0; 1024] };
     let request = nix::request_code_readwrite!(TYPE, 30, size_of::<DevInfo>());
-    // SAFETY: BTRFS_IOC_DEV_INFO reads and writes one such structure, which outlives the call.
-    Errno::result(unsafe { libc::ioctl(dir.as_fd().as_raw_fd(), request, &raw mut info) })?;
+    // BTRFS_IOC_DEV_INFO reads and writes one such structure.
+    ask(dir.as_fd(), request, (&raw mut info).cast())?;
     let path = info.path.split(|b| *b == 0).next().unwrap_or_default();
     Ok(PathBuf::from(std::ffi::OsStr::from_bytes(path)))
 }
@@ -134,15 +117,20 @@ pub fn id(dir: impl AsFd) -> nix::Result<(u64, u64)> {
     // `struct btrfs_ioctl_fs_info_args`: 1024 bytes, the id behind two counters of 64 bits.
     let mut info = [0u64; 128];
     let request = nix::request_code_read!(TYPE, 31, size_of_val(&info));
-    // SAFETY: BTRFS_IOC_FS_INFO writes 1024 bytes, which outlive the call.
-    Errno::result(unsafe { libc::ioctl(dir.as_fd().as_raw_fd(), request, &raw mut info) })?;
+    // BTRFS_IOC_FS_INFO writes 1024 bytes.
+    ask(dir.as_fd(), request, (&raw mut info).cast())?;
     let [_, _, one, two, ..] = info;
     Ok((one, two))
 }
 
 fn write<T>(fd: BorrowedFd<'_>, request: libc::Ioctl, args: &T) -> nix::Result<()> {
-    // SAFETY: each caller passes the structure that the request reads, alive for the call.
-    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_ref(args)) }).map(drop)
+    ask(fd, request, ptr::from_ref(args).cast_mut().cast())
+}
+
+/// Each caller passes the structure that the request reads, or writes.
+fn ask(fd: BorrowedFd<'_>, request: libc::Ioctl, args: *mut c_void) -> nix::Result<()> {
+    // SAFETY: what the callers pass is alive for the call, and theirs to change where the request writes.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request, args) }).map(drop)
 }
 
 /// What QUOTA_CTL is told to turn simple quotas on (Linux 6.7).
@@ -186,8 +174,8 @@ pub fn subvolume(dir: impl AsFd) -> nix::Result<u64> {
     let [_, object, ..] = &mut args;
     *object = ROOT_INODE;
     let request = nix::request_code_readwrite!(TYPE, 18, size_of_val(&args));
-    // SAFETY: BTRFS_IOC_INO_LOOKUP reads and writes 4096 bytes, which outlive the call.
-    Errno::result(unsafe { libc::ioctl(dir.as_fd().as_raw_fd(), request, &raw mut args) })?;
+    // BTRFS_IOC_INO_LOOKUP reads and writes 4096 bytes.
+    ask(dir.as_fd(), request, (&raw mut args).cast())?;
     let [tree, ..] = args;
     Ok(tree)
 }
@@ -215,11 +203,11 @@ pub fn has_subvolumes(dir: impl AsFd) -> nix::Result<bool> {
     // `struct btrfs_ioctl_get_subvol_rootref_args`: 4096 bytes, a count in the first byte of the last eight.
     let mut args = [0u64; 512];
     let request = nix::request_code_readwrite!(TYPE, 61, size_of_val(&args));
-    // SAFETY: BTRFS_IOC_GET_SUBVOL_ROOTREF reads and writes 4096 bytes, which outlive the call.
-    match Errno::result(unsafe { libc::ioctl(dir.as_fd().as_raw_fd(), request, &raw mut args) }) {
+    // BTRFS_IOC_GET_SUBVOL_ROOTREF reads and writes 4096 bytes.
+    match ask(dir.as_fd(), request, (&raw mut args).cast()) {
         // More than fit.
         Err(Errno::EOVERFLOW) => Ok(true),
-        done => done.map(|_| args.last().is_some_and(|count| *count != 0)),
+        done => done.map(|()| args.last().is_some_and(|count| *count != 0)),
     }
 }
 
@@ -259,8 +247,8 @@ fn quota_items(
         put(60, &kind.to_ne_bytes());
         put(64, &u32::MAX.to_ne_bytes());
         let request = nix::request_code_readwrite!(TYPE, 17, size_of_val(&args));
-        // SAFETY: BTRFS_IOC_TREE_SEARCH reads and writes 4096 bytes, which outlive the call.
-        Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), request, &raw mut args) })?;
+        // BTRFS_IOC_TREE_SEARCH reads and writes 4096 bytes.
+        ask(dir, request, (&raw mut args).cast())?;
         let here = |at: usize| args.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
         let found = here(64).unwrap_or(0);
         let (mut at, mut more) = (104, found > 0);

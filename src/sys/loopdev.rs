@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use nix::libc;
 
 use crate::error::{Context, Error, Result};
+use crate::stay::Below;
 use crate::sys::file;
 
 const LOOP_SET_FD: u32 = 0x4C00;
@@ -54,7 +55,7 @@ struct Config {
 /// A loop device bound to an image. The kernel frees it when the last user closes or unmounts it (autoclear).
 pub struct Loop {
     /// The device's path, to be mounted.
-    pub path: PathBuf,
+    pub path: &'static Path,
     _open: File,
 }
 
@@ -66,13 +67,13 @@ pub fn bind(image: &Path, writable: bool) -> Result<Loop> {
     let backing = file::open_as(image, how | OFlag::O_NOFOLLOW, 0).at("open the image", image)?;
     for attempt in 0..64u32 {
         let path = free_device(attempt)?;
-        let device = match file::open_as(&path, how, 0) {
+        let device = match file::open_as(path, how, 0) {
             Ok(device) => device,
             // It was taken away, or a fixed /dev has its node without it.
             Err(err) if matches!(err.raw_os_error(), Some(libc::ENOENT | libc::ENXIO | libc::ENODEV)) => {
                 continue;
             }
-            Err(err) => return Err(err).at("open the loop device", &path),
+            Err(err) => return Err(err).at("open the loop device", path),
         };
         match configure(&device, &backing, writable) {
             Ok(()) => return Ok(Loop { path, _open: device }),
@@ -103,6 +104,11 @@ pub fn bound_to(image: &Path) -> Result<Option<PathBuf>> {
         }
     }
     Ok(None)
+}
+
+/// The number of a device; none where there is no such.
+pub fn number(device: &Path) -> Option<u64> {
+    std::fs::metadata(device).ok().map(|meta| meta.rdev())
 }
 
 /// Has a loop device look again how large its image is.
@@ -136,7 +142,7 @@ pub fn image_of(device: &Path) -> Option<Vec<u8>> {
 }
 
 /// The next free device: asked from /dev/loop-control, or before Linux 3.1 tried one by one.
-fn free_device(attempt: u32) -> Result<PathBuf> {
+fn free_device(attempt: u32) -> Result<&'static Path> {
     let control = Path::new("/dev/loop-control");
     let number = match file::open_as(control, OFlag::O_RDWR, 0) {
         Ok(file) => ioctl(file.as_raw_fd(), LOOP_CTL_GET_FREE, 0)
@@ -144,7 +150,7 @@ fn free_device(attempt: u32) -> Result<PathBuf> {
             .to_string(),
         Err(_) => attempt.to_string(),
     };
-    Ok(PathBuf::from(format!("/dev/loop{number}")))
+    Ok(Path::new("/dev").below(&format!("loop{number}")))
 }
 
 /// One call where the kernel has LOOP_CONFIGURE, else two, undone when the second fails.

@@ -53,15 +53,7 @@ pub fn copy(
 ) -> Result<Copied> {
     let root = Meta::read(&from, SELF, &from.stat().map_err(sys("look at", path))?, None, path)?;
     let mut walk = Walk::new(from, path)?;
-    let mut copy = Copy {
-        to: Chain::new(to.again().map_err(sys("open the copy of", path))?)
-            .map_err(sys("open the copy of", path))?,
-        linked: Links::new(to).map_err(sys("open the copy of", path))?,
-        prefix: path.len(),
-        copied: Copied::default(),
-        content,
-        progress,
-    };
+    let mut copy = Copy::begin(path, to, content, progress)?;
     // Given to a directory when it is left: a default ACL would be inherited, and each new name changes the time.
     let mut directories = Vec::new();
     while let Some(step) = walk.step()? {
@@ -77,7 +69,7 @@ pub fn copy(
                 .way_out("take another backend, or a base without such names"));
             }
             Step::Entry(entry) if entry.stat.kind == Kind::Dir => {
-                directories.push(Meta::read(entry.dir, entry.name, &entry.stat, None, entry.path)?);
+                directories.push(Meta::read(entry.dir, entry.name, entry.stat, None, entry.path)?);
                 copy.directory(&entry)?;
                 // What is a subvolume in the source is a plain folder of the copy.
                 walk.enter_subvolume()?;
@@ -114,23 +106,15 @@ pub fn copy_entry(
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let stat = from.stat_at(name).map_err(sys("look at", path))?;
-    let failed = || sys("open the copy of", path);
     if stat.kind == Kind::Dir {
         to.make_dir(name).map_err(sys("copy the directory", path))?;
-        let child = to.child(name).map_err(failed())?;
+        let child = to.child(name).map_err(sys("open the copy of", path))?;
         let source = from.child(name).map_err(sys("open", path))?;
         // Nothing that is copied holds the folder it is copied to: a base does not lie in its own tree.
         return copy(source, path, &child, (0, 0), content, progress).map(drop);
     }
-    let mut copy = Copy {
-        to: to.again().and_then(Chain::new).map_err(failed())?,
-        linked: Links::new(to).map_err(failed())?,
-        prefix: path.len(),
-        copied: Copied::default(),
-        content,
-        progress,
-    };
-    copy.entry(&Entry { dir: from, name, stat, path })
+    let entry = Entry { dir: from, name, stat: &stat, path };
+    Copy::begin(path, to, content, progress)?.entry(&entry)
 }
 
 /// Copies the tree at `from` to the new folder `to`, by path: for trees that this program made.
@@ -203,7 +187,20 @@ struct Copy<'a> {
     progress: &'a mut dyn FnMut(u64),
 }
 
-impl Copy<'_> {
+impl<'a> Copy<'a> {
+    /// Begins at the empty folder `to`.
+    fn begin(path: &[u8], to: &Dir, content: Content, progress: &'a mut dyn FnMut(u64)) -> Result<Self> {
+        let failed = || sys("open the copy of", path);
+        Ok(Self {
+            to: to.again().and_then(Chain::new).map_err(failed())?,
+            linked: Links::new(to).map_err(failed())?,
+            prefix: path.len(),
+            copied: Copied::default(),
+            content,
+            progress,
+        })
+    }
+
     fn directory(&mut self, entry: &Entry<'_>) -> Result<()> {
         let here = self.to.here();
         here.make_dir(entry.name).map_err(sys("copy the directory", entry.path))?;

@@ -60,7 +60,7 @@ pub fn digest(root: &Dir, path: &[u8], attrs: bool, progress: &mut dyn FnMut(u64
     stream.hash.update(version);
     stream.hash.update(b"\n");
     let stat = root.stat().map_err(sys("look at", path))?;
-    stream.entry(&Entry { dir: root, name: SELF, stat, path }, b"")?;
+    stream.entry(&Entry { dir: root, name: SELF, stat: &stat, path }, b"")?;
     let mut walk = Walk::new(root.again().map_err(sys("open", path))?, path)?;
     while let Some(step) = walk.step()? {
         match step {

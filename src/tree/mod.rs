@@ -78,13 +78,24 @@ pub fn open(path: &Path) -> Result<Dir> {
     Dir::open(path).at("open", path)
 }
 
+/// Opens the folder that the last name of a path lies in, following links, and gives that name.
+pub fn above(path: &Path) -> Result<(Dir, CString)> {
+    use std::os::unix::ffi::OsStrExt;
+    let Some(name) = path.file_name() else {
+        return Err(Error::usage(format_args!("{} ends in no name", path.display())));
+    };
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((open(above)?, c_name(name.as_bytes())?))
+}
+
 /// Opens a bare store, whose last name is no link: on a disk that was taken out of a node, one could lead to the operator's own.
 pub fn open_store(path: &Path) -> Result<Dir> {
     use crate::error::Context;
-    use std::os::unix::ffi::OsStrExt;
-    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return open(path) };
-    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-    match open(above)?.child(&c_name(name.as_bytes())?) {
+    if path.file_name().is_none() {
+        return open(path);
+    }
+    let (above, name) = above(path)?;
+    match above.child(&name) {
         Err(Errno::ELOOP | Errno::ENOTDIR) => {
             Err(Error::usage(format_args!("{} is no folder", path.display()))
                 .way_out("a link is not followed: name the store itself"))

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::{Dir, Kind, Stat, Step, Walk, c_name, sys};
+use super::{Dir, Kind, Stat, Step, Walk, sys};
 use crate::error::{Error, Result};
 use crate::sys::btrfs;
 
@@ -37,7 +37,7 @@ pub fn remove(parent: &Dir, name: &CStr, path: &Path) -> Result<()> {
     while let Some(step) = walk.step()? {
         match step {
             Step::Entry(entry) if entry.stat.kind == Kind::Dir => {
-                if !delete_subvolume(entry.dir, entry.name, &entry.stat) {
+                if !delete_subvolume(entry.dir, entry.name, entry.stat) {
                     walk.enter_subvolume()?;
                 }
             }
@@ -73,14 +73,10 @@ fn remove_dir(dir: &Dir, name: &CStr) -> nix::Result<()> {
 
 /// The same for a path that the program itself made up; its last component is not followed.
 pub fn remove_path(path: &Path) -> Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::usage(format_args!("{} cannot be removed", path.display())));
-    };
-    let parent = match super::open(parent) {
-        Err(err) if err.errno() == Some(Errno::ENOENT) => return Ok(()),
-        opened => opened?,
-    };
-    remove(&parent, &c_name(name.as_bytes())?, path)
+    match super::above(path) {
+        Err(err) if err.errno() == Some(Errno::ENOENT) => Ok(()),
+        opened => opened.and_then(|(parent, name)| remove(&parent, &name, path)),
+    }
 }
 
 fn gone(removed: nix::Result<()>, path: &[u8]) -> Result<()> {

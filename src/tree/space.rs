@@ -50,7 +50,7 @@ pub fn count(root: Dir, path: &[u8], file: &mut dyn FnMut(&Entry<'_>) -> nix::Re
     let mut walk = Walk::new(root, path)?;
     while let Some(step) = walk.step()? {
         let Step::Entry(entry) = step else { continue };
-        let Stat { kind, links, id, allocated, .. } = entry.stat;
+        let Stat { kind, links, id, allocated, .. } = *entry.stat;
         let mut shared = 0;
         let counted = match kind {
             Kind::Dir => match walk.enter_unmounted() {
@@ -79,7 +79,7 @@ fn shared(entry: &Entry<'_>) -> nix::Result<u64> {
     if entry.stat.allocated == 0 {
         return Ok(0);
     }
-    let file = entry.dir.open_file(entry.name, &entry.stat)?;
+    let file = entry.dir.open_file(entry.name, entry.stat)?;
     let (mut at, mut sum, mut map) = (0, 0_u64, Map::default());
     loop {
         let (begin, mut last) = (at, true);

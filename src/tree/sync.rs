@@ -31,7 +31,7 @@ pub fn sync_tree(path: &Path) -> Result<()> {
         }
         match entry.stat.kind {
             Kind::File => {
-                let file = entry.dir.open_file(entry.name, &entry.stat).map_err(sys("open", entry.path))?;
+                let file = entry.dir.open_file(entry.name, entry.stat).map_err(sys("open", entry.path))?;
                 sync::opened(&file, true).at("write to the disk", &super::shown(entry.path))?;
             }
             Kind::Dir => walk.enter()?,

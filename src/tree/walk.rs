@@ -24,13 +24,14 @@ pub enum Step<'a> {
 }
 
 /// A name in a directory.
+#[derive(Clone, Copy)]
 pub struct Entry<'a> {
     /// The directory.
     pub dir: &'a Dir,
     /// The name.
     pub name: &'a CStr,
     /// What it is.
-    pub stat: Stat,
+    pub stat: &'a Stat,
     /// Its path with the walk's prefix, as raw bytes.
     pub path: &'a [u8],
 }
@@ -82,12 +83,7 @@ impl Walk {
                 seen => seen.map_err(sys("look at", &self.path))?,
             };
             let (name, stat) = &*self.last.insert((name, stat));
-            return Ok(Some(Step::Entry(Entry {
-                dir: self.chain.here(),
-                name,
-                stat: *stat,
-                path: &self.path,
-            })));
+            return Ok(Some(Step::Entry(Entry { dir: self.chain.here(), name, stat, path: &self.path })));
         }
         if let Some(left) = self.levels.pop() {
             self.shelf.cut(left.mark);
