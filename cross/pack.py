@@ -78,7 +78,10 @@ def regular(plain, start, code):
         if word >> 26 == 0:
             word = high << 16 | (low & 0x3F) << 10 | (low >> 6 & 0x1F) << 5 | low >> 11
         elif word >> 26 == JUMP:
-            word = JUMP << 26 | word - at & 0x3FFFFFF
+            far = (word & 0x3FFFFFF) - (start // 4 + first + at + 1)
+            if not -0x8000 <= far < 0x8000:
+                raise SystemExit("pack.py: a jump goes further than a branch could")
+            word = JUMP << 26 | far & 0xFFFF
         elif word >> 26 == CALL:
             # Where no function can be; a weak one that nobody has is called at 0.
             if 0 <= (word & 0x3FFFFFF) - ABOVE // 4 < len(begins):
@@ -157,7 +160,7 @@ def prepared(program, target):
         raise SystemExit("pack.py: %s is not for MIPS or ARM" % program)
     unit = 2 if "-mthumb" in target else 4
     known = {"START": start, "ROOM": room, "PLAIN": len(plain), "SUM": fnv1a(plain)}
-    known.update(BEGIN=code[0], END=code[1], UNIT=unit, LOGISTIC=",".join(map(str, LOGISTIC)))
+    known.update(BEGIN=code[0], END=code[1], UNIT=unit, MIPS=int(machine == EM_MIPS), LOGISTIC=",".join(map(str, LOGISTIC)))
     told = regular(plain, start, code) if machine == EM_MIPS else calls(plain, code, unit)
     return ordered(told, code, unit), known
 

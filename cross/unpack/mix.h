@@ -1,9 +1,10 @@
 /*
  * The coder of packed programs: what packs (pack.c) and what unpacks (unpack.c) do the same here, and so know the same before each
- * bit. There are no copies, as LZMA has them. Of each bit, five contexts and the longest match each say how likely a one is;
+ * bit. There are no copies, as LZMA has them. Of each bit, six contexts, the longest match and, with MIPS, a value that an instruction
+ * of this kind had lately each say how likely a one is;
  * the sum of what they say, weighted by how well each did lately, is what an arithmetic coder is told. That is the method of
  * PAQ (Matt Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression", 2005), in whole numbers and with
- * contexts that know what an instruction is.
+ * contexts that know what an instruction is (known.h, which says what it wants to know).
  *
  * Who includes it defines `struct coder`, and
  *
@@ -15,24 +16,32 @@
  *   LOGISTIC                  65536 / (1 + exp(-x)) for x from -8 to 8 by halves, but never certain
  */
 
+#include "known.h"
+
 /*
- * A slot holds what followed in one context and the bits that are known of half a byte: in the upper 12 bits the chance of a
- * one, less a half, in the others how often it learned, at most MOST times. A line has the slots of half a byte, and in place of
+ * A slot holds what followed in one context and the bits that are known of a third of a byte: in the upper 12 bits the chance of a
+ * one, less a half, in the others how often it learned, at most MOST times. A line has the slots of three bits, and in place of
  * the first, which no bits lead to, whose it is.
  */
-enum { CONTEXTS = 5, INPUTS = CONTEXTS + 1, LINES = 14, LINE = 16, MOST = 5, SEEN = 16, LONGEST = 31, STEP = 128 };
+enum { MATCH = CONTEXTS, GUESS, INPUTS, LINES = 18, LINE = 8, MOST = 6, SEEN = 16, LONGEST = 31, MISSES = 8, STEP = 128 };
 /* The bytes in front that are not coded, so that each that is has some before it. */
 enum { BARE = 16 };
 
 struct mixer {
-	int16_t slots[CONTEXTS][1 << LINES][LINE];
+	int16_t lines[1 << LINES][LINE];
 	/* Where it went on, the last time that what hashes to this was met; 0 is nowhere. */
 	uint32_t seen[1 << SEEN];
-	/* How often a match of this length was right, in 65536ths. */
-	uint16_t right[LONGEST + 1];
-	/* The weights of the inputs, in 65536ths: by the place of the bit, and by `struct byte`. They are added. */
+	/* How often a match was right, in 65536ths, by how often it was not, lately, and its length. */
+	uint16_t right[MISSES][LONGEST + 1];
+	/* The last lower halves of each kind; and how often which of them was right of which bit. */
+	uint16_t kept[KINDS][KEPT], guessed[KINDS][KEPT][16];
+	/*
+	 * The weights of the inputs, in 65536ths: by the place of the bit, by `struct byte`, and by how often all slots
+	 * learned, or what is guessed. They are added.
+	 */
 	int32_t by_place[5 * 3 * 8][INPUTS];
 	int32_t by_first[5 * 256 * 3][INPUTS];
+	int32_t by_learned[CONTEXTS * MOST + 3][INPUTS];
 	/* What a sum meant lately, by the bits of the byte. Of those between two of them, both mean a part. */
 	uint16_t meant[5 * 256][4096 / STEP + 1];
 	/* From a sum, plus 2048, to a chance in 65536ths, and from a chance in 4096ths to a sum: 256 ln(p / (1 - p)). */
@@ -40,17 +49,21 @@ struct mixer {
 	int16_t stretched[4096];
 };
 
-/* A match: which byte it says is next, and how many before it are the same; 0 where there is none. */
+/*
+ * A match: which byte it says is next, and how many before it are the same. Where it was wrong it is asked again at the next instruction,
+ * as if it were short; `missed` is how often that was, since it was right for some time. 0 where there is none.
+ */
 struct match {
-	uint32_t next, length;
+	uint32_t next, length, missed;
 };
 
 /*
  * What is the same for all bits of a byte: its place in the instruction, and that one's first byte, or, as long as it has none, the
- * first one of the last instruction; what is not run has 4 and the last byte.
+ * first one of the last instruction; what is not run has 4 and the last byte. What is known of a lower half that is guessed is what it has so
+ * far, behind a one, its kind, and what must be taken from what is kept of that; else `half` is 0.
  */
 struct byte {
-	uint32_t place, first;
+	uint32_t place, first, half, kind, here;
 };
 
 static void prepare(struct mixer *mixer)
@@ -68,20 +81,18 @@ static void prepare(struct mixer *mixer)
 	}
 	while (filled < 4096)
 		mixer->stretched[filled++] = 2047;
-	for (at = 0; at <= LONGEST; at++)
-		mixer->right[at] = (uint16_t)(32768 + at * 400);
+	for (at = 0; at < MISSES; at++)
+		for (to = 0; to <= LONGEST; to++)
+			mixer->right[at][to] = (uint16_t)(32768 + to * 400);
+	for (at = 0; at < KINDS * KEPT; at++)
+		for (to = 0; to < 16; to++)
+			mixer->guessed[0][at][to] = 40000;
 	for (at = 0; at < 5 * 3 * 8; at++)
 		for (to = 0; to < INPUTS; to++)
-			mixer->by_place[at][to] = 22938;
+			mixer->by_place[at][to] = 14000;
 	for (at = 0; at < 5 * 256; at++)
 		for (to = 0; to <= 4096 / STEP; to++)
 			mixer->meant[at][to] = logistic[to];
-}
-
-static uint32_t hash(uint32_t a, uint32_t b)
-{
-	a = a * 0x9e3779b1 ^ b * 0x85ebca77;
-	return (a ^ a >> 15) * 0x2c1b3c6d;
 }
 
 /* The line of this hash: of the two that it may be, the one that is, or the one that learned less, cleared. */
@@ -103,43 +114,6 @@ static int16_t *line(int16_t (*lines)[LINE], uint32_t hash)
 	return one;
 }
 
-/* The `count` bytes before `end`, as a number. */
-static uint32_t number(const uint8_t *end, uint32_t count)
-{
-	uint32_t value = 0;
-
-	for (; count; count--)
-		value = value << 8 | end[-(int)count];
-	return value;
-}
-
-/* What is known before this byte: of its instruction and of those before; or the bytes before. */
-static void choose(uint32_t *contexts, const uint8_t *byte, uint32_t at, uint32_t place, uint32_t first)
-{
-	const uint8_t *begin = byte - place;
-	/* The last instruction, and what this one has so far. */
-	uint32_t last = number(begin, UNIT), now = place << 24 | number(byte, place);
-
-	if (place == 4) {
-		contexts[0] = hash(number(byte, 2), 6);
-		contexts[1] = hash(number(byte, 4), 8);
-		contexts[2] = hash(number(byte, 3), 7);
-		contexts[3] = hash(at % 4, byte[-1] * 8 + 5);
-		contexts[4] = hash(at % 4, byte[-4]);
-		return;
-	}
-	contexts[0] = hash(now, 1);
-	contexts[1] = hash(now, (last >> (UNIT == 4 ? 16 : 0)) * 4 + 2);
-	contexts[2] = hash(now, (begin[-UNIT] << 16 | begin[-2 * UNIT] << 8 | begin[-3 * UNIT]) + 0x1234567);
-	if (UNIT == 4) {
-		contexts[3] = hash(place | byte[-4] << 8 | first << 16 | (uint32_t)byte[-1] << 24, begin[-4]);
-		contexts[4] = hash(place << 8 | first, 0x98);
-	} else {
-		contexts[3] = hash(now, number(begin, 4) * 4 + 3);
-		contexts[4] = hash(now, (last >> 8) + 0x5550000);
-	}
-}
-
 /* Looks for what the bytes before `at` were followed by, when there were these before. Of instructions whole ones are looked for. */
 static void look(struct mixer *mixer, struct match *match, const uint8_t *out, uint32_t at, uint32_t place)
 {
@@ -151,12 +125,18 @@ static void look(struct mixer *mixer, struct match *match, const uint8_t *out, u
 		sum = (sum + out[at - i] + 1) * 0x2f0b4c47;
 	seen = &mixer->seen[sum >> (32 - SEEN)];
 	if (!match->length) {
+		uint32_t last = match->next;
+
 		match->next = *seen;
 		while (match->length < LONGEST && match->length < match->next &&
 		       out[match->next - 1 - match->length] == out[at - 1 - match->length])
 			match->length++;
-		if (match->length < 4)
-			match->length = 0;
+		if (match->length >= 4) {
+			match->missed = 0;
+		} else {
+			match->next = last;
+			match->length = last != 0;
+		}
 	}
 	*seen = at;
 }
@@ -171,20 +151,36 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 			unsigned known, unsigned bits, int expected, unsigned bit)
 {
 	/* 65536 / (n + 1.5) */
-	static const uint16_t rate[MOST + 1] = { 43690, 26214, 18724, 14563, 11915, 10082 };
-	unsigned kind = expected < 0 ? 0 : match->length < 16 ? 1 : 2, i, chance, part;
+	static const uint16_t rate[MOST + 1] = { 43690, 26214, 18724, 14563, 11915, 10082, 8738 };
+	unsigned kind = expected < 0 ? 0 : match->length < 16 ? 1 : 2, i, chance, part, learned = 0, guess = 0;
 	int32_t *by_place = mixer->by_place[(byte->place * 3 + kind) * 8 + bits];
-	int32_t *by_first = mixer->by_first[(byte->place * 256 + byte->first) * 3 + kind];
-	uint16_t *right = &mixer->right[match->length], *meant;
+	int32_t *by_first = mixer->by_first[(byte->place * 256 + byte->first) * 3 + kind], *by_learned;
+	uint16_t *right = &mixer->right[match->missed][match->length], *guessed = 0, *meant;
 	int inputs[INPUTS], sum = 0, error;
 
-	for (i = 0; i < CONTEXTS; i++)
+	for (i = 0; i < CONTEXTS; i++) {
 		inputs[i] = mixer->stretched[(*slots[i] >> 4) + 2048];
-	inputs[CONTEXTS] = expected < 0 ? 0 : mixer->stretched[*right >> 4];
+		learned += *slots[i] & 15;
+	}
+	inputs[MATCH] = expected < 0 ? 0 : mixer->stretched[*right >> 4];
 	if (!expected)
-		inputs[CONTEXTS] = -inputs[CONTEXTS];
+		inputs[MATCH] = -inputs[MATCH];
+	inputs[GUESS] = 0;
+	for (i = byte->half ? 0 : KEPT; i < KEPT; i++) {
+		/* The first of them that has the bits that are known. */
+		uint32_t value = (uint16_t)(mixer->kept[byte->kind][i] - byte->here) | 1 << 16, at = byte->place % 2 * 8 + bits;
+
+		if (value >> (16 - at) != (byte->half << bits | (known ^ 1 << bits)))
+			continue;
+		guess = value >> (15 - at) & 1;
+		guessed = &mixer->guessed[byte->kind][i][at];
+		inputs[GUESS] = guess ? mixer->stretched[*guessed >> 4] : -mixer->stretched[*guessed >> 4];
+		learned = CONTEXTS * MOST + 1 + (i > 0);
+		break;
+	}
+	by_learned = mixer->by_learned[learned];
 	for (i = 0; i < INPUTS; i++)
-		sum += inputs[i] * ((by_place[i] + by_first[i]) >> 8);
+		sum += inputs[i] * ((by_place[i] + by_first[i] + by_learned[i]) >> 8);
 	sum = (sum >> 8) + 2048;
 	sum = sum > 4095 ? 4095 : sum < 0 ? 0 : sum;
 
@@ -195,10 +191,11 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 
 	error = (int)(bit << 12) - (int)(chance >> 4);
 	for (i = 0; i < INPUTS; i++) {
-		int change = (inputs[i] * error + 4096) >> 13;
+		int change = (inputs[i] * error + 8192) >> 14;
 
 		by_place[i] += change;
 		by_first[i] += change;
+		by_learned[i] += change;
 	}
 	meant += part >= STEP / 2;
 	*meant = nearer(*meant, bit);
@@ -208,10 +205,14 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 
 		*slots[i] = (int16_t)(value + (change & ~15) + (count < MOST));
 	}
+	if (guessed)
+		*guessed = nearer(*guessed, guess == bit);
 	if (expected >= 0) {
 		*right = nearer(*right, (unsigned)expected == bit);
-		if ((unsigned)expected != bit)
+		if ((unsigned)expected != bit) {
 			match->length = 0;
+			match->missed += match->missed < MISSES - 1;
+		}
 	}
 	return bit;
 }
@@ -219,29 +220,37 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 /* Codes all of an image, of which the first BARE bytes are there. `mixer` is all zeros. */
 static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 {
-	struct match match = { 0, 0 };
+	struct match match = { 0, 0, 0 };
 	uint32_t at, i;
 
 	prepare(mixer);
 	for (at = BARE; at < PLAIN; at++) {
 		uint32_t contexts[CONTEXTS], place = at >= BEGIN && at < END ? at % UNIT : 4;
-		struct byte byte = { place, out[place == 4 ? at - 1 : place ? at - place : at - UNIT] };
+		struct byte byte = { place, out[place == 4 ? at - 1 : place ? at - place : at - UNIT], 0, KINDS, 0 };
 		int16_t *lines[CONTEXTS], *slots[CONTEXTS];
 		unsigned known = 1, low = 1, bits;
 
-		choose(contexts, out + at, at, place, byte.first);
+		if (place == 4)
+			choose_plain(contexts, out + at, at);
+		else
+			choose(contexts, out + at, place, byte.first);
 		look(mixer, &match, out, at, place);
+		if (MIPS && place / 2 == 1) {
+			byte.kind = kind(number(out + at - place + 2, 2));
+			byte.here = byte.kind == BRANCH ? at / 4 : 0;
+			byte.half = byte.kind == KINDS ? 0 : place == 2 ? 1 : 256 | out[at - 1];
+		}
 		for (bits = 0; bits < 8; bits++) {
 			unsigned left = 7 - bits, bit;
 			int expected = -1;
 
 			if (match.length && (out[match.next] | 256u) >> (left + 1) == known)
 				expected = out[match.next] >> left & 1;
-			if (bits == 4)
+			if (bits == 3 || bits == 6)
 				low = 1;
 			for (i = 0; i < CONTEXTS; i++) {
 				if (low == 1)
-					lines[i] = line(mixer->slots[i], bits ? hash(contexts[i], known) : contexts[i]);
+					lines[i] = line(mixer->lines, hash(contexts[i] + i, known));
 				slots[i] = lines[i] + low;
 			}
 			bit = mix_bit(mixer, coder, &match, &byte, slots, known, bits, expected, out[at] >> left & 1);
@@ -249,9 +258,11 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 			low = low << 1 | bit;
 		}
 		out[at] = (uint8_t)known;
-		if (match.length) {
-			match.next++;
-			match.length += match.length < LONGEST;
-		}
+		if (byte.half > 1)
+			keep(mixer->kept[byte.kind], (uint16_t)(number(out + at + 1, 2) + byte.here));
+		match.next += match.next != 0;
+		match.length += match.length && match.length < LONGEST;
+		if (match.length >= 8)
+			match.missed = 0;
 	}
 }

@@ -5,7 +5,7 @@
  *
  *   START, ROOM  where the image goes, and how many bytes of memory it has there, in whole pages
  *   PLAIN, SUM   how many bytes of them the file "payload" holds, compressed, and the FNV-1a of its words
- *   BEGIN, END, UNIT, LOGISTIC  what mix.h wants to know
+ *   BEGIN, END, UNIT, MIPS, LOGISTIC  what mix.h wants to know
  *   PAYLOAD      something that tells one payload from another, for compilers that remember what they made
  *
  * Unpacking takes a router some seconds, so who starts first after a boot leaves the image in memory's file system, and
@@ -192,7 +192,7 @@ static void decode(uint8_t *out)
  * repeats more often. With MIPS it did more:
  *
  *   An instruction between registers says what it does in its last bits: these went to the front of its second half.
- *   A jump goes to a place within its function, and holds where that is: it got how far away that is.
+ *   A jump goes to a place within its function, and holds where that is: it got how far away that is, as a branch has it.
  *   A call holds where a function is: it got that function's number, counted from ABOVE, where it is one of those that begin
  *   where the stack grows or behind a `jr ra`.
  *   A function gives back in the end what it took of the stack: it got 0 there, where that is the same.
@@ -243,7 +243,7 @@ static void branches(uint32_t *word, uint32_t words)
 		if (high >> 10 == 0)
 			*word = high << 16 | low >> 10 | (low >> 5 & 31) << 6 | (low & 31) << 11;
 		else if (high >> 10 == 2)
-			*word = 2u << 26 | ((to + at) & 0x3ffffff);
+			*word = 2u << 26 | ((START + BEGIN) / 4 + at + 1 + (uint32_t)(int16_t)low);
 		else if (high >> 10 == 3 && to - ABOVE / 4 < count)
 			*word = 3u << 26 | begins[to - ABOVE / 4];
 		else if (*word >> 15 == ENTER)
