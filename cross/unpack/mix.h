@@ -150,8 +150,8 @@ static uint16_t nearer(uint16_t chance, unsigned bit)
 static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *match, const struct byte *byte, int16_t **slots,
 			unsigned known, unsigned bits, int expected, unsigned bit)
 {
-	/* 65536 / (n + 1.5) */
-	static const uint16_t rate[MOST + 1] = { 43690, 26214, 18724, 14563, 11915, 10082, 8738 };
+	/* 65536 / (n + 1.2) */
+	static const uint16_t rate[MOST + 1] = { 54613, 29789, 20480, 15604, 12603, 10570, 9102 };
 	unsigned kind = expected < 0 ? 0 : match->length < 16 ? 1 : 2, i, chance, part, learned = 0, guess = 0;
 	int32_t *by_place = mixer->by_place[(byte->place * 3 + kind) * 8 + bits];
 	int32_t *by_first = mixer->by_first[(byte->place * 256 + byte->first) * 3 + kind], *by_learned;
