@@ -12,7 +12,7 @@ use common::layers::said;
 use common::node::Node;
 use common::slivers::{Saved, in_stores, listed};
 use common::tar::Tar;
-use common::tree::{installed, sh_in};
+use common::tree::{copy, installed, sh_in};
 use common::{require, seed, strace};
 
 /// A sliver `s` that changed something, unmounted; or none where that cannot be.
@@ -91,6 +91,17 @@ fn a_store_that_is_made_smaller_or_synced() {
     if require("rsync", installed("rsync")) {
         changes(&node, &["sync", "s", seed::text(&node.dir().join("tree"))], 60);
     }
+}
+
+/// One that stands on another seed, and the way back.
+#[test]
+fn a_rebase() {
+    let Some(node) = sliver() else { return };
+    let newer = node.dir().join("newer");
+    copy(&node.dir().join("tree"), &newer);
+    sh_in(&newer, "echo newer > etc/a.txt; echo n > etc/n; rm -r var");
+    node.ok(&["base", "add", "c", seed::text(&newer), "--pack", "btrfs"]);
+    changes(&node, &["rebase", "s", "--onto", "c"], 60);
 }
 
 /// What only reads a view that is up leaves it up, and makes its file whole or not at all.

@@ -10,7 +10,7 @@ use std::path::Path;
 use common::node::{Node, small_tree};
 use common::slivers::{base, in_stores, listed};
 use common::tree::{assert_same, copy, installed, sh_in};
-use common::{busy, require};
+use common::{busy, require, seed};
 
 /// What the new base has otherwise, and what the sliver did.
 const NEW: &str = r#"echo new > etc/new; echo newer > etc/a.new; mv etc/a.new etc/b.txt; rm var/deep/y; chmod 711 var; echo status 2 > lib/apk/db/installed
@@ -241,11 +241,24 @@ fn a_file_that_changed_names_stays_one() {
 }
 
 #[test]
-fn a_seed_is_refused_with_the_way_out() {
+fn on_a_seed() {
     if ready() && require("btrfs-seed", installed("mkfs.btrfs")) {
-        let node = node("ext4", 700, &["--pack", "btrfs"]);
-        node.ok(&["create", "s", "--base", "b", "--backend", "btrfs-seed"]);
-        assert!(node.fails(3, &["rebase", "s", "--onto", "c"]).contains("sliverfs convert s --to"));
+        let node = node("ext4", 400, &["--pack", "btrfs"]);
+        whole_way(&node, "btrfs-seed");
+        seed::is_clean(&node, "rebased");
+        sliver(&node, "t", "btrfs-seed");
+        node.ok(&["mount", "t"]);
+        for plan in [&["--plan"][..], &[]] {
+            let said = node.fails(4, &[&["rebase", "t", "--onto", "c"], plan].concat());
+            assert!(said.contains("is mounted at"), "{said}");
+        }
+        node.ok(&["umount", "t"]);
+        node.ok(&["create", "u", "--base", "c", "--backend", "overlay"]);
+        node.ok(&["mount", "u"]);
+        let said = node.fails(4, &["rebase", "t", "--onto", "c"]);
+        assert!(said.contains("mounted as the base of u") && in_stores(&node) == ["t", "u"], "{said}");
+        node.ok(&["umount", "u"]);
+        seed::is_clean(&node, "refused");
     }
 }
 

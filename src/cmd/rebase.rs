@@ -4,7 +4,7 @@ mod report;
 
 use self::report::{Head, Report, Spool};
 use crate::backend::features::Features;
-use crate::backend::store::{Ground, layer};
+use crate::backend::store::{Ground, layer, take_down};
 use crate::catalog::base::Base;
 use crate::catalog::{Mounted, Root, Sliver, sweep};
 use crate::cli::Args;
@@ -14,10 +14,11 @@ use crate::error::{Class, Error, Result};
 use crate::layer::{self, Format, Outcome, Prefer};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
-use crate::mount::{exec, private};
+use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out::Progress;
 use crate::quota::{self, image, zfs};
+use crate::stay::Below;
 use crate::sum::Sum;
 use crate::sys::signals::LastWords;
 use crate::sys::statfs;
@@ -80,16 +81,15 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
     let old = Base::load(root, &sliver.base)?;
     view::check_base(sliver, old)?;
     let disk = tree::open(root.stores())?;
-    if sliver.backend.grows_image() {
-        return Err(Error::unsupported(format_args!(
-            "the store of `{name}` grew from its seed, and cannot be put on another"
-        ))
-        .way_out(format_args!(
-            "convert it first: sliverfs convert {name} --to overlay (or what `sliverfs probe` lists)"
-        )));
-    }
     create::check_kind(sliver.backend, new, None)?;
     zfs::refuse_unmounted(root.store(name))?;
+    // Its store and both seeds are mounted for a plan, too, by images beside it that go with that.
+    let grown = sliver.backend.grows_image();
+    if grown {
+        offline::refuse_to_read(root, sliver)?;
+        view::free_seed(root, sliver.backend, onto)?;
+        sweep::new(root, name)?;
+    }
     let before = kept(root, sliver)?;
     if !how.plan {
         if before.as_ref().is_some_and(|before| before.base == sliver.base) {
@@ -116,7 +116,10 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
     } else {
         private::beside(root, name, &mut || work().map(|()| Vec::new())).map(drop)
     };
-    made.inspect_err(|_| left_over(root, name, how.plan))?;
+    if grown && how.plan || made.is_err() {
+        left_over(root, name, how.plan && !grown);
+    }
+    made?;
     if !how.plan {
         publish(root, name, new, before.is_some()).inspect_err(|_| left_over(root, name, false))?;
         // What is noted of its last mount is none of the new store's.
@@ -144,8 +147,23 @@ fn make(
     if sliver.has_image() {
         exec::run(&image::mount_steps(stored, format))?;
     }
-    let mut inner = stage;
-    if !how.plan {
+    let (mut inner, mut down) = (stage, Vec::new());
+    if sliver.backend.grows_image() {
+        let mut steps = vec![Step::CreateDir(stage)];
+        for ground in [&before, &after] {
+            let [shown, hidden] = ground.show(stage);
+            steps.extend(shown);
+            down.extend(hidden);
+        }
+        steps.extend(before.hang(stored, None));
+        down.extend(take_down(stored));
+        if !how.plan {
+            steps.extend(after.hang(stage, sliver.limit(root)));
+            down.push(Step::SyncDisk(stage.below("tree")));
+            down.extend(take_down(stage));
+        }
+        exec::run(&steps)?;
+    } else if !how.plan {
         let (mut steps, into) = after.begin(stage, image::shape(stored));
         steps.extend(after.make(into, None, into));
         inner = into;
@@ -153,18 +171,22 @@ fn make(
     }
     let folder = layer(sliver.backend);
     let store = tree::open(&image::content(stored).join(folder))?;
-    let bases = (&tree::open(before.tree())?, &tree::open(after.tree())?);
+    let bases = (tree::open(before.tree())?, tree::open(after.tree())?);
     let state = if how.plan { "planned" } else { "rebased" };
     let mut report = Report::new(sliver, &new.name, state, how.json, disk)?;
     let mut tell = |outcome: &Outcome<'_>| report.count(outcome, how.plan);
-    if how.plan {
-        layer::merge(format, store, bases, None, how.prefer, &mut tell)?;
+    let both = (&bases.0, &bases.1);
+    let merged = if how.plan {
+        layer::merge(format, store, both, None, how.prefer, &mut tell)
     } else {
         let progress = Progress::new("rebasing", None);
         let into = tree::open(&inner.join(folder))?;
         let mut count = |bytes| progress.add(bytes);
-        layer::merge(format, store, bases, Some((&into, &mut count)), how.prefer, &mut tell)?;
-    }
+        layer::merge(format, store, both, Some((&into, &mut count)), how.prefer, &mut tell)
+    };
+    drop(bases);
+    let done = merged.and(exec::run(&down));
+    done.map_err(|err| if sliver.backend.grows_image() { seed::torn(err, stage) } else { err })?;
     if how.fail && report.conflicts.count > 0 {
         let mut paths = report.named.join("\n");
         let more = report.conflicts.count.minus(report.named.len() as u64);
