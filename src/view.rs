@@ -72,7 +72,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     let ground = Ground { root, base, kind: sliver.backend, features, limit: sliver.quota };
     steps.extend([Step::CreateDir(root.container(name)), Step::CreateDir(view)]);
     if stands_on_image(root, sliver, base) {
-        steps.extend(ground.image(&MountInfo::of_self()?));
+        steps.extend(ground.image()?);
     }
     if sliver.has_image() {
         steps.extend(image::mount_steps(root.store(name), Format::of(sliver.backend)));

@@ -58,16 +58,14 @@ impl Ground<'_> {
     }
 
     /// The steps that mount the base's image, where it is one that is not mounted yet.
-    pub fn image(&self, info: &MountInfo) -> Vec<Step> {
-        if self.kind.grows_image() {
-            return Vec::new();
-        }
-        let Some((fstype, image)) = self.base.image(self.root) else { return Vec::new() };
+    pub fn image(&self) -> Result<Vec<Step>> {
+        let image = self.base.image(self.root).filter(|_| !self.kind.grows_image());
+        let Some((fstype, image)) = image else { return Ok(Vec::new()) };
         let target = self.root.base_mount(&self.base.name);
-        if info.at(target).is_some_and(|mount| mount.fstype == fstype.as_bytes()) {
-            return Vec::new();
+        if MountInfo::of_self()?.at(target).is_some_and(|mount| mount.fstype == fstype.as_bytes()) {
+            return Ok(Vec::new());
         }
-        vec![Step::CreateDir(target), Step::MountImage { fstype, image, target }]
+        Ok(vec![Step::CreateDir(target), Step::MountImage { fstype, image, target }])
     }
 
     /// The steps that make the folder of a new store, for its limit, and the folder that it is to be filled in. An image is made

@@ -15,7 +15,6 @@ use crate::config::lxcconf;
 use crate::error::{Context, Error, Result};
 use crate::kind::{Choice, Kind};
 use crate::lxc;
-use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
@@ -265,7 +264,7 @@ fn stage(
     let target = root.run().below("mounted");
     let stage = sweep::new_store(root, name);
     let ground = Ground { root, base, kind, features: probe::features(root, kind)?, limit };
-    let mut steps = ground.image(&MountInfo::of_self()?);
+    let mut steps = ground.image()?;
     let (begin, inner) = ground.begin(stage, wanted.policy.shape());
     steps.extend(begin);
     steps.extend(ground.make(inner, quota::by(limit, Means::Seed).map(|limit| limit.bytes), target));

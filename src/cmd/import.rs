@@ -18,7 +18,6 @@ use crate::cmd::{offline, print_plan};
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind as Backend;
 use crate::layer::{Aspects, Change, Changes, Entry, Format, Show, Side, Step as Seen, Writer, differences};
-use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::out::{Progress, escape};
@@ -67,7 +66,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     }
     private::beside(root, name, &mut || {
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", root.path())?;
-        exec::run(&import.ground.image(&MountInfo::of_self()?))?;
+        exec::run(&import.ground.image()?)?;
         if !args.replace {
             import.refuse_changes()?;
         }

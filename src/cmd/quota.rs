@@ -13,7 +13,6 @@ use crate::error::{Class, Error, Result};
 use crate::kind::Kind;
 use crate::layer::Format;
 use crate::lxc::{self, CONFIG};
-use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::name::Name;
@@ -261,7 +260,7 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     view::check_base(old, base)?;
     let new = &new.limited(quota::renew(root, new.quota, (old.backend, base), false)?);
     let ground = Ground { root, base, kind: old.backend, features: Features::default(), limit: new.quota };
-    exec::run(&ground.image(&MountInfo::of_self()?))?;
+    exec::run(&ground.image()?)?;
     if old.has_image() {
         exec::run(&image::mount_steps(store, format))?;
     }

@@ -12,7 +12,6 @@ use crate::cmd::replace::{self, Keep, kept, left_over};
 use crate::cmd::{Ctx, create, for_each, offline, print_plan};
 use crate::error::{Class, Error, Result};
 use crate::layer::{self, Format, Outcome, Prefer};
-use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
@@ -142,8 +141,8 @@ fn make(
     let limit = if how.plan { None } else { quota::renew(root, sliver.quota, (sliver.backend, new), false)? };
     let ground = |base| Ground { root, base, kind: sliver.backend, features: Features::default(), limit };
     let (before, after) = (ground(old), ground(new));
-    exec::run(&before.image(&MountInfo::of_self()?))?;
-    exec::run(&after.image(&MountInfo::of_self()?))?;
+    exec::run(&before.image()?)?;
+    exec::run(&after.image()?)?;
     if sliver.has_image() {
         exec::run(&image::mount_steps(stored, format))?;
     }

@@ -22,7 +22,6 @@ use crate::error::{Context, Error, Result};
 use crate::json::Json;
 use crate::kind::Kind;
 use crate::layer::{Aspects, Compact, Format, Scratch};
-use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::Step;
 use crate::mount::{exec, fuse, private, seed};
 use crate::out;
@@ -202,7 +201,7 @@ impl Work<'_> {
                 let tree = image::content(stored).join(layer(ground.kind));
                 return self.rsync.run(&self.source.word, &tree, self.attrs, true, quiet, false);
             }
-            let mut steps = ground.image(&MountInfo::of_self()?);
+            let mut steps = ground.image()?;
             if self.sliver.has_image() {
                 steps.extend(image::mount_steps(stored, Format::of(ground.kind)));
             }
@@ -269,7 +268,7 @@ impl Work<'_> {
         let format = Format::of(kind);
         let limit = quota::renew(root, self.sliver.quota, (kind, self.base), false)?;
         let ground = &Ground { limit, ..self.ground()? };
-        let mut steps = ground.image(&MountInfo::of_self()?);
+        let mut steps = ground.image()?;
         if self.sliver.has_image() {
             steps.extend(image::mount_steps(stored, format));
         }

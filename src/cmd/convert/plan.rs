@@ -5,7 +5,6 @@ use crate::backend::store::{Ground, layer};
 use crate::catalog::{Sliver, sweep};
 use crate::error::Result;
 use crate::layer::{Format, Survey, Target};
-use crate::mount::mountinfo::MountInfo;
 use crate::mount::plan::{Rewrite, Step};
 use crate::mount::seed;
 use crate::quota::image;
@@ -53,7 +52,7 @@ impl Plan {
             make.push(Step::GrowSeed { seed, store, size: seed::LEAST, target });
             make.push(Step::MountSeed { seed, store, target });
         } else {
-            look.extend(old.image(&MountInfo::of_self()?));
+            look.extend(old.image()?);
         }
         let mut from = image::content(stored).below(layer(old.kind));
         if old.kind.grows_image() {
