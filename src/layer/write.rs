@@ -35,6 +35,7 @@ pub struct Writer<'a> {
     /// Directories of a whole tree on the way down that are as in the base: made when something in them is written.
     /// True where something else may be there already that is none; last the permissions.
     unmade: Vec<(CString, bool, u32)>,
+    buffer: Vec<u8>,
     progress: &'a mut dyn FnMut(u64),
 }
 
@@ -51,6 +52,7 @@ impl<'a> Writer<'a> {
             whiteout: None,
             records: Vec::new(),
             unmade: Vec::new(),
+            buffer: Vec::new(),
             progress,
         })
     }
@@ -221,7 +223,7 @@ impl<'a> Writer<'a> {
                 let from = compare::opened(data, &mut held).map_err(sys("open", path))?;
                 let file = here.create_file_as(name, early(entry, 0o600)).map_err(sys("create", path))?;
                 made = Some(Stat::of(file.as_fd()).map_err(sys("create", path))?);
-                copy_content(from, data.stat, &file, path, self.progress)?;
+                copy_content(from, data.stat, &file, path, &mut self.buffer, self.progress)?;
                 if data.stat.size >= LARGE {
                     sync::begin(&file);
                 }

@@ -13,24 +13,28 @@ use crate::sys::file::{fill_from, read_from};
 /// The unit in which zeros are told from data: the block of nearly every disk.
 pub const BLOCK: usize = 4096;
 
-/// As much of a file is read at once: what zig's allocator keeps when it is given back, and 32 KiB it does not.
-const AT_ONCE: usize = BLOCK * 7;
+/// As much of a file is read to be handed on, and mostly written: a power of two, since ext4 makes one folio of what one call
+/// writes, where it can.
+const AT_ONCE: usize = BLOCK * 16;
+
+/// As much of each of two files is compared at once: what zig's allocator keeps when it is given back, and 32 KiB it does not.
+const COMPARED: usize = BLOCK * 7;
 
 /// Reads all of a file that may be other than zero, and hands it on as (offset, bytes).
 ///
-/// Offsets are multiples of [`BLOCK`]; so are the lengths, but for the last one. A file that ends before the size that was seen is an error.
+/// Offsets are multiples of [`BLOCK`]; so are the lengths, but for the last one. `buffer` is kept for the next file. A file that ends before the size that was seen is an error.
 pub fn read_data(
     file: &File,
     seen: &Stat,
     path: &[u8],
+    buffer: &mut Vec<u8>,
     each: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let mut bytes = Vec::with_capacity(AT_ONCE);
     data(file, seen, path, &mut |mut at, end| {
         while at < end {
-            let size = at_once(at, end);
-            whole(read_from(file, &mut bytes, size, at), path)?;
-            each(at, &bytes)?;
+            let size = at_once(at, end, AT_ONCE);
+            whole(read_from(file, buffer, size, at), path)?;
+            each(at, buffer)?;
             at = at.plus(size as u64);
         }
         Ok(())
@@ -42,8 +46,8 @@ pub fn read(file: &File, part: &mut [u8], at: u64, path: &[u8]) -> Result<()> {
     whole(fill_from(file, part, at), path)
 }
 
-fn at_once(at: u64, end: u64) -> usize {
-    usize::try_from(end.minus(at)).unwrap_or(usize::MAX).min(AT_ONCE)
+fn at_once(at: u64, end: u64, most: usize) -> usize {
+    usize::try_from(end.minus(at)).unwrap_or(usize::MAX).min(most)
 }
 
 fn whole(read: nix::Result<bool>, path: &[u8]) -> Result<()> {
@@ -55,9 +59,9 @@ fn whole(read: nix::Result<bool>, path: &[u8]) -> Result<()> {
 
 /// Do both files hold the same bytes there? A file that became shorter is another one.
 pub fn equal(one: &File, other: &File, mut at: u64, end: u64) -> nix::Result<bool> {
-    let (mut left, mut right) = (Vec::with_capacity(AT_ONCE), Vec::with_capacity(AT_ONCE));
+    let (mut left, mut right) = (Vec::with_capacity(COMPARED), Vec::with_capacity(COMPARED));
     while at < end {
-        let size = at_once(at, end);
+        let size = at_once(at, end, COMPARED);
         let read = read_from(one, &mut left, size, at)? && read_from(other, &mut right, size, at)?;
         if !read || !alike(&left, &right) {
             return Ok(false);

@@ -184,6 +184,7 @@ struct Copy<'a> {
     prefix: usize,
     copied: Copied,
     content: Content,
+    buffer: Vec<u8>,
     progress: &'a mut dyn FnMut(u64),
 }
 
@@ -197,6 +198,7 @@ impl<'a> Copy<'a> {
             prefix: path.len(),
             copied: Copied::default(),
             content,
+            buffer: Vec::new(),
             progress,
         })
     }
@@ -230,7 +232,7 @@ impl<'a> Copy<'a> {
                 let file = here.create_file(name).map_err(sys("create the copy of", path))?;
                 match self.content {
                     Content::Written | Content::Special => {
-                        copy_content(&from, stat, &file, path, self.progress)?;
+                        copy_content(&from, stat, &file, path, &mut self.buffer, self.progress)?;
                     }
                     Content::Shared => {
                         extents::share(&from, &file).map_err(not_shared(path))?;
@@ -277,11 +279,12 @@ pub(crate) fn copy_content(
     stat: &Stat,
     to: &File,
     path: &[u8],
+    buffer: &mut Vec<u8>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let sparse = stat.allocated < stat.size;
     let mut at = 0;
-    read_data(from, stat, path, &mut |offset, bytes| {
+    read_data(from, stat, path, buffer, &mut |offset, bytes| {
         progress(bytes.len() as u64);
         let mut offset = offset;
         for block in bytes.chunks(if sparse { BLOCK } else { bytes.len().max(1) }) {

@@ -55,6 +55,7 @@ pub fn digest(root: &Dir, path: &[u8], attrs: bool, progress: &mut dyn FnMut(u64
         bytes: 0,
         disk: 0,
         attrs: 0,
+        buffer: Vec::new(),
         progress,
     };
     stream.hash.update(version);
@@ -101,6 +102,7 @@ struct Stream<'a> {
     bytes: u64,
     disk: u64,
     attrs: u64,
+    buffer: Vec<u8>,
     progress: &'a mut dyn FnMut(u64),
 }
 
@@ -164,7 +166,7 @@ impl Stream<'_> {
         let file = dir.open_file(name, stat).map_err(sys("open", path))?;
         let (hash, progress) = (&mut self.hash, &mut self.progress);
         let mut shown = 0;
-        read_data(&file, stat, path, &mut |offset, bytes| {
+        read_data(&file, stat, path, &mut self.buffer, &mut |offset, bytes| {
             for (number, block) in (offset / BLOCK as u64..).zip(bytes.chunks(BLOCK)) {
                 if block.iter().any(|b| *b != 0) {
                     hash.update(number.to_be_bytes());
