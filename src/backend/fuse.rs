@@ -1,22 +1,21 @@
 //! The trial of fuse-overlayfs: a union in user space, for kernels that have no union but FUSE.
 
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, chown, symlink};
 use std::path::Path;
 
 use nix::errno::Errno;
 
 use super::kernel::{self, Running};
 use super::trial::{DiskName, EDITS, Kernel};
-use super::union::Layers;
+use super::union::{self, Layers};
 use super::verdict::Verdict;
-use crate::error::{Class, Result, errno, meaning};
+use crate::error::{Class, Result, meaning};
 use crate::kind::Kind;
 use crate::mount::fuse::{self, Call};
 use crate::mount::options::Options;
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sys::{file, memory};
+use crate::tree::{self, Dir};
 
 /// What the kernel lists, and the module's name.
 pub const KERNEL: &str = "fuse";
@@ -24,9 +23,7 @@ pub const KERNEL: &str = "fuse";
 /// The layers, as the program takes them.
 pub fn options(layers: &Layers) -> Result<Options> {
     let mut options = Options::new();
-    options.add("lowerdir", layers.lower)?;
-    options.add("upperdir", layers.upper)?;
-    options.add("workdir", layers.work)?;
+    union::add_layers(&mut options, layers)?;
     Ok(options)
 }
 
@@ -89,20 +86,22 @@ fn edit(kernel: &mut Running, dir: &Path) -> Result<(), (&'static str, Errno)> {
         kernel.edit(step).map_err(|errno| (step.words(), errno))?;
     }
     // A store on vfat takes all of the above.
-    let new = dir.below("view/new");
-    let kept = symlink("new", dir.below("view/link")).and_then(|()| chown(new, Some(1), Some(2)));
-    kept.map_err(|err| ("making a link, or giving a file to another owner,", errno(err)))
+    let kept = Dir::open(dir.below("view")).and_then(|view| {
+        view.make_link(c"link", b"new")?;
+        view.chown(c"new", 1, 2)
+    });
+    kept.map_err(|errno| ("making a link, or giving a file to another owner,", errno))
 }
 
 /// Does the store hold what was done? A deletion is a device 0:0, or a file where the disk refuses such a device; a
 /// folder that was made anew holds a file that says so.
 fn holds(dir: &Path) -> bool {
-    let upper = dir.below("upper");
-    let gone = fs::symlink_metadata(upper.below("gone"))
-        .is_ok_and(|gone| gone.file_type().is_char_device() && gone.rdev() == 0);
-    let opaque = upper.below("folder/.wh..wh..opq").exists();
-    (gone || upper.below(".wh.gone").exists())
-        && opaque
-        && file::read(upper.below("changed")).is_ok_and(|text| text == b"base\nchanged\n")
-        && fs::metadata(upper.below("new")).is_ok_and(|new| (new.uid(), new.gid()) == (1, 2))
+    let folder = dir.below("upper");
+    let Ok(upper) = Dir::open(folder) else { return false };
+    let gone =
+        upper.stat_at(c"gone").is_ok_and(|gone| gone.kind == tree::Kind::Char && gone.device == (0, 0));
+    (gone || upper.stat_at(c".wh.gone").is_ok())
+        && folder.below("folder/.wh..wh..opq").exists()
+        && file::read(folder.below("changed")).is_ok_and(|text| text == b"base\nchanged\n")
+        && upper.stat_at(c"new").is_ok_and(|new| (new.uid, new.gid) == (1, 2))
 }

@@ -28,9 +28,7 @@ pub fn options(union: Union, layers: &Layers, features: Features) -> Result<Opti
     let mut options = Options::new();
     match union {
         Union::Overlay => {
-            options.add("lowerdir", layers.lower)?;
-            options.add("upperdir", layers.upper)?;
-            options.add("workdir", layers.work)?;
+            add_layers(&mut options, layers)?;
             features.pass_off(&mut options)?;
         }
         // v22 and older take exactly these two; v23 and later want a third.
@@ -48,6 +46,13 @@ pub fn options(union: Union, layers: &Layers, features: Features) -> Result<Opti
         Union::Aufs => options.add_branches(layers.upper, layers.lower)?,
     }
     Ok(options)
+}
+
+/// The layers by the names that overlay has for them, and fuse-overlayfs.
+pub fn add_layers(options: &mut Options, layers: &Layers) -> Result<()> {
+    options.add("lowerdir", layers.lower)?;
+    options.add("upperdir", layers.upper)?;
+    options.add("workdir", layers.work)
 }
 
 /// The options of a mount that never comes about: overlay answers EBUSY for an upper that is in use anywhere, and EINVAL for

@@ -71,8 +71,9 @@ impl Done {
     }
 
     /// Where nothing was looked at.
-    fn unseen(self) -> Result<Self> {
-        Ok(Self { json: self.json(&Survey::default(), None)?, ..self })
+    fn unseen(mut self) -> Result<Self> {
+        self.json = self.json(&Survey::default(), None)?;
+        Ok(self)
     }
 
     fn tell(&self) -> Result<()> {

@@ -219,6 +219,7 @@ fn quota_item(dir: BorrowedFd<'_>, kind: u32, id: u64, at: usize) -> nix::Result
 }
 
 /// What lies on the disk is little endian.
+#[inline(never)]
 fn number(item: &[u8], at: usize) -> Option<u64> {
     item.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }

@@ -25,14 +25,15 @@ pub struct Meta {
 impl Meta {
     /// Reads the rest of what `stat` began, of an entry that may be open already.
     ///
-    /// Refuses what only a union file system may put into a tree: as a base it would hide or forge entries of the view.
+    /// Refuses what only a union file system may put into a tree: as a base it would hide or forge entries of the view. In a box, since
+    /// it passes through many hands.
     pub fn read(
         dir: &Dir,
         name: &CStr,
         stat: &Stat,
         open: Option<BorrowedFd<'_>>,
         path: &[u8],
-    ) -> Result<Self> {
+    ) -> Result<Box<Self>> {
         if stat.kind == Kind::Char && stat.device == (0, 0) {
             return Err(union_mark(path, "a whiteout (character device 0:0)"));
         }
@@ -44,7 +45,7 @@ impl Meta {
             ));
         }
         let attrs = attr::read(dir, name, names).map_err(sys("read the attributes of", path))?;
-        Ok(Self { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs })
+        Ok(Box::new(Self { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs }))
     }
 
     /// Gives everything to an entry.

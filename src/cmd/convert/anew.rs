@@ -73,17 +73,16 @@ pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
     if !how.dry_run {
         offline::settle(root, sliver)?;
         replace::prepare(root, name, kept)?;
-        for kind in [sliver.backend, to] {
-            view::free_seed(root, kind, &base.name)?;
-        }
+        view::free_seed(root, sliver.backend, &base.name)?;
+        view::free_seed(root, to, &base.name)?;
         quota::prepare(root, name, limit)?;
     }
     let mut done = done(if how.dry_run { "planned" } else { "converted" });
+    let mut new = Ground { root, base, kind: to, features: Features::default(), limit };
     let json = private::beside(root, name, &mut || {
         // Planned in there: nobody can let go of a base's image that this namespace has.
-        let limit = quota::renew(root, limit, (to, base), how.dry_run)?;
-        let plan =
-            Plan::new(sliver, &Ground { root, base, kind: to, features: Features::default(), limit }, size)?;
+        new.limit = quota::renew(root, limit, (to, base), how.dry_run)?;
+        let plan = Plan::new(sliver, &new, size)?;
         let told = how.dry_run && !how.quiet;
         if told {
             for steps in [&plan.look, &plan.make, &replace::last_steps(root, &plan.record)?, &publish] {
