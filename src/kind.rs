@@ -149,7 +149,7 @@ impl Kind {
 
     /// Takes a text as a kind.
     pub fn parse(text: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        let found = Self::ALL.iter().copied().find(|kind| kind.name() == text);
         found.ok_or_else(|| none_of(&Self::ALL.map(Self::name), text, "backend"))
     }
 }

@@ -80,7 +80,7 @@ pub fn taken(root: &Root, sliver: &Sliver, books: Option<(&mut Books, &File)>) -
         }
     }
     let store = root.store(&sliver.name);
-    if sliver.quota.is_some_and(|limit| limit.means == Means::Zfs) {
+    if quota::by(sliver.quota, Means::Zfs).is_some() {
         let exclusive = zfs::taken(store)?;
         return Ok(Taken { exclusive, shared: 0, through: false, inodes: None, used: None, by: "zfs" });
     }

@@ -19,7 +19,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, fuse};
 use crate::name::Name;
 use crate::out::{escape, joined};
-use crate::quota::{Means, image, project, qgroup};
+use crate::quota::{self, Means, image, project, qgroup};
 use crate::stay::Below;
 use crate::sys::{file, mountpoint, statfs};
 
@@ -74,29 +74,31 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     if stands_on_image(root, sliver, base) {
         steps.extend(ground.image()?);
     }
-    if sliver.has_image() {
-        steps.extend(image::mount_steps(root.store(name), Format::of(sliver.backend)));
-    }
-    if let Some(limit) = sliver.quota.filter(|limit| limit.means == Means::Qgroup) {
-        // A store that came from another disk begins with no group here, and a change that was cut left another limit.
-        qgroup::need(root.stores())?;
-        if !lxc::is_closed(root, name) {
-            qgroup::warn(name);
-        }
-        steps.push(Step::LimitTree(root.store(name).below("tree"), limit.bytes));
-    }
     let store = root.store(name);
-    if let Some(limit) = sliver.quota.filter(|limit| limit.means == Means::Zfs) {
-        // The same: a change that was cut.
-        steps.push(Step::LimitDataset(store, limit));
+    if let Some(limit) = sliver.quota {
+        match limit.means {
+            Means::Image => steps.extend(image::mount_steps(store, Format::of(sliver.backend))),
+            // A store that came from another disk begins with no group here, and a change that was cut left another limit.
+            Means::Qgroup => {
+                qgroup::need(root.stores())?;
+                if !lxc::is_closed(root, name) {
+                    qgroup::warn(name);
+                }
+                steps.push(Step::LimitTree(store.below("tree"), limit.bytes));
+            }
+            // The same: a change that was cut.
+            Means::Zfs => steps.push(Step::LimitDataset(store, limit)),
+            Means::Project => {
+                project::disk_of(store, limit)?;
+                steps.push(Step::LimitProject(store, limit, true));
+            }
+            Means::Seed | Means::Soft => {}
+        }
     }
-    let limit = sliver.quota.filter(|limit| limit.means == Means::Project);
-    if let Some(limit) = limit {
-        project::disk_of(store, limit)?;
-    }
-    steps.extend(limit.map(|limit| Step::LimitProject(store, limit, true)));
     steps.extend(ground.mount(name.as_str(), view)?);
-    steps.extend(limit.map(|limit| Step::LimitProject(store, limit, false)));
+    if let Some(limit) = quota::by(sliver.quota, Means::Project) {
+        steps.push(Step::LimitProject(store, limit, false));
+    }
     Ok(steps)
 }
 

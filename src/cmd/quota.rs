@@ -121,7 +121,10 @@ pub(super) fn set(
     sweep::told(sweep::new(root, name));
     let old = quota::limit(root, sliver);
     let store = root.store(name);
-    let mut new = bytes.map(|bytes| limit(root, name, sliver.backend, (means, old), bytes)).transpose()?;
+    let mut new = match bytes {
+        Some(bytes) => Some(limit(root, name, sliver.backend, (means, old), bytes)?),
+        None => None,
+    };
     if sliver.backend.grows_image() {
         if new == old || new.is_none() {
             // Without one its size stays a limit, but is no promise any more.

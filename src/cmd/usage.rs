@@ -87,7 +87,11 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     }
     let views = if args.deep { Some(Views::everywhere(root)?) } else { None };
     let old = sweep::kept(root)?;
-    let (mut rows, mut failed, mut books) = (Vec::new(), None, Books::default());
+    // What there is one of stays.
+    let books = Box::leak(Box::new(Books::default()));
+    let sheet =
+        Box::leak(Box::new(Sheet { deep: args.deep, slivers: Vec::new(), bases: Vec::new(), node: None }));
+    let mut failed = None;
     for name in if all { Sliver::names(root)? } else { names } {
         let mut row = Row {
             name,
@@ -105,7 +109,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             error: None,
         };
         let kept = old.binary_search(&name).is_ok();
-        match fill(ctx, root, &mut row, kept, &mut bases, views.as_ref(), &mut books) {
+        match fill(ctx, root, &mut row, kept, &mut bases, views.as_ref(), books) {
             // It was destroyed meanwhile.
             Err(_) if all && !root.store(&name).exists() => continue,
             Err(err) => {
@@ -115,11 +119,10 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             }
             Ok(()) => {}
         }
-        rows.push(row);
+        sheet.slivers.push(row);
     }
     let mounts = if args.deep { Some(MountInfo::of_self()?) } else { None };
     let mut sum = Sum { page_cache_saved: mounts.as_ref().map(|_| 0), ..Sum::default() };
-    let mut sheet = Sheet { deep: args.deep, slivers: rows, bases: Vec::new(), node: None };
     for row in &sheet.slivers {
         let own = row.exclusive.unwrap_or(0);
         sum.separate = sum.separate.plus(own).plus(row.shared.unwrap_or(0));
@@ -147,7 +150,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     sum.saved = sum.separate.minus(sum.taken);
     sum.percent = percent(sum.saved, sum.separate);
     sheet.node = all.then_some(sum);
-    if args.json { out::json(&sheet) } else { print(&sheet) }?;
+    if args.json { out::json(sheet) } else { print(sheet) }?;
     failed.map_or(Ok(()), Err)
 }
 
@@ -295,8 +298,11 @@ fn print(sheet: &Sheet) -> Result<()> {
         table.print()?;
         out::line("")?;
     }
-    let heads = ["BASE", "FORM", "DISK", "SLIVERS", "MOUNTED", "CACHED"];
-    let mut table = Table::new(heads.get(..if sheet.deep { 6 } else { 4 }).unwrap_or(&heads));
+    let mut table = Table::new(&["BASE", "FORM", "DISK", "SLIVERS", "MOUNTED", "CACHED"]);
+    if !sheet.deep {
+        table.hide(4);
+        table.hide(5);
+    }
     for base in &sheet.bases {
         table.row(&[
             base.name.as_str(),

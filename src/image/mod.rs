@@ -6,7 +6,7 @@ mod seed;
 mod superblock;
 mod view;
 
-pub use pack::{Packer, packer, require};
+pub use pack::{Packer, packer, require, run_on};
 pub use seed::typed as seed_typed;
 pub use superblock::{HEAD, Superblock, detect};
 pub use view::{Seen, look};

@@ -140,13 +140,33 @@ fn mounts(form: Form, image: &Path, over: &Path) -> Result<()> {
     .map(drop)
 }
 
-/// The error of a program that could not be started.
-pub fn absent(program: &str, package: &str, errno: Errno) -> Error {
+/// The error of a program that could not be started, which packs a base.
+fn absent(program: &str, package: &str, errno: Errno) -> Error {
+    not_started(program, package, ", or add the base without --pack", errno)
+}
+
+/// The error of a program that could not be started; `instead` goes on after "install it".
+fn not_started(program: &str, package: &str, instead: &str, errno: Errno) -> Error {
     if errno == Errno::ENOENT {
         return Error::unsupported(format_args!("{program} is not installed"))
-            .way_out(format_args!("install it (package {package}), or add the base without --pack"));
+            .way_out(format_args!("install it (package {package}){instead}"));
     }
     Error::sys("start", program.as_ref(), errno)
+}
+
+/// Runs a program of a package on an image, with its errors where ours go. None where it ended well, or else how it ended. `instead` is
+/// what is said where it is not installed, after "install it".
+pub fn run_on(
+    image: &Path,
+    program: &str,
+    options: &[&str],
+    package: &str,
+    instead: &str,
+) -> Result<Option<String>> {
+    let args = tool::on(options, image);
+    tool::start(program, &args, [Stream::Null, Stream::Null, Stream::Ours])
+        .and_then(|mut child| child.wait())
+        .map_err(|errno| not_started(program, package, instead, errno))
 }
 
 impl Packer {

@@ -9,13 +9,12 @@ use nix::mount::MsFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-use super::pack::absent;
+use super::pack::run_on;
 use crate::error::{Context, Error, Result};
 use crate::mount::{exec, private, seed};
 use crate::out::Progress;
 use crate::sum::Sum;
 use crate::sys::mountpoint::mount;
-use crate::sys::tool::{self, Stream};
 use crate::sys::{file, loopdev, sync};
 use crate::tree::{self, Content, Summary};
 
@@ -66,11 +65,7 @@ pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
 }
 
 fn run(program: &str, options: &[&str], to: &Path) -> Result<()> {
-    let args = tool::on(options, to);
-    let started = tool::start(program, &args, [Stream::Null, Stream::Null, Stream::Ours]);
-    let ended =
-        started.and_then(|mut child| child.wait()).map_err(|errno| absent(program, PACKAGE, errno))?;
-    match ended {
+    match run_on(to, program, options, PACKAGE, ", or add the base without --pack")? {
         None => Ok(()),
         Some(how) => Err(Error::failed(format_args!("{program} failed on {} ({how})", to.display()))
             .way_out("what it wrote above says why")),

@@ -13,6 +13,7 @@ use crate::backend::probe::TRIAL;
 use crate::catalog::Root;
 use crate::catalog::root::create_dir;
 use crate::error::{Context, Error, Result, meaning};
+use crate::image::run_on;
 use crate::layer::Format;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
@@ -20,7 +21,6 @@ use crate::quota::zfs;
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sum::Sum;
-use crate::sys::tool::{self, Stream};
 use crate::sys::{btrfs, ext4, file, loopdev, mountpoint, pause, statfs, sync};
 use crate::tree;
 
@@ -135,15 +135,8 @@ pub fn make(image: &Path, size: u64, shape: Shape) -> Result<()> {
 
 /// Runs a program of e2fsprogs on an image; it may end like `well`, too.
 fn run(program: &str, options: &[&str], image: &Path, well: &str) -> Result<()> {
-    let args = tool::on(options, image);
-    let ended = tool::start(program, &args, [Stream::Null, Stream::Null, Stream::Ours])
-        .and_then(|mut child| child.wait())
-        .map_err(|errno| match errno {
-            Errno::ENOENT => Error::unsupported(format_args!("{program} is not installed"))
-                .way_out("install it (package e2fsprogs): a limit is kept by an image that it works on"),
-            _ => Error::sys("start", program.as_ref(), errno),
-        })?;
-    match ended.filter(|how| how != well) {
+    let instead = ": a limit is kept by an image that it works on";
+    match run_on(image, program, options, "e2fsprogs", instead)?.filter(|how| how != well) {
         None => Ok(()),
         Some(how) => {
             let image = crate::shell::path(image);

@@ -85,7 +85,7 @@ impl Means {
 
     /// Takes a text as a means.
     pub fn parse(text: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|means| means.name() == text);
+        let found = Self::ALL.iter().copied().find(|means| means.name() == text);
         found.ok_or_else(|| none_of(&Self::ALL.map(Self::name), text, "means of a limit"))
     }
 
