@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use common::node::{Node, run};
-use common::require;
+use common::slivers::{in_stores, view};
+use common::tree::installed;
+use common::{listing, require};
 
 const MIB: u64 = 1 << 20;
 
@@ -27,6 +29,47 @@ fn leave(node: &Node, bytes: u64) {
     let free = nix::sys::statvfs::statvfs(&node.lxcpath).unwrap();
     let fill = free.blocks_available() * free.fragment_size() - bytes;
     run(Command::new("fallocate").args(["-l", &fill.to_string()]).arg(node.lxcpath.join("ballast")));
+}
+
+/// What does not fit is known only when the new image is written to the disk.
+#[test]
+fn a_store_that_is_made_anew_stays_as_it_was() {
+    let ready = require("root", common::root()) && require("rsync", installed("rsync"));
+    if !ready {
+        return;
+    }
+    let node = Node::with_base("ext4", 280);
+    let uci = node.dir().join("uci");
+    fs::write(&uci, "config sliverfs main\n option overcommit '2'\n").unwrap();
+    let with_sparse_images = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sliverfs"));
+        command.arg("--config").arg(&uci).arg("--lxcpath").arg(&node.lxcpath).args(args).output().unwrap()
+    };
+    let create = ["create", "a", "--base", "b", "--backend", "overlay", "--quota", "150M"];
+    assert!(with_sparse_images(&create).status.success());
+    node.ok(&["mount", "a"]);
+    write(&node.view("a").join("kept"), 3 * MIB).unwrap();
+    let wanted = listing::of(&node.view("a"), true);
+    node.ok(&["umount", "a"]);
+    let (source, tar) = (node.dir().join("source"), node.dir().join("source.tar"));
+    fs::create_dir(&source).unwrap();
+    write(&source.join("big"), 50 * MIB).unwrap();
+    run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&source).arg("."));
+    // Root may have another 14 MiB.
+    leave(&node, 16 * MIB);
+    let sync = ["sync", "a", source.to_str().unwrap()];
+    let tar = tar.to_str().unwrap();
+    let create = ["create", "c", "--base", "b", "--backend", "overlay", "--quota", "90M", "--data", tar];
+    for args in [&sync[..], &create] {
+        let output = with_sparse_images(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        // Not of what is written after the image.
+        assert!(!said.contains("sliver.json"), "{said}");
+        assert!(!said.contains("WARN"), "{said}");
+        assert_eq!(in_stores(&node), ["a"], "{args:?}");
+    }
+    assert_eq!(view(&node, "a"), wanted);
 }
 
 /// The sliver gets an I/O error. With room again it mounts, is whole, and has what it had synced, as all others have.

@@ -268,17 +268,16 @@ fn stage(
     let (begin, inner) = ground.begin(stage, wanted.policy.shape());
     steps.extend(begin);
     steps.extend(ground.make(inner, quota::by(limit, Means::Seed).map(|limit| limit.bytes), target));
+    let image = quota::by(limit, Means::Image).map(|_| inner);
     if let Some(data) = data {
         steps.extend(ground.mount(&format!(".new.{name}"), target)?);
         steps.push(Step::Unpack(data, target));
-        if kind.grows_image() {
-            steps.push(Step::SyncDisk(target));
-        }
-        steps.push(Step::Unmount(target));
     }
-    if quota::by(limit, Means::Image).is_some() {
-        steps.push(Step::Unmount(inner));
-    }
+    // The unmount tells nothing of what did not fit on the disk below.
+    let grown = data.filter(|_| kind.grows_image()).map(|_| target);
+    steps.extend(grown.or(image).map(Step::SyncDisk));
+    steps.extend(data.map(|_| Step::Unmount(target)));
+    steps.extend(image.map(Step::Unmount));
     let record = Sliver {
         version: record::VERSION,
         name: *name,

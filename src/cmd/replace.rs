@@ -78,6 +78,8 @@ pub fn last_steps(root: &Root, record: &Sliver) -> Result<Vec<Step>> {
     let stage = sweep::new_store(root, &record.name);
     let mut steps = Vec::new();
     if record.has_image() {
+        // The unmount tells nothing of what did not fit on the disk below.
+        steps.push(Step::SyncDisk(stage.below(image::POINT)));
         steps.push(Step::Unmount(stage.below(image::POINT)));
     }
     steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, record)?.leak()));
