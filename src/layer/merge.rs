@@ -3,75 +3,22 @@
 //! The walk goes through what the store holds; the new base is only looked at where the store has something, by open directories. A
 //! whole tree is compared with its old base, and its changes are made in a copy of the new one.
 
-use std::ffi::{CStr, CString};
-use std::fs::File;
+mod outcome;
+mod put;
+mod seen;
 
+use std::ffi::CStr;
+
+pub use self::outcome::{Action, Outcome, Prefer};
+use self::seen::{Listed, look};
 use super::judge::{Judge, META, Verdict, changed_in, is_dir, merged};
 use super::walk::stat;
 use super::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Side, Step, Writer};
 use crate::error::{Error, Result};
-use crate::hash::fnv64a;
-use crate::tree::{Chain, Dir, Kind, Stat, shown, sys};
-
-/// What is put in beside a name that both sides changed is called like it, and this.
-const BESIDE: &[u8] = b".base-new";
-
-/// The longest name that stands before it: so it fits every format, with a number.
-const BESIDE_MAX: usize = 220;
-
-/// As much of a longer one does, and a hash of all of it: others may begin alike.
-const BESIDE_CUT: usize = 200;
+use crate::tree::{Chain, Dir, Stat, shown, sys};
 
 /// Of so many levels on the way down it is remembered what the directories are: a tenant can make a hundred thousand.
 const KNOWN: usize = 64;
-
-/// Whose version stays of what both sides changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prefer {
-    /// The sliver's, and the new base's is put in beside it.
-    Both,
-    /// The sliver's.
-    Ours,
-    /// The new base's.
-    Theirs,
-}
-
-/// What becomes of a name that the store holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// It stays as the sliver has it.
-    Keep,
-    /// It comes from the new base.
-    Take,
-    /// The content of one side, and owner, mode or attributes of the other.
-    Merge,
-    /// Both sides changed it.
-    Conflict,
-}
-
-impl Action {
-    /// For a plan and for JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Keep => "keep",
-            Self::Take => "take",
-            Self::Merge => "merge",
-            Self::Conflict => "conflict",
-        }
-    }
-}
-
-/// A name and what becomes of it.
-pub struct Outcome<'a> {
-    /// The path in the view.
-    pub path: &'a [u8],
-    /// What becomes of it.
-    pub action: Action,
-    /// Of a conflict: what both sides did. Of a directory that is kept, in a plan: that it hides what the new base changed.
-    pub why: &'static str,
-    /// Of a conflict: the name that the new base's version gets in the same folder.
-    pub beside: Option<&'a CStr>,
-}
 
 /// Where the new store is written, and what is told the bytes of content.
 pub type Into<'a> = (&'a Dir, &'a mut dyn FnMut(u64));
@@ -148,44 +95,6 @@ pub fn merge(
         }
     }
     Ok(())
-}
-
-/// What the new base has by an entry's name, and the directory itself, where it is one. Where the store has one, it mostly is: then to open
-/// it first takes less than to look.
-fn look(dir: &Dir, entry: &Entry<'_>) -> nix::Result<(Option<Stat>, Option<Dir>)> {
-    if entry.path.is_empty() {
-        return Ok((stat(dir, entry.name)?, None));
-    }
-    let open = if is_dir(entry.node) { dir.child(entry.name).ok() } else { None };
-    if let Some(child) = open {
-        return Ok((Some(child.stat()?), Some(child)));
-    }
-    let there = stat(dir, entry.name)?;
-    let folder = there.is_some_and(|stat| stat.kind == Kind::Dir);
-    Ok((there, if folder { Some(dir.child(entry.name)?) } else { None }))
-}
-
-/// What is asked of an entry more than once: a regular file is open, too.
-#[derive(Default)]
-struct Listed {
-    file: Option<File>,
-    attrs: Option<Vec<CString>>,
-}
-
-impl Listed {
-    fn of(side: Side<'_>) -> nix::Result<Self> {
-        let file = match side.stat.kind {
-            // To look for it by its name costs more than to open it, and mostly its content is compared.
-            Kind::File => Some(side.dir.open_file(side.name, side.stat)?),
-            _ => None,
-        };
-        let attrs = Side { file: file.as_ref(), ..side }.attr_names()?;
-        Ok(Self { file, attrs: Some(attrs) })
-    }
-
-    fn of_side<'a>(&'a self, side: Side<'a>) -> Side<'a> {
-        Side { file: self.file.as_ref(), attrs: self.attrs.as_deref(), ..side }
-    }
 }
 
 /// A directory that was entered.
@@ -332,35 +241,6 @@ impl<'w> Merge<'_, 'w> {
         }
     }
 
-    fn conflict(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>, why: &'static str) -> Result<()> {
-        let Some(new) = new.filter(|_| self.prefer == Prefer::Both) else {
-            return self.told(entry, Action::Conflict, why, None);
-        };
-        let name = free_name(entry.here, new).map_err(sys("find a name beside", entry.path))?;
-        self.told(entry, Action::Conflict, why, Some(&name))?;
-        self.mark();
-        let Some(writer) = self.writer() else { return Ok(()) };
-        let above = entry.path.len().saturating_sub(entry.name.to_bytes().len());
-        let path = [entry.path.get(..above).unwrap_or_default(), name.to_bytes()].concat();
-        if new.stat.kind == Kind::Dir {
-            return writer.copy_folder(new, &name, &path);
-        }
-        writer.take(&Step::Entry(Entry {
-            change: Change::Put,
-            doubt: None,
-            name: &name,
-            path: &path,
-            node: Some(new),
-            stored: false,
-            here: entry.here,
-            data: None,
-            base: None,
-            from: None,
-            differs: None,
-            attrs: None,
-        }))
-    }
-
     fn leave(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>, level: &Level) -> Result<()> {
         if level.quiet {
             if level.blocked && level.made {
@@ -397,58 +277,6 @@ impl<'w> Merge<'_, 'w> {
         Ok(())
     }
 
-    /// The directories down to here are needed.
-    fn mark(&mut self) {
-        for level in self.levels.iter_mut().rev().take_while(|level| !level.made) {
-            level.made = true;
-        }
-    }
-
-    /// The writer; none in a plan, and where the new base's version stays.
-    fn writer(&mut self) -> Option<&mut Writer<'w>> {
-        let quiet = self.levels.last().is_some_and(|level| level.quiet);
-        self.writer.as_mut().filter(|_| !quiet)
-    }
-
-    fn write(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>, change: Change) -> Result<()> {
-        self.mark();
-        match self.writer() {
-            Some(writer) => writer.take(&Step::Entry(Entry { change, base: new, ..*entry })),
-            None => Ok(()),
-        }
-    }
-
-    fn write_merged(
-        &mut self,
-        entry: &Entry<'_>,
-        new: Option<Side<'_>>,
-        mine: Aspects,
-        theirs: Aspects,
-    ) -> Result<()> {
-        let (Some(ours), Some(base)) = (entry.node, new) else { return Ok(()) };
-        let from_ours = mine.has(Aspects::CONTENT);
-        let node = if from_ours { ours } else { base };
-        let mut stat = merged(mine, theirs, ours.stat, base.stat);
-        (stat.id, stat.size, stat.allocated) = (node.stat.id, node.stat.size, node.stat.allocated);
-        // Other names of the new base's file have not got this owner or mode.
-        stat.links = 1;
-        let merged = Entry {
-            node: Some(Side { stat: &stat, ..node }),
-            stored: from_ours && entry.stored,
-            data: if from_ours { entry.data.or(Some(ours)) } else { Some(base) },
-            attrs: Some(if mine.has(Aspects::ATTRS) { (ours, entry.stored) } else { (base, false) }),
-            ..*entry
-        };
-        self.write(&merged, new, Change::Put)
-    }
-
-    /// The directory is written when something in it is; `blocked` says that the new base has something else there.
-    fn lazily(&mut self, entry: &Entry<'_>, blocked: bool, quiet: bool) {
-        if let Some(writer) = self.writer.as_mut().filter(|_| !quiet) {
-            writer.lazily(entry, blocked);
-        }
-    }
-
     fn told(
         &mut self,
         entry: &Entry<'_>,
@@ -469,25 +297,3 @@ impl<'w> Merge<'_, 'w> {
 const HIDES: &str = "hides what the new base changed in it";
 
 const NO_FOLDER: &str = "changed here, no folder any more in the new base";
-
-/// A name for the new base's version that neither the store nor the bases have in this folder.
-fn free_name(store: &Dir, new: Side<'_>) -> nix::Result<CString> {
-    let mut name = new.name.to_bytes().to_vec();
-    if name.len() > BESIDE_MAX {
-        let hash = format!(".{:x}", fnv64a(&name));
-        name.truncate(BESIDE_CUT);
-        name.extend_from_slice(hash.as_bytes());
-    }
-    let mut number = 0_u32;
-    loop {
-        let mut text = [name.as_slice(), BESIDE].concat();
-        if number > 0 {
-            text.extend_from_slice(format!(".{number}").as_bytes());
-        }
-        let text = CString::new(text).unwrap_or_default();
-        if stat(store, &text)?.is_none() && stat(new.dir, &text)?.is_none() {
-            return Ok(text);
-        }
-        number += 1;
-    }
-}
