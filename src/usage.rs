@@ -47,7 +47,7 @@ pub struct Books {
 impl Books {
     /// What a store has that is limited by a project, and what of its limit that is. `record` is a file of the store, and in the same
     /// project: of a store that came from elsewhere it is in none, and the number is somebody else's here.
-    fn project(&mut self, root: &Root, record: &File, limit: Limit) -> Option<(Amount, u64)> {
+    fn project(&mut self, root: &Root, record: &File, limit: &Limit) -> Option<(Amount, u64)> {
         let disk = self.projects.get_or_insert_with(|| project::Disk::of(root.stores()).ok()).as_ref()?;
         if crate::sys::project::of(record) != Ok(limit.project) {
             return None;
@@ -67,7 +67,7 @@ pub fn taken(root: &Root, sliver: &Sliver, books: Option<(&mut Books, &File)>) -
                 return Ok(Taken { exclusive, shared, through: simple, inodes: None, used, by: "qgroup" });
             }
         }
-        let limit = quota::by(sliver.quota, Means::Project).filter(|_| sliver.backend.reads_base());
+        let limit = quota::by(&sliver.quota, Means::Project).filter(|_| sliver.backend.reads_base());
         if let Some((has, used)) = limit.and_then(|limit| books.project(root, record, limit)) {
             return Ok(Taken {
                 exclusive: has.bytes,
@@ -80,7 +80,7 @@ pub fn taken(root: &Root, sliver: &Sliver, books: Option<(&mut Books, &File)>) -
         }
     }
     let store = root.store(&sliver.name);
-    if quota::by(sliver.quota, Means::Zfs).is_some() {
+    if quota::by(&sliver.quota, Means::Zfs).is_some() {
         let exclusive = zfs::taken(store)?;
         return Ok(Taken { exclusive, shared: 0, through: false, inodes: None, used: None, by: "zfs" });
     }

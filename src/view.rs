@@ -89,15 +89,15 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
             // The same: a change that was cut.
             Means::Zfs => steps.push(Step::LimitDataset(store, limit)),
             Means::Project => {
-                project::disk_of(store, limit)?;
+                project::disk_of(store, &limit)?;
                 steps.push(Step::LimitProject(store, limit, true));
             }
             Means::Seed | Means::Soft => {}
         }
     }
     steps.extend(ground.mount(name.as_str(), view)?);
-    if let Some(limit) = quota::by(sliver.quota, Means::Project) {
-        steps.push(Step::LimitProject(store, limit, false));
+    if let Some(limit) = quota::by(&sliver.quota, Means::Project) {
+        steps.push(Step::LimitProject(store, *limit, false));
     }
     Ok(steps)
 }

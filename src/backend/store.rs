@@ -38,7 +38,7 @@ pub struct Ground<'a> {
 impl Ground<'_> {
     /// The layers of the store folder `.store/STORE`.
     fn layers(&self, store: &str) -> Layers {
-        let image = if by(self.limit, Means::Image).is_some() { "/quota" } else { "" };
+        let image = if by(&self.limit, Means::Image).is_some() { "/quota" } else { "" };
         Layers::new(self.lower(), &format!(".store/{store}{image}"))
     }
 
@@ -108,7 +108,7 @@ impl Ground<'_> {
             Kind::Union(union) => layers(from, store, union.caps().work_dir),
             Kind::BtrfsSnapshot => {
                 let mut steps = vec![Step::Snapshot(from, to)];
-                steps.extend(by(self.limit, Means::Qgroup).map(|limit| Step::LimitTree(to, limit.bytes)));
+                steps.extend(by(&self.limit, Means::Qgroup).map(|limit| Step::LimitTree(to, limit.bytes)));
                 steps
             }
             Kind::BtrfsSeed => vec![Step::GrowSeed {
@@ -160,7 +160,7 @@ impl Ground<'_> {
         let (from, to, format) = (old, store.below(layer(self.kind)), Format::of(self.kind));
         let content = match self.kind {
             // What a snapshot of a limited one shares with it would be counted for neither.
-            Kind::BtrfsSnapshot if by(self.limit, Means::Qgroup).is_none() => {
+            Kind::BtrfsSnapshot if by(&self.limit, Means::Qgroup).is_none() => {
                 return vec![Step::Snapshot(from, to)];
             }
             Kind::Reflink => Content::Shared,

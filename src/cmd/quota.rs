@@ -135,19 +135,19 @@ pub(super) fn set(
         ))
         .way_out(format_args!("export it, or convert it: sliverfs convert {name} --to overlay")));
     }
-    admission::admit(root, policy, sliver.quota, new, None)?;
+    admission::admit(root, &policy, &sliver.quota, &new, None)?;
     if let (Some(old), Some(new)) = (old, &mut new) {
         if new.means == old.means {
             *new = Limit { bytes: new.bytes, ..old };
         }
     }
     let new_sliver = sliver.limited(new);
-    if let (Some(old), Some(new)) = (quota::by(old, Means::Project), quota::by(new, Means::Project)) {
+    if let (Some(old), Some(new)) = (quota::by(&old, Means::Project), quota::by(&new, Means::Project)) {
         let disk = project::disk_of(store, new)?;
         disk.refuse_more(name, new, false)?;
         // The record wants room, too, which a full store has not. No more than that before it is promised, and less at once: cut
         // in between, what the kernel lets it have is promised.
-        disk.limit(Limit { bytes: old.bytes.min(new.bytes), ..old }, true)?;
+        disk.limit(&Limit { bytes: old.bytes.min(new.bytes), ..*old }, true)?;
         let written = promise(root, policy, sliver, &new_sliver);
         let limit = if written.is_ok() { new } else { old };
         return written.and(disk.limit(limit, false));
@@ -163,11 +163,11 @@ pub(super) fn set(
     if let Some(limit) = new.filter(|limit| matches!(limit.means, Means::Qgroup | Means::Zfs)) {
         let dataset = limit.means == Means::Zfs;
         let tell = |bytes| match dataset {
-            true => zfs::limit(store, Limit { bytes, ..limit }),
+            true => zfs::limit(store, &Limit { bytes, ..limit }),
             false => qgroup::set(&tree, bytes).map(drop),
         };
         let used = if dataset {
-            zfs::used_at_last(store, limit)
+            zfs::used_at_last(store, &limit)
         } else {
             qgroup::need(store).and_then(|()| qgroup::used(&tree))
         };
@@ -177,9 +177,9 @@ pub(super) fn set(
             used => used?,
         };
         if used > limit.bytes {
-            return Err(does_not_fit(name, limit, used));
+            return Err(does_not_fit(name, &limit, used));
         }
-        if let Some(old) = quota::by(old, limit.means).filter(|old| limit.bytes < old.bytes) {
+        if let Some(old) = quota::by(&old, limit.means).filter(|old| limit.bytes < old.bytes) {
             // What is promised to nobody any more can be promised to others at once.
             tell(limit.bytes)?;
             let done = promise(root, policy, sliver, &new_sliver);
@@ -195,7 +195,7 @@ pub(super) fn set(
     }
     match (old.filter(|_| sliver.has_image()), new.filter(|_| new_sliver.has_image())) {
         (Some(old), Some(new)) if new.bytes >= old.bytes => {
-            match grow(root, &new_sliver, sliver, new, policy) {
+            match grow(root, &new_sliver, sliver, &new, policy) {
                 Err(err) if err.class() == Class::Unsupported && !image::is_mounted(store) => {
                     remake(root, sliver, &new_sliver, policy)
                 }
@@ -210,12 +210,12 @@ pub(super) fn set(
 /// Records the new limit, where it is one that may be promised.
 fn promise(root: &Root, policy: Policy, old: &Sliver, new: &Sliver) -> Result<()> {
     let catalog = root.lock_catalog()?;
-    admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;
+    admission::admit(root, &policy, &old.quota, &new.quota, Some(&catalog))?;
     new.write(root.store(&new.name))
 }
 
 /// Lets the image grow, whether it is mounted or not. What was cut before the end goes on from there with the next call.
-fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: Limit, policy: Policy) -> Result<()> {
+fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: &Limit, policy: Policy) -> Result<()> {
     let store = root.store(&new.name);
     let work = || image::grow(store, limit.bytes, policy.overcommits());
     // First the promise, and then the room.
@@ -243,11 +243,11 @@ pub fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result
     statfs::refuse_read_only(root.stores())?;
     offline::settle(root, old)?;
     sweep::new(root, name)?;
-    quota::prepare(root, name, new.quota)?;
+    quota::prepare(root, name, &new.quota)?;
     private::beside(root, name, &mut || copy(root, old, new, policy).map(|()| Vec::new()))
         .inspect_err(|_| left_over(root, name, false))?;
     let publish = |catalog| {
-        admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;
+        admission::admit(root, &policy, &old.quota, &new.quota, Some(&catalog))?;
         exec::run(&[Step::Exchange(stage, store, sweep::swapped_store(root, name))])
     };
     root.lock_catalog().and_then(publish).inspect_err(|_| left_over(root, name, false))?;
@@ -268,7 +268,7 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
         exec::run(&image::mount_steps(store, format))?;
     }
     let (from, folder) = (image::content(store), layer(old.backend));
-    if let Some(limit) = quota::by(new.quota, Means::Image) {
+    if let Some(limit) = quota::by(&new.quota, Means::Image) {
         let space = tree::space(from.below(folder))?;
         if space > limit.bytes {
             return Err(does_not_fit(&new.name, limit, space));
@@ -282,7 +282,7 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
         match new.quota {
             // The disk has given the room for the image already; the error says what it ran out at.
             Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => err.way_out(
-                does_not_fit(&new.name, limit, tree::space(from).unwrap_or(limit.bytes)).to_string(),
+                does_not_fit(&new.name, &limit, tree::space(from).unwrap_or(limit.bytes)).to_string(),
             ),
             _ => err,
         }

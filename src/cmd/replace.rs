@@ -157,7 +157,7 @@ pub fn bring_back(
     }
     {
         let catalog = root.lock_catalog()?;
-        admission::admit(root, policy, sliver.quota, kept.quota, Some(&catalog))?;
+        admission::admit(root, &policy, &sliver.quota, &kept.quota, Some(&catalog))?;
         exec::run(&back)?;
     }
     if other {

@@ -107,7 +107,7 @@ fn perform(step: &Step, next: Option<&Step>, undo: &mut Vec<Undo>) -> Result<()>
             undo.push(Undo::Unmount(target));
         }
         Step::MakeDataset(store) => zfs::make(store)?,
-        Step::LimitDataset(store, limit) => zfs::limit(store, *limit)?,
+        Step::LimitDataset(store, limit) => zfs::limit(store, limit)?,
         Step::LimitTree(tree, bytes) => {
             // The group of a store that was limited before stays: what is recorded is what it has then.
             if qgroup::set(tree, *bytes)? {
@@ -118,7 +118,7 @@ fn perform(step: &Step, next: Option<&Step>, undo: &mut Vec<Undo>) -> Result<()>
             crate::sys::project::join(&tree::open(dir)?, *id).at("put into a project", dir)?;
         }
         Step::LimitProject(store, limit, more) => {
-            project::disk_of(store, *limit)?.limit(*limit, *more)?;
+            project::disk_of(store, limit)?.limit(limit, *more)?;
         }
         Step::Settle(dir, format) => layer::settle(dir, *format)?,
         Step::Forget(device) => seed::forget(device),

@@ -82,8 +82,8 @@ pub fn parse_factor(text: &str) -> Result<u64> {
 }
 
 /// The bytes that a limit promises. What is only measured is no promise.
-fn promise(limit: Option<Limit>) -> u64 {
-    limit.filter(|limit| limit.means.is_hard()).map_or(0, |limit| limit.bytes)
+fn promise(limit: &Option<Limit>) -> u64 {
+    limit.as_ref().filter(|limit| limit.means.is_hard()).map_or(0, |limit| limit.bytes)
 }
 
 /// Refuses to give a sliver another limit where the node's promises to all would then be more than the policy allows. Less than
@@ -93,9 +93,9 @@ fn promise(limit: Option<Limit>) -> u64 {
 /// ask, one may still be refused.
 pub fn admit(
     root: &Root,
-    policy: Policy,
-    old: Option<Limit>,
-    new: Option<Limit>,
+    policy: &Policy,
+    old: &Option<Limit>,
+    new: &Option<Limit>,
     catalog: Option<&Lock>,
 ) -> Result<()> {
     let more = promise(new).minus(promise(old));
@@ -103,7 +103,7 @@ pub fn admit(
         return Ok(());
     }
     let total = statfs::of(root.stores())?.total;
-    let ask = |promised| judge(policy, total, promised, more, root.path());
+    let ask = |promised| judge(*policy, total, promised, more, root.path());
     let (note, boot) = (root.stores().join(NOTE), proc::boot_id()?);
     let noted = noted(&note, boot).filter(|noted| ask(*noted).is_ok());
     let promised = match noted {
@@ -129,7 +129,7 @@ fn noted(note: &Path, boot: &str) -> Option<u64> {
 fn count(root: &Root) -> Result<u64> {
     let mut promised = 0u64;
     for name in Sliver::names(root)? {
-        promised = promised.plus(promise(recorded(root, &name)?));
+        promised = promised.plus(promise(&recorded(root, &name)?));
     }
     Ok(promised)
 }

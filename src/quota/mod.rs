@@ -253,8 +253,8 @@ pub fn limit(root: &Root, sliver: &Sliver) -> Option<Limit> {
 
 /// A limit, where it is one by this means.
 #[inline(never)]
-pub fn by(limit: Option<Limit>, means: Means) -> Option<Limit> {
-    limit.filter(|limit| limit.means == means)
+pub fn by(limit: &Option<Limit>, means: Means) -> Option<&Limit> {
+    limit.as_ref().filter(|limit| limit.means == means)
 }
 
 /// The limit for a store of this kind that is made anew of the base: the store of a project gets one that nobody has. A dry run takes
@@ -278,7 +278,7 @@ pub fn renew(
                     _ => base.bytes.plus(limit.inodes.times(BLOCK)),
                 };
             }
-            limit.project = project::claim(root, limit, dry_run)?;
+            limit.project = project::claim(root, &limit, dry_run)?;
         }
         Means::Zfs => {
             zfs::need(root.stores())?;
@@ -300,12 +300,14 @@ const fn is_copy(kind: Kind) -> bool {
 /// Limits a new store that is filled. Refuses one that root filled with more than its project may have.
 pub fn settle(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
     match limit {
-        Some(limit) if limit.means == Means::Project => project::Disk::of(root.stores())?.settle(name, limit),
+        Some(limit) if limit.means == Means::Project => {
+            project::Disk::of(root.stores())?.settle(name, &limit)
+        }
         Some(limit) if limit.means == Means::Zfs => {
             let (store, stage) = (root.store(name), sweep::new_store(root, name));
             let old = record::read::<Sliver>(store.below(sliver::FILE)).ok();
-            let had = old.and_then(|old| by(old.quota, Means::Zfs)).map(|old| zfs::used(store, old));
-            zfs::settle(stage, limit, had.transpose()?.unwrap_or(u64::MAX))
+            let had = old.and_then(|old| by(&old.quota, Means::Zfs)).map(|old| zfs::used(store, old));
+            zfs::settle(stage, &limit, had.transpose()?.unwrap_or(u64::MAX))
         }
         _ => Ok(()),
     }
@@ -313,7 +315,7 @@ pub fn settle(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
 
 /// Makes what the tree of a new store is to lie in where that cannot be done in a private mount namespace: a dataset. Before it nothing is
 /// in the new store's place.
-pub fn prepare(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
+pub fn prepare(root: &Root, name: &Name, limit: &Option<Limit>) -> Result<()> {
     if by(limit, Means::Zfs).is_none() {
         return Ok(());
     }
@@ -323,7 +325,7 @@ pub fn prepare(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
 }
 
 /// What a sliver has is more than a limit.
-pub fn does_not_fit(name: &Name, limit: Limit, space: u64) -> Error {
+pub fn does_not_fit(name: &Name, limit: &Limit, space: u64) -> Error {
     Error::failed(format_args!(
         "`{name}` uses {}, which does not fit into {}",
         Size(space),
@@ -354,10 +356,10 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
     match limit(root, sliver).map(|limit| limit.means) {
         Some(Means::Project) => {
             let Some(limit) = sliver.quota else { return Ok(0) };
-            let disk = project::disk_of(store, limit)?;
-            Ok(disk.used(disk.counted(limit.project)?, limit))
+            let disk = project::disk_of(store, &limit)?;
+            Ok(disk.used(disk.counted(limit.project)?, &limit))
         }
-        Some(Means::Zfs) => sliver.quota.map_or(Ok(0), |limit| zfs::used(store, limit)),
+        Some(Means::Zfs) => sliver.quota.map_or(Ok(0), |limit| zfs::used(store, &limit)),
         Some(Means::Image) => image::used(store),
         Some(Means::Seed) => {
             let path = store.below(seed::STORE);

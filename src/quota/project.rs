@@ -93,7 +93,7 @@ impl Disk {
 
     /// What the kernel is told, so that blocks and inodes together are no more than the limit, and what is counted of the base.
     /// Where `more`, the room for a mount comes on top.
-    fn most(&self, limit: Limit, more: bool) -> Amount {
+    fn most(&self, limit: &Limit, more: bool) -> Amount {
         let inodes = limit.bytes / PER_INODE;
         let bytes = limit.bytes.minus(inodes.times(self.inode()));
         let room = if more { ROOM } else { Amount::default() };
@@ -104,7 +104,7 @@ impl Disk {
     }
 
     /// Limits a project, with the room for a mount where `more`.
-    pub fn limit(&self, limit: Limit, more: bool) -> Result<()> {
+    pub fn limit(&self, limit: &Limit, more: bool) -> Result<()> {
         self.tell(limit.project, self.most(limit, more))
     }
 
@@ -126,19 +126,19 @@ impl Disk {
     }
 
     /// Bytes of its limit that a project uses, which has so much.
-    pub fn used(&self, has: Amount, limit: Limit) -> u64 {
+    pub fn used(&self, has: Amount, limit: &Limit) -> u64 {
         let inodes = has.inodes.minus(limit.inodes).times(self.inode());
         has.bytes.minus(limit.base).plus(inodes)
     }
 
     /// Limits a new store, which may be as full as the old one was. Refuses it where root filled it with more.
-    pub fn settle(&self, name: &Name, limit: Limit) -> Result<()> {
+    pub fn settle(&self, name: &Name, limit: &Limit) -> Result<()> {
         self.refuse_more(name, limit, true)?;
         self.limit(limit, false)
     }
 
     /// Refuses what has more already than the limit lets it have. Root went beyond it on ext4 and f2fs.
-    pub fn refuse_more(&self, name: &Name, limit: Limit, more: bool) -> Result<()> {
+    pub fn refuse_more(&self, name: &Name, limit: &Limit, more: bool) -> Result<()> {
         let (has, most) = (self.counted(limit.project)?, self.most(limit, more));
         if has.bytes <= most.bytes && has.inodes <= most.inodes {
             return Ok(());
@@ -160,7 +160,7 @@ pub fn warn() {
 
 /// Takes a project that nobody has, and limits it: so no other call takes it meanwhile. There is room for what makes a full store
 /// anew, until [`Disk::settle`]. A dry run only names it.
-pub fn claim(root: &Root, limit: Limit, dry_run: bool) -> Result<u32> {
+pub fn claim(root: &Root, limit: &Limit, dry_run: bool) -> Result<u32> {
     let disk = Disk::of(root.stores())?;
     let _lock = root.lock_catalog()?;
     let mut id = FIRST;
@@ -170,8 +170,8 @@ pub fn claim(root: &Root, limit: Limit, dry_run: bool) -> Result<u32> {
     }
     for project in id..id.saturating_add(TRIES) {
         if disk.look(project)? == [Amount::default(); 2] {
-            let limit = Limit { project, ..limit };
-            return if dry_run { Ok(project) } else { disk.limit(limit, true).map(|()| project) };
+            let limit = Limit { project, ..*limit };
+            return if dry_run { Ok(project) } else { disk.limit(&limit, true).map(|()| project) };
         }
     }
     Err(Error::failed(format_args!(
@@ -198,7 +198,7 @@ pub fn free(dir: &Path, id: u32) {
 }
 
 /// Refuses a store that is not in its project: it came from another disk, file by file.
-pub fn disk_of(store: &Path, limit: Limit) -> Result<Disk> {
+pub fn disk_of(store: &Path, limit: &Limit) -> Result<Disk> {
     if project::of(&tree::open(store)?) == Ok(limit.project) {
         return Disk::of(store);
     }
@@ -217,15 +217,15 @@ impl Room {
     /// For a sliver with such a limit; else none is needed.
     pub fn make(root: &Root, sliver: &Sliver) -> Option<Self> {
         let limit = sliver.quota.filter(|limit| limit.project != 0)?;
-        let disk = disk_of(root.store(&sliver.name), limit).ok()?;
-        disk.limit(limit, true).ok()?;
+        let disk = disk_of(root.store(&sliver.name), &limit).ok()?;
+        disk.limit(&limit, true).ok()?;
         Some(Self(disk, limit))
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if let Err(err) = self.0.limit(self.1, false) {
+        if let Err(err) = self.0.limit(&self.1, false) {
             crate::warn!("{err}");
         }
     }
@@ -243,12 +243,12 @@ mod tests {
             let disk =
                 Disk { device: CString::default(), folder: tree::open(Path::new("/")).unwrap(), magic };
             let of = |bytes| Limit::plain(bytes, Means::Project);
-            let most = disk.most(of(64 << 20), false);
+            let most = disk.most(&of(64 << 20), false);
             assert_eq!((most.bytes, most.inodes), (bytes, 4096));
-            let most = disk.most(Limit { base: 5 << 20, inodes: 70, ..of(64 << 20) }, false);
+            let most = disk.most(&Limit { base: 5 << 20, inodes: 70, ..of(64 << 20) }, false);
             assert_eq!((most.bytes, most.inodes), (bytes + (5 << 20), 4166));
             // Beyond what 32 bits hold.
-            let most = disk.most(of(6 << 40), false);
+            let most = disk.most(&of(6 << 40), false);
             assert_eq!(most.bytes + most.inodes * disk.inode(), 6 << 40);
         }
     }

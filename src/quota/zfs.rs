@@ -209,7 +209,7 @@ pub fn make(store: &Path) -> Result<()> {
 /// Makes a dataset as a limited store has one, and destroys it.
 pub fn trial(root: &Root) -> Result<()> {
     image::in_trial(root, &mut |dir| {
-        make(dir).and_then(|()| limit(dir, Limit::plain(LEAST, super::Means::Zfs)))
+        make(dir).and_then(|()| limit(dir, &Limit::plain(LEAST, super::Means::Zfs)))
     })
 }
 
@@ -236,7 +236,7 @@ fn counted(Dataset { name, place }: &Dataset) -> Result<[u64; 2]> {
 }
 
 /// Limits a store, where it is not limited so already.
-pub fn limit(store: &Path, limit: Limit) -> Result<()> {
+pub fn limit(store: &Path, limit: &Limit) -> Result<()> {
     let dataset = own(store)?;
     let [total, used] = counted(&dataset)?;
     let most = limit.bytes.plus(limit.base);
@@ -265,12 +265,12 @@ pub fn space(store: &Path) -> u64 {
 }
 
 /// Bytes of its limit that a store uses.
-pub fn used(store: &Path, limit: Limit) -> Result<u64> {
+pub fn used(store: &Path, limit: &Limit) -> Result<u64> {
     taken(store).map(|taken| taken.minus(limit.base))
 }
 
 /// The same, where that is not more than a limit that is to be; else when the pool has written, and counted, all that came before.
-pub fn used_at_last(store: &Path, limit: Limit) -> Result<u64> {
+pub fn used_at_last(store: &Path, limit: &Limit) -> Result<u64> {
     let used = used(store, limit)?;
     if used <= limit.bytes {
         return Ok(used);
@@ -284,7 +284,7 @@ pub fn used_at_last(store: &Path, limit: Limit) -> Result<u64> {
 
 /// Limits a new store that is filled, and records what the base takes of it: all but the bytes that its files have more than those of the
 /// base, which `limit` has. The store that it takes the place of used `most`: files that are sparse or compressed look larger.
-pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
+pub fn settle(store: &'static Path, limit: &Limit, most: u64) -> Result<()> {
     let (name, place) = mounted(store)?;
     let path = place.below("tree");
     let files =
@@ -298,9 +298,9 @@ pub fn settle(store: &'static Path, limit: Limit, most: u64) -> Result<()> {
     loop {
         let taken = taken(store)?;
         let added = files.shared.minus(limit.base).min(taken).min(most);
-        let limit = Limit { base: taken.minus(added), ..limit };
+        let limit = Limit { base: taken.minus(added), ..*limit };
         if added > limit.bytes {
-            return Err(does_not_fit(&record.name, limit, added));
+            return Err(does_not_fit(&record.name, &limit, added));
         }
         // This waits, too. Where something was not counted before, the limit was too small, or is refused.
         match tell(&name, limit.bytes.plus(limit.base)) {
