@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::catalog::base::Form;
 use crate::error::{Error, Result};
+use crate::form::Form;
 use crate::out::escape;
 
 /// A union file system of the kernel: base and store are merged as they are looked at.

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::catalog::base::{Base, Form};
+use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver};
 use crate::error::Result;
+use crate::form::Form;
 use crate::kind::Kind;
 use crate::layer::{Change, Changes, Format, Show, Side, Step, beside};
 use crate::mount::mountinfo::MountInfo;

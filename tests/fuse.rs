@@ -163,11 +163,11 @@ fn without_the_program() {
         (&false.into(), &false.into(), &false.into())
     );
     let reason = verdict["reason"].as_str().unwrap();
-    assert!(reason.contains("Debian's package fuse-overlayfs"), "{reason}");
+    assert!(reason.contains("install it (package fuse-overlayfs)"), "{reason}");
     let output = run(&["mount", "a"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("Debian's package fuse-overlayfs"), "{said}");
+    assert!(said.contains("install it (package fuse-overlayfs)"), "{said}");
     assert!(!mounts().contains("fuse.fuse-overlayfs"));
 
     // The package was installed meanwhile.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use sliverfs::archive::{self, Content, Fault, Policy, Stream};
 use sliverfs::layer::{Changes, Format, Show, Step};
-use sliverfs::out::Progress;
+use sliverfs::progress::Progress;
 use sliverfs::sys::xattr;
 use sliverfs::tree::{self, Dir, Kind};
 

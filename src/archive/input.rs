@@ -8,10 +8,10 @@ use super::gzip::Gzip;
 use super::header::Block;
 use super::stream::{Fault, Headed, Stream, fill};
 use super::tool::Filter;
-use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
+use crate::form::Form;
 use crate::image::{self, HEAD};
-use crate::out::Progress;
+use crate::progress::Progress;
 use crate::sys::file;
 
 /// What a source holds, behind whatever compression.

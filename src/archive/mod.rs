@@ -24,7 +24,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::error::{Error, Result};
-use crate::out::Progress;
+use crate::progress::Progress;
 use crate::tree::{self, shown};
 
 /// Unpacks a tar, compressed or not, into the view at `view`: links on the way are resolved beneath the view's root.

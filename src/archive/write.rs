@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::header::BLOCK;
 use super::reader::MAX_TEXT;
 use crate::error::{Context, Error, Result};
-use crate::out::Progress;
+use crate::progress::Progress;
 use crate::sum::Sum;
 use crate::tree::{Meta, Time, hex, read, shown};
 

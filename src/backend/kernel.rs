@@ -10,7 +10,6 @@ use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 
 use super::trial::{DiskName, Edit, Kernel, lists};
-use crate::catalog::root::create_dir;
 use crate::error::{Context, Error, Result, errno};
 use crate::kind::Union;
 use crate::mount::exec;
@@ -36,7 +35,7 @@ impl Running {
     /// Lays a small base, an empty store and a mount point out below `dir`, for one kind.
     pub fn lay_out(dir: &Path, disk: DiskName) -> Result<Self> {
         for sub in ["", "upper", "work", "view", "lower", "lower/folder"] {
-            create_dir(&dir.join(sub))?;
+            file::create_dir(&dir.join(sub))?;
         }
         for file in ["lower/changed", "lower/gone", "lower/old", "lower/folder/inner"] {
             let path = dir.join(file);

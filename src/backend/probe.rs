@@ -15,10 +15,11 @@ use super::seed;
 use super::tree as tree_trial;
 use super::trial::{self, DiskName};
 use super::verdict::Verdict;
-use crate::catalog::base::{Base, Form};
-use crate::catalog::root::create_dir;
+use crate::catalog::base::Base;
+use crate::catalog::sweep::TRIAL;
 use crate::catalog::{Root, record};
 use crate::error::{Context, Error, Result};
+use crate::form::Form;
 use crate::hash::fnv64a;
 use crate::json::{self, FromJson, Json};
 use crate::kind::{Choice, Kind};
@@ -211,7 +212,7 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
     let disk = DiskName { path, fstype: disk.map_or("an unknown file system", |disk| disk.fstype.leak()) };
     let dir = stores.join(format!("{TRIAL}{}", std::process::id()));
     let trial = || {
-        create_dir(&dir)?;
+        file::create_dir(&dir)?;
         match kind {
             Kind::Union(union) => trial::run(&mut Running::lay_out(&dir, disk)?, union),
             Kind::BtrfsSnapshot | Kind::Reflink if !disk::same(root.bases(), &stores)? => {
@@ -257,9 +258,6 @@ fn not_made(disk: &str, err: &Error) -> String {
         _ => err.to_string(),
     }
 }
-
-/// The start of a trial folder's name. No sliver's name starts with a dot.
-pub const TRIAL: &str = ".probe.";
 
 /// Removes trial folders, also those that a crash left: who probes holds the catalog's lock, so none is in use.
 fn sweep(stores: &Path) -> Result<()> {

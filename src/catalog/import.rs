@@ -11,15 +11,16 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
-use super::base::{Attrs, Base, Form};
+use super::base::{Attrs, Base};
 use super::record::VERSION;
 use super::root::Root;
 use super::staging::{self, Staging};
 use crate::archive::{self, Content, Policy, Stream};
 use crate::error::{Context, Error, Result};
+use crate::form::Form;
 use crate::image::{self, Packer, Seen};
 use crate::name::Name;
-use crate::out::Progress;
+use crate::progress::Progress;
 use crate::shell;
 use crate::size::Size;
 use crate::stay::{Below, for_good, stay};

@@ -196,11 +196,3 @@ fn make_dirs(dir: &Path) -> io::Result<()> {
     }
     Ok(())
 }
-
-/// Creates a folder, and takes one that is there already.
-pub fn create_dir(dir: &Path) -> Result<()> {
-    match file::make_dir(dir, 0o777) {
-        Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.at("create", dir),
-    }
-}

@@ -10,6 +10,9 @@ use crate::quota::remove_store;
 use crate::stay::Below;
 use crate::sys::{file, sync};
 
+/// The start of the name of a folder in which something is tried. No sliver's name starts with a dot.
+pub const TRIAL: &str = ".probe.";
+
 /// What stands beside a store, hidden by this prefix.
 fn hidden(root: &Root, prefix: &str, name: &Name) -> &'static Path {
     root.stores().below(&[prefix, name.as_str()].concat())

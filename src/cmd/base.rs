@@ -4,16 +4,18 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::catalog::base::{self, Added, Attrs, Base, Form};
+use crate::catalog::base::{self, Added, Attrs, Base};
 use crate::catalog::import::sha256;
 use crate::catalog::{Root, Sliver, staging};
 use crate::cli::Args;
 use crate::error::{Class, Error, Result};
+use crate::form::Form;
 use crate::image;
 use crate::mount::exec;
 use crate::mount::mountinfo::MountInfo;
 use crate::name::Name;
-use crate::out::{self, Progress, Table};
+use crate::out::{self, Table};
+use crate::progress::Progress;
 use crate::shell;
 use crate::size::Size;
 use crate::stay::Below;

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::catalog::base::{Base, Form};
+use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver};
 use crate::cli::Args;
 use crate::error::{Error, Result};
+use crate::form::Form;
 use crate::mount::disk;
 use crate::name::Name;
-use crate::out::{self, Progress, Table};
+use crate::out::{self, Table};
+use crate::progress::Progress;
 use crate::quota::{image, zfs};
 use crate::size::Size;
 use crate::stay::Below;

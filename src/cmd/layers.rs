@@ -6,12 +6,13 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
 use crate::alive::Views;
-use crate::catalog::base::{Base, Form};
+use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver};
 use crate::cli::Args;
 use crate::cmd::offline::Held;
 use crate::cmd::{Ctx, offline};
 use crate::error::{Context, Error, Result};
+use crate::form::Form;
 use crate::layer::{Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
 use crate::mount::{exec, image, private, seed};

@@ -15,7 +15,7 @@ use crate::layer::{self, Format, Outcome, Prefer};
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
-use crate::out::Progress;
+use crate::progress::Progress;
 use crate::quota::{self, image, zfs};
 use crate::stay::Below;
 use crate::sum::Sum;

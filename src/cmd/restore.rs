@@ -8,7 +8,8 @@ use crate::cmd::layers::Layers;
 use crate::cmd::{Ctx, offline};
 use crate::error::{Error, Result};
 use crate::layer::{self, Restored};
-use crate::out::{self, Progress, escape};
+use crate::out::{self, escape};
+use crate::progress::Progress;
 
 /// A path, as `restore --json` prints it: see docs/json.md.
 #[derive(Serialize)]

@@ -4,13 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-use nix::errno::Errno;
-
-use super::seed;
-use crate::catalog::base::Form;
+use super::{NOT_PACKED, seed};
 use crate::error::{Context, Error, Result};
+use crate::form::Form;
 use crate::mount::{exec, image, private};
-use crate::out::Progress;
+use crate::progress::Progress;
 use crate::stay::Below;
 use crate::sum::Sum;
 use crate::sys::file;
@@ -85,7 +83,10 @@ pub fn require(form: Form) -> Result<()> {
 
 fn installed(program: &str, package: &str) -> Result<()> {
     let asked = tool::start(program, &["--help".as_ref()], [Stream::Null; 3]);
-    asked.and_then(|mut asked| asked.wait()).map(drop).map_err(|errno| absent(program, package, errno))
+    asked
+        .and_then(|mut asked| asked.wait())
+        .map(drop)
+        .map_err(|errno| tool::absent(program, package, NOT_PACKED, errno))
 }
 
 /// Finds a way to pack a tree as an image of the given form: tried on an empty folder in `scratch`, which this kernel must then
@@ -111,7 +112,8 @@ fn choose(form: Form, choices: &Choices, empty: &Path, trial: &Path) -> Result<P
             let options = [*compression, *fixed, choices.always].concat();
             let packer = Packer { form, program: choices.program, options };
             let made = packer.run(empty, trial, true, None);
-            let made = made.map_err(|errno| absent(choices.program, choices.package, errno))?;
+            let made =
+                made.map_err(|errno| tool::absent(choices.program, choices.package, NOT_PACKED, errno))?;
             let mounted = if made.is_none() { Some(mounts(form, trial, empty)) } else { None };
             let _perhaps_not_made = fs::remove_file(trial);
             match mounted {
@@ -138,35 +140,6 @@ fn mounts(form: Form, image: &Path, over: &Path) -> Result<()> {
         Ok(Vec::new())
     })
     .map(drop)
-}
-
-/// The error of a program that could not be started, which packs a base.
-fn absent(program: &str, package: &str, errno: Errno) -> Error {
-    not_started(program, package, ", or add the base without --pack", errno)
-}
-
-/// The error of a program that could not be started; `instead` goes on after "install it".
-fn not_started(program: &str, package: &str, instead: &str, errno: Errno) -> Error {
-    if errno == Errno::ENOENT {
-        return Error::unsupported(format_args!("{program} is not installed"))
-            .way_out(format_args!("install it (package {package}){instead}"));
-    }
-    Error::sys("start", program.as_ref(), errno)
-}
-
-/// Runs a program of a package on an image, with its errors where ours go. None where it ended well, or else how it ended. `instead` is
-/// what is said where it is not installed, after "install it".
-pub fn run_on(
-    image: &Path,
-    program: &str,
-    options: &[&str],
-    package: &str,
-    instead: &str,
-) -> Result<Option<String>> {
-    let args = tool::on(options, image);
-    tool::start(program, &args, [Stream::Null, Stream::Null, Stream::Ours])
-        .and_then(|mut child| child.wait())
-        .map_err(|errno| not_started(program, package, instead, errno))
 }
 
 impl Packer {

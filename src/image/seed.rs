@@ -9,13 +9,13 @@ use nix::mount::MsFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-use super::pack::run_on;
+use super::NOT_PACKED;
 use crate::error::{Context, Error, Result};
 use crate::mount::{exec, private, seed};
-use crate::out::Progress;
+use crate::progress::Progress;
 use crate::sum::Sum;
 use crate::sys::mountpoint::mount;
-use crate::sys::{file, loopdev, sync};
+use crate::sys::{file, loopdev, sync, tool};
 use crate::tree::{self, Content, Summary};
 
 /// What the image is formatted with: one copy of everything, since its SHA-256 tells whether it is whole.
@@ -65,7 +65,7 @@ pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
 }
 
 fn run(program: &str, options: &[&str], to: &Path) -> Result<()> {
-    match run_on(to, program, options, PACKAGE, ", or add the base without --pack")? {
+    match tool::run_on(to, program, options, PACKAGE, NOT_PACKED)? {
         None => Ok(()),
         Some(how) => Err(Error::failed(format_args!("{program} failed on {} ({how})", to.display()))
             .way_out("what it wrote above says why")),

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use crate::catalog::base::Form;
 use crate::error::{Context, Error, Result};
+use crate::form::Form;
 use crate::sys::file;
 
 /// How many bytes of an image hold its superblock, whatever it is.

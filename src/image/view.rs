@@ -8,11 +8,11 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use super::Superblock;
-use crate::catalog::base::Form;
 use crate::error::{Context, Result};
+use crate::form::Form;
 use crate::json::{self, FromJson, Json};
 use crate::mount::{exec, image, private, seed};
-use crate::out::Progress;
+use crate::progress::Progress;
 use crate::sys::xattr;
 use crate::tree::{self, Dir, SELF, Summary};
 

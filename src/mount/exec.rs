@@ -15,7 +15,7 @@ use super::{fuse, image, seed};
 use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::layer;
-use crate::out::Progress;
+use crate::progress::Progress;
 use crate::quota::{admission, image as quota, project, qgroup, remove_store, zfs};
 use crate::sys::mountpoint::mount;
 use crate::sys::{btrfs, exchange, file, mountpoint, statfs, sync};

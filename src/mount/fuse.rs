@@ -26,7 +26,7 @@ use crate::proc;
 use crate::shell::{path, quote};
 use crate::stay::Below;
 use crate::sys::mountpoint::mount;
-use crate::sys::tool::Child;
+use crate::sys::tool::{self, Child};
 use crate::sys::{daemon, file};
 
 /// The type that mountinfo shows. statfs(2) says the same of every FUSE.
@@ -118,11 +118,9 @@ fn start(call: &Call, device: File) -> Result<Child> {
     })?;
     drop((device, locked));
     let mut child = started.map_err(|errno| match errno {
-        Errno::ENOENT => Error::unsupported(format_args!("the program {PROGRAM} is not installed"))
-            .way_out(format_args!("Debian's package {PROGRAM} has it")),
         Errno::EWOULDBLOCK => Error::in_use(format_args!("another daemon works on {}", upper.display()))
             .way_out("`sliverfs show` names it"),
-        _ => Error::sys("start", Path::new(PROGRAM), errno),
+        _ => tool::absent(PROGRAM, PROGRAM, "", errno),
     })?;
     // The kernel's first question waits until the daemon answers, and fails when that ends.
     match fs::metadata(call.target) {

@@ -9,11 +9,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use nix::mount::MsFlags;
 
-use crate::backend::probe::TRIAL;
 use crate::catalog::Root;
-use crate::catalog::root::create_dir;
+use crate::catalog::sweep::TRIAL;
 use crate::error::{Context, Error, Result, meaning};
-use crate::image::run_on;
 use crate::layer::Format;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
@@ -21,7 +19,7 @@ use crate::quota::zfs;
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sum::Sum;
-use crate::sys::{btrfs, ext4, file, loopdev, mountpoint, pause, statfs, sync};
+use crate::sys::{btrfs, ext4, file, loopdev, mountpoint, pause, statfs, sync, tool};
 use crate::tree;
 
 /// The image, in the store's folder.
@@ -136,7 +134,7 @@ pub fn make(image: &Path, size: u64, shape: Shape) -> Result<()> {
 /// Runs a program of e2fsprogs on an image; it may end like `well`, too.
 fn run(program: &str, options: &[&str], image: &Path, well: &str) -> Result<()> {
     let instead = ": a limit is kept by an image that it works on";
-    match run_on(image, program, options, "e2fsprogs", instead)?.filter(|how| how != well) {
+    match tool::run_on(image, program, options, "e2fsprogs", instead)?.filter(|how| how != well) {
         None => Ok(()),
         Some(how) => {
             let image = crate::shell::path(image);
@@ -162,7 +160,7 @@ pub(super) fn in_trial(root: &Root, work: &mut dyn FnMut(&Path) -> Result<()>) -
     let _lock = root.lock_catalog()?;
     // A crash leaves it to the next trial of a backend.
     let dir = root.stores().join(format!("{TRIAL}{}", std::process::id()));
-    create_dir(&dir)?;
+    file::create_dir(&dir)?;
     let tried = work(&dir);
     super::remove_store(&dir)?;
     tried
@@ -267,7 +265,7 @@ pub fn keep_spare(target: &Path) {
 }
 
 fn make_spare(dir: &Path) -> Result<()> {
-    create_dir(dir)?;
+    file::create_dir(dir)?;
     for number in 0..SPARES {
         let path = dir.join(number.to_string());
         let zeros = vec![0; usize::try_from(SPARE_SIZE).unwrap_or(0)];

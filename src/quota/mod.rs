@@ -32,10 +32,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::catalog::base::{Base, Form};
+use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::config::AUTO;
 use crate::error::{Context, Error, Result};
+use crate::form::Form;
 use crate::json::{FromJson, Json};
 use crate::kind::{Kind, Union, none_of};
 use crate::lxc;

@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use nix::sys::uio;
 use nix::unistd;
 
+use crate::error::{Context, Result};
 use crate::sum::Sum;
 
 /// Reads once, and again where a signal came between.
@@ -121,6 +122,14 @@ pub fn names(folder: &Path) -> io::Result<Vec<OsString>> {
 /// Makes a folder with this mode, less the umask. std's way has others made as well, and texts for that.
 pub fn make_dir(folder: &Path, mode: u32) -> io::Result<()> {
     Ok(unistd::mkdir(folder, Mode::from_bits_truncate(mode))?)
+}
+
+/// Creates a folder, and takes one that is there already.
+pub fn create_dir(dir: &Path) -> Result<()> {
+    match make_dir(dir, 0o777) {
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.at("create", dir),
+    }
 }
 
 /// Fills `bytes` with what lies in a file from there on. False where it ends before.

@@ -3,8 +3,6 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use nix::errno::Errno;
-
 use super::file::{read_all, read_some, say};
 use super::tool::{self, Stream};
 use crate::error::{Context, Error, Result};
@@ -42,11 +40,7 @@ impl Rsync {
     /// Asks the installed program.
     pub fn find() -> Result<Self> {
         let asked = tool::start(PROGRAM, &["--version".as_ref()], [Stream::Null, Stream::Pipe, Stream::Null]);
-        let mut asked = asked.map_err(|errno| match errno {
-            Errno::ENOENT => Error::unsupported("rsync is not installed")
-                .way_out("install it: on Debian, and on OpenWrt, the package is rsync"),
-            errno => Error::sys("start", PROGRAM.as_ref(), errno),
-        })?;
+        let mut asked = asked.map_err(|errno| tool::absent(PROGRAM, PROGRAM, "", errno))?;
         let mut text = Vec::new();
         if let Some(out) = asked.stdout.take() {
             text = read_all(out, usize::MAX).at("read what it says of itself from", PROGRAM.as_ref())?;

@@ -16,7 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execvp, fork, pipe2};
 
 use super::file::{self, read_some};
-use crate::error::errno;
+use crate::error::{Error, Result, errno};
 
 /// Where one of a program's standard streams goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,29 @@ pub fn start_into(program: &str, args: &[&OsStr], to: &File) -> nix::Result<Chil
         Errno::result(unsafe { libc::dup2(to.as_raw_fd(), 1) })?;
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
     })
+}
+
+/// The error of a program that could not be started, which comes with a package; `or` is what else there is to do, or what it is for.
+pub fn absent(program: &str, package: &str, or: &str, errno: Errno) -> Error {
+    match errno {
+        Errno::ENOENT => Error::unsupported(format_args!("{program} is not installed"))
+            .way_out(format_args!("install it (package {package}){or}")),
+        _ => Error::sys("start", program.as_ref(), errno),
+    }
+}
+
+/// Runs a program of a package on a file, with its errors where ours go. None where it ended well, or else how it ended. `or` is what
+/// [`absent`] says.
+pub fn run_on(
+    file: &Path,
+    program: &str,
+    options: &[&str],
+    package: &str,
+    or: &str,
+) -> Result<Option<String>> {
+    start(program, &on(options, file), [Stream::Null, Stream::Null, Stream::Ours])
+        .and_then(|mut child| child.wait())
+        .map_err(|errno| absent(program, package, or, errno))
 }
 
 /// Options, and the file that they are for, as a program's arguments.

@@ -13,7 +13,7 @@ use super::meta::Meta;
 use super::spill::Spill;
 use super::{Chain, Dir, Entry, Ids, Kind, SELF, Stat, Step, Walk, shown, sys};
 use crate::error::{Context, Error, Result};
-use crate::out::Progress;
+use crate::progress::Progress;
 use crate::sum::Sum;
 use crate::sys::extents;
 use crate::sys::file::{self, set_size, write_at};

@@ -169,7 +169,7 @@ pub fn layer(format: Format, store: &Path, base: &Path, new: &Path) -> Result<()
         }
     }
     layer.finish().unwrap();
-    let progress = std::rc::Rc::new(sliverfs::out::Progress::new("unpacking", None));
+    let progress = std::rc::Rc::new(sliverfs::progress::Progress::new("unpacking", None));
     let Ok(Content::Tar(mut tar)) = archive::open(&file, &progress) else { panic!("no tar") };
     std::fs::create_dir(new).unwrap();
     archive::unpack_layer(&mut *tar, &tree::open(new).unwrap(), None).map_err(|err| err.to_string())?;
