@@ -86,7 +86,7 @@ static void prepare(struct mixer *mixer)
 			mixer->right[at][to] = (uint16_t)(32768 + to * 400);
 	for (at = 0; at < KINDS * KEPT; at++)
 		for (to = 0; to < 16; to++)
-			mixer->guessed[0][at][to] = 40000;
+			mixer->guessed[at / KEPT][at % KEPT][to] = 40000;
 	for (at = 0; at < 5 * 3 * 8; at++)
 		for (to = 0; to < INPUTS; to++)
 			mixer->by_place[at][to] = 14000;
