@@ -135,6 +135,12 @@ fn a_full_disk_ends_it_and_leaves_nothing() {
     fs::remove_file(&fill).unwrap();
     node.ok(&args);
     is_clean(&node, "full");
+    // What has nothing to do with the room says what it is.
+    leave(6);
+    let said = node.fails(2, &["restore", "a", "nosuch"]);
+    assert!(said.contains("the base has no nosuch"), "{said}");
+    is_clean(&node, "nosuch");
+    fs::remove_file(&fill).unwrap();
     // Below a view that is up: what was written before is there when the disk has room again.
     node.ok(&["mount", "a"]);
     let view = node.view("a");
@@ -158,8 +164,9 @@ fn a_full_disk_ends_it_and_leaves_nothing() {
 /// What does not fit is known only when it is written to the disk.
 #[test]
 fn a_store_that_is_made_anew_on_a_full_disk() {
-    let Some(node) = node(280) else { return };
-    node.ok(&["create", "s", "--base", "b", "--backend", "btrfs-seed"]);
+    let Some(node) = node(340) else { return };
+    // With a size that is promised, and cannot be changed.
+    create(&node, "s");
     node.ok(&["create", "o", "--base", "b", "--backend", "overlay"]);
     let big = node.dir().join("big");
     fs::create_dir(&big).unwrap();
@@ -179,15 +186,16 @@ fn a_store_that_is_made_anew_on_a_full_disk() {
     let most = (free.blocks_available() * free.fragment_size() - (14 << 20)).to_string();
     run(Command::new("fallocate").args(["-l", &most]).arg(node.lxcpath.join("fill")));
     let stores = in_stores(&node);
-    let create = ["create", "c", "--base", "b", "--backend", "btrfs-seed", "--data", text(&tar)];
+    let another = ["create", "c", "--base", "b", "--backend", "btrfs-seed", "--data", text(&tar)];
     for args in [
         &["compact", "s"][..],
         &["sync", "s", text(&big)],
         &["convert", "o", "--to", "btrfs-seed"],
         &["import", "s", text(&layer), "--replace"],
-        &create,
+        &another,
     ] {
-        node.fails(1, args);
+        let said = node.fails(1, args);
+        assert!(said.contains("No space left") && !said.contains("give it more"), "{args:?}: {said}");
         assert_eq!(in_stores(&node), stores, "{args:?}");
         is_clean(&node, &args.join(" "));
     }

@@ -88,7 +88,7 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
             tell(format, survey(format, &store, &base, format)?.bytes, "would be written anew: at most ")
         });
     }
-    remake(root, sliver, sliver, Policy::default()).map_err(|err| seed::torn(err, image))?;
+    remake(root, sliver, sliver, Policy::default())?;
     tell(Format::of(sliver.backend), taken()?, "is written anew: ")
 }
 

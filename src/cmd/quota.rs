@@ -14,7 +14,7 @@ use crate::kind::Kind;
 use crate::layer::Format;
 use crate::lxc::{self, CONFIG};
 use crate::mount::plan::Step;
-use crate::mount::{exec, private};
+use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
@@ -280,6 +280,8 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
     let from = from.below(folder);
     exec::run(&ground.again(from, into)).and_then(|()| replace::finish(root, new)).map_err(|err| {
         match new.quota {
+            // It keeps its size. Asked here, for the error leaves this process as words alone.
+            _ if old.backend.grows_image() => seed::torn(err, stage),
             // The disk has given the room for the image already; the error says what it ran out at.
             Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => err.way_out(
                 does_not_fit(&new.name, &limit, tree::space(from).unwrap_or(limit.bytes)).to_string(),

@@ -15,7 +15,7 @@ use crate::mount::plan::Step;
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, image};
+use crate::quota::{self, Limit, Means, image};
 use crate::size::Size;
 use crate::stay::Below;
 
@@ -96,7 +96,10 @@ pub fn finish(root: &Root, record: &Sliver) -> Result<()> {
 /// Says of work on a limited sliver that ran out of room whose room it was.
 pub fn full(sliver: &Sliver, err: Error) -> Error {
     match (sliver.quota, err.errno()) {
-        (Some(limit), Some(Errno::ENOSPC | Errno::EDQUOT)) if limit.means.is_hard() => {
+        // A store on a seed is given no more.
+        (Some(limit), Some(Errno::ENOSPC | Errno::EDQUOT))
+            if limit.means.is_hard() && limit.means != Means::Seed =>
+        {
             err.way_out(format_args!(
                 "`{0}` may have {1}: give it more (sliverfs quota {0} SIZE), or free some of the disk",
                 sliver.name,

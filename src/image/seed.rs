@@ -55,7 +55,7 @@ pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
     for _ in 0..ATTEMPTS {
         file::set_size(&file, 0).and_then(|()| file::set_size(&file, size)).at("lay out", to)?;
         run(format, &FORMAT, to)?;
-        if fill(from, to).map_err(|err| seed::torn(err, to))? {
+        if fill(from, to)? {
             run(tune, &SEED, to)?;
             return file.sync_all().at("write to the disk", to);
         }
@@ -104,7 +104,7 @@ fn fill(from: &Path, image: &Path) -> Result<bool> {
         match copied {
             // It may also be the disk that is full, which seems to the image as an error of its device.
             Err(err) if err.errno() == Some(Errno::ENOSPC) => Ok(vec![0]),
-            copied => copied.map(|()| Vec::new()),
+            copied => copied.map(|()| Vec::new()).map_err(|err| seed::torn(err, image)),
         }
     })
     .map(|answer| answer.is_empty())

@@ -124,7 +124,11 @@ fn perform(step: &Step, next: Option<&Step>, undo: &mut Vec<Undo>) -> Result<()>
         Step::Forget(device) => seed::forget(device),
         Step::Unmount(target) => unmount(target)?,
         Step::Detach(target) => umount2(*target, MntFlags::MNT_DETACH).at("unmount", target)?,
-        Step::SyncDisk(dir) => tree::sync_tree(dir).map_err(|err| seed::torn(err, dir))?,
+        Step::SyncDisk(dir) => tree::sync_tree(dir).map_err(|err| match mountpoint::is_one(dir) {
+            // No image: the disk itself says what is wrong with it.
+            Some(false) => err,
+            _ => seed::torn(err, dir),
+        })?,
         Step::Rewrite(work) => {
             // A folder that something is mounted on goes with that; a snapshot is taken back by itself.
             let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev()).ok();

@@ -126,12 +126,16 @@ fn add(above: &Loop, target: &Path) -> Result<()> {
 }
 
 /// The error of a write into the image `store`, with the reason that its disk is full where it is: what a loop device says when
-/// its file cannot grow is no more than EIO.
+/// its file cannot grow is no more than EIO, after which what stands on it is read-only. Any other error says itself what it is.
 pub fn torn(err: Error, store: &Path) -> Error {
+    let full = matches!(err.errno(), Some(Errno::EIO | Errno::ENOSPC | Errno::EROFS));
     match available(store) {
-        Ok(available) if available < GROWTH && err.class() != Class::InUse => {
-            Error::sys("write", store, Errno::ENOSPC)
-                .way_out(format_args!("{} are free on its disk: free some space ({err})", Size(available)))
+        Ok(available) if full && available < GROWTH => {
+            let words = format!("{} are free on its disk: free some space", Size(available));
+            match err.errno() {
+                Some(Errno::ENOSPC) => err.way_out(words),
+                _ => Error::sys("write", store, Errno::ENOSPC).way_out(format_args!("{words} ({err})")),
+            }
         }
         _ => err,
     }
