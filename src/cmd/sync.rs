@@ -228,10 +228,13 @@ impl Work<'_> {
         let unmounted = exec::unmount(view);
         if let Some(mut daemon) = daemon {
             // One that lives on would write into what is no more its own.
-            let ended = if unmounted.is_ok() {
-                daemon.wait().at("wait for the daemon of", view)?
-            } else {
-                daemon.kill()
+            let ended = match unmounted {
+                Ok(()) => daemon.wait().at("wait for the daemon of", view)?,
+                // Why it cannot be unmounted says more.
+                Err(_) => {
+                    daemon.kill();
+                    None
+                }
             };
             if let (Some(how), Ok(_)) = (ended, &stats) {
                 return Err(Error::failed(format_args!(
