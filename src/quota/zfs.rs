@@ -193,7 +193,7 @@ pub fn make(store: &Path) -> Result<()> {
     let Some(Dataset { name, .. }) = find(store)? else { return Ok(()) };
     if let Err(err) = run(&["create"], &name) {
         // Where no ZFS answers, it made nothing; and nobody could take the file away, which waits for one that does.
-        if run(&["list"], &above).is_err_and(|err| !contains(err.to_string().as_bytes(), b"killed")) {
+        if run(&["list"], &above).is_err_and(|err| !contains(err.to_string().as_bytes(), b"(killed")) {
             let _goes_with_the_store = fs::remove_file(path);
         }
         return Err(err);
@@ -354,7 +354,8 @@ pub fn destroy(store: &Path) -> Result<()> {
     let mut turn = 0;
     loop {
         match run(&["destroy"], &name) {
-            Err(err) if turn < PATIENCE && contains(err.to_string().as_bytes(), b"busy") => pause(),
+            // With a blank, which is in no name of a dataset's.
+            Err(err) if turn < PATIENCE && contains(err.to_string().as_bytes(), b" busy") => pause(),
             done => return done,
         }
         turn += 1;
