@@ -317,3 +317,41 @@ fn a_store_that_is_made_smaller() {
     assert_eq!(listing::of(&view, true), wanted);
     node.ok(&["umount", "a"]);
 }
+
+/// A tenant's own subvolume, as systemd-tmpfiles and docker make them: what it holds must not be missing in a store that is written anew.
+#[test]
+fn a_subvolume_in_a_view_is_not_lost() {
+    let Some(node) = node(300) else { return };
+    node.ok(&["create", "s", "--base", "b", "--backend", "btrfs-seed"]);
+    node.ok(&["mount", "s"]);
+    let view = node.view("s");
+    run(Command::new("btrfs").args(["-q", "subvolume", "create"]).arg(view.join("sub")));
+    fs::write(view.join("sub/file"), "mine").unwrap();
+    node.ok(&["umount", "s"]);
+    let wanted = node.json(&["show", "s", "--json"])["backend"].clone();
+    let tree = node.dir().join("tree");
+    for args in [
+        &["compact", "s", "--dry-run"][..],
+        &["compact", "s"],
+        &["convert", "s", "--to", "overlay"],
+        &["convert", "s", "--to", "copy"],
+        &["sync", "s", text(&tree)],
+    ] {
+        let said = node.fails(5, args);
+        assert!(said.contains("sub (") && said.contains("subvolume delete"), "{args:?}: {said}");
+        assert_eq!(in_stores(&node), ["s"], "{args:?}");
+        is_clean(&node, &args.join(" "));
+    }
+    assert_eq!(node.json(&["show", "s", "--json"])["backend"], wanted);
+    node.ok(&["mount", "s"]);
+    assert_eq!(fs::read_to_string(view.join("sub/file")).unwrap(), "mine");
+    // The way out.
+    let moved = "cp -a sub plain; btrfs -q subvolume delete sub; mv plain sub";
+    run(Command::new("sh").args(["-ec", moved]).current_dir(&view));
+    let wanted = listing::of(&view, true);
+    node.ok(&["umount", "s"]);
+    node.ok(&["compact", "s"]);
+    node.ok(&["mount", "s"]);
+    assert_eq!(listing::of(&view, true), wanted);
+    node.ok(&["umount", "s"]);
+}

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::node::{Node, run};
+use common::slivers::in_stores;
 use common::{listing, require};
 
 fn btrfs() -> Option<Node> {
@@ -118,6 +119,36 @@ fn subvolumes_in_a_source_are_folders_of_the_base() {
     node.ok(&["umount", "a"]);
     node.ok(&["destroy", "a"]);
     node.ok(&["base", "remove", "nested"]);
+}
+
+/// A tenant's own subvolume must not be missing in a store that is written anew.
+#[test]
+fn a_subvolume_of_a_tenant_is_not_lost() {
+    let Some(node) = btrfs() else { return };
+    node.ok(&["create", "a", "--base", "b", "--backend", "btrfs-snapshot"]);
+    let tree = node.store("a").join("tree");
+    tool(&["-q", "subvolume", "create"], &tree.join("sub"));
+    fs::write(tree.join("sub/file"), "mine").unwrap();
+    let source = node.dir().join("source");
+    fs::create_dir(&source).unwrap();
+    for args in [
+        &["convert", "a", "--to", "copy", "--dry-run"][..],
+        &["convert", "a", "--to", "copy"],
+        &["convert", "a", "--to", "reflink"],
+        &["sync", "a", source.to_str().unwrap(), "--dry-run"],
+        &["sync", "a", source.to_str().unwrap()],
+    ] {
+        let said = node.fails(5, args);
+        assert!(said.contains("sub (") && said.contains("subvolume delete"), "{args:?}: {said}");
+        assert_eq!(in_stores(&node), ["a"], "{args:?}");
+    }
+    assert_eq!(fs::read_to_string(tree.join("sub/file")).unwrap(), "mine");
+    // The way out.
+    run(Command::new("cp").arg("-a").arg(tree.join("sub")).arg(tree.join("plain")));
+    tool(&["-q", "subvolume", "delete"], &tree.join("sub"));
+    let wanted = listing::of(&tree, true);
+    node.ok(&["convert", "a", "--to", "copy"]);
+    assert_eq!(listing::of(&tree, true), wanted);
 }
 
 /// However many files it has: a subvolume goes with one call, and the kernel clears up after the command has ended.

@@ -85,7 +85,9 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
     };
     if args.dry_run {
         return layers.with(ctx, &mut |format, base, store, _| {
-            tell(format, survey(format, &store, &base, format)?.bytes, "would be written anew: at most ")
+            let survey = survey(format, &store, &base, format)?;
+            survey.check(format)?;
+            tell(format, survey.bytes, "would be written anew: at most ")
         });
     }
     remake(root, sliver, sliver, Policy::default())?;

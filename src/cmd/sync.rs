@@ -21,7 +21,7 @@ use crate::cmd::{Ctx, offline};
 use crate::error::{Context, Error, Result};
 use crate::json::Json;
 use crate::kind::Kind;
-use crate::layer::{Aspects, Compact, Format, Scratch};
+use crate::layer::{Aspects, Compact, Format, Scratch, survey};
 use crate::mount::plan::Step;
 use crate::mount::{exec, fuse, private, seed};
 use crate::out;
@@ -66,6 +66,12 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         crate::warn!("the installed rsync is built without {lacks}: what comes has none of them");
     }
     let work = Work { root, sliver, base, source: &source, rsync, attrs };
+    if sliver.backend == Kind::BtrfsSnapshot {
+        // A snapshot has an empty folder where its source has a subvolume.
+        let (store, base) =
+            (tree::open_store(root.store(name).below("tree"))?, tree::open(work.ground()?.tree())?);
+        survey(Format::Tree, &store, &base, Format::Tree)?.check(Format::Snapshot)?;
+    }
     let stats = if args.dry_run { work.list(args.json)? } else { work.publish(args.json)? };
     let kept = Some(sweep::kept_store(root, name)).filter(|_| !args.dry_run);
     if args.json {

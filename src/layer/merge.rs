@@ -13,9 +13,9 @@ pub use self::outcome::{Action, Outcome, Prefer};
 use self::seen::{Listed, look};
 use super::judge::{Judge, META, Verdict, changed_in, is_dir, merged};
 use super::walk::stat;
-use super::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Side, Step, Writer};
-use crate::error::{Error, Result};
-use crate::tree::{Chain, Dir, Stat, shown, sys};
+use super::{Aspects, Change, Changes, Entry, Format, Show, Side, Step, Writer};
+use crate::error::Result;
+use crate::tree::{Chain, Dir, Stat, sys};
 
 /// Of so many levels on the way down it is remembered what the directories are: a tenant can make a hundred thousand.
 const KNOWN: usize = 64;
@@ -126,17 +126,8 @@ struct Merge<'a, 'w> {
 impl<'w> Merge<'_, 'w> {
     /// A level where the entry is a directory that is to be entered.
     fn entry(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>) -> Result<Option<Level>> {
-        match entry.doubt {
-            None => {}
-            Some(Doubt::Garbage) => return Ok(None),
-            Some(doubt) => {
-                let path = shown(entry.path);
-                return Err(Error::damaged(format_args!("{} ({})", path.display(), doubt.words())).way_out(
-                    "the store is not what its driver writes: `sliverfs diff` shows it; settle these entries first",
-                ));
-            }
-        }
-        if entry.change == Change::Nothing {
+        entry.refuse_doubt()?;
+        if entry.doubt.is_some() || entry.change == Change::Nothing {
             return Ok(None);
         }
         let quiet = self.levels.last().is_some_and(|level| level.quiet);

@@ -41,7 +41,8 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use crate::tree::{Dir, SELF, Stat, attr};
+use crate::error::{Error, Result};
+use crate::tree::{Dir, SELF, Stat, attr, shown};
 
 /// What became of a name of the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +78,7 @@ pub enum Doubt {
     Record,
     /// What was moved here, or gives the content, is not in the base.
     Lost,
-    /// Another file system is mounted here.
+    /// Another file system is mounted here, or a subvolume of Btrfs begins.
     Mount,
 }
 
@@ -93,7 +94,20 @@ impl Doubt {
             Self::Dirren => "written by aufs with dirren",
             Self::Record => "a record that cannot be read",
             Self::Lost => "its origin is not in the base",
-            Self::Mount => "another file system is mounted here",
+            Self::Mount => "another file system or a subvolume is here",
+        }
+    }
+
+    /// For who wants to write anew what has it.
+    const fn way_out(self) -> &'static str {
+        match self {
+            Self::Mount => {
+                "nothing was changed; it would be lost: copy what it holds into a plain folder in the view, and unmount or \
+                 delete it (btrfs subvolume delete)"
+            }
+            _ => {
+                "the store is not what its driver writes: `sliverfs diff` shows it; settle these entries first"
+            }
         }
     }
 
@@ -173,4 +187,18 @@ pub struct Entry<'a> {
     pub differs: Option<Aspects>,
     /// Where the attributes lie, if not in `node`, and whether that is in the store.
     pub attrs: Option<(Side<'a>, bool)>,
+}
+
+impl Entry<'_> {
+    /// Fails where something is wrong with it by which it would be missing in what is written anew. What a crash left may.
+    fn refuse_doubt(&self) -> Result<()> {
+        match self.doubt {
+            None | Some(Doubt::Garbage) => Ok(()),
+            Some(doubt) => {
+                let path = shown(self.path);
+                Err(Error::damaged(format_args!("{} ({})", path.display(), doubt.words()))
+                    .way_out(doubt.way_out()))
+            }
+        }
+    }
 }

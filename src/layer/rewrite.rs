@@ -34,12 +34,13 @@ pub struct Survey {
     refused: Vec<String>,
     /// More than those that are named.
     more: u64,
-    class: Option<Class>,
+    /// Of the first one.
+    class: Option<(Class, Option<Doubt>)>,
 }
 
 impl Survey {
-    fn refuse(&mut self, entry: &Entry<'_>, class: Class, why: &str) {
-        self.class.get_or_insert(class);
+    fn refuse(&mut self, entry: &Entry<'_>, doubt: Option<Doubt>, why: &str) {
+        self.class.get_or_insert((doubt.map_or(Class::Failed, |_| Class::Damaged), doubt));
         if self.refused.len() < NAMED {
             let path = if entry.path.is_empty() { ".".as_bytes() } else { entry.path };
             self.refused.push(format!("{} ({why})", shown(path).display()));
@@ -50,18 +51,16 @@ impl Survey {
 
     /// Fails where entries cannot be written, with their names.
     pub fn check(&self, to: Format) -> Result<()> {
-        let Some(class) = self.class else { return Ok(()) };
+        let Some((class, doubt)) = self.class else { return Ok(()) };
         let mut names = joined(&self.refused, "; ");
         if self.more > 0 {
             names.push_str("; and more: ");
             names.push_str(&self.more.to_string());
         }
-        let way_out = match class {
-            Class::Damaged => {
-                "the store is not what its driver writes: `sliverfs diff` shows it; settle these entries first"
-            }
-            _ => "rename or remove them in the view, or take another kind; nothing was changed",
-        };
+        let way_out = doubt.map_or(
+            "rename or remove them in the view, or take another kind; nothing was changed",
+            Doubt::way_out,
+        );
         Err(Error::new(class, format_args!("{} cannot keep what the store has: {names}", to.name()))
             .way_out(way_out))
     }
@@ -83,13 +82,13 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
         match entry.doubt {
             None => {}
             Some(Doubt::Garbage) => garbage += 1,
-            Some(doubt) => found.refuse(&entry, Class::Damaged, doubt.words()),
+            Some(doubt) => found.refuse(&entry, Some(doubt), doubt.words()),
         }
         if entry.change == Change::Nothing {
             continue;
         }
         if let Some(why) = cannot(to, &entry) {
-            found.refuse(&entry, Class::Failed, why);
+            found.refuse(&entry, None, why);
         }
         if !compares && !entry.path.is_empty() {
             found.entries += 1;
@@ -110,7 +109,7 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
                     .iter()
                     .any(|(attr, _)| to.owns(attr.to_bytes()) && to.hidden(attr.to_bytes()).is_none())
             {
-                found.refuse(&entry, Class::Failed, "the driver would obey its attributes");
+                found.refuse(&entry, None, "the driver would obey its attributes");
             }
         }
         changes.enter()?;
@@ -141,14 +140,15 @@ fn names_of_base(from: Format, store: &Dir, base: &Dir, to: Format, found: &mut 
     while let Some(step) = changes.step()? {
         let Step::Entry(entry) = step else { continue };
         if let Some(why) = cannot(to, &entry).filter(|_| !entry.stored) {
-            found.refuse(&entry, Class::Failed, why);
+            found.refuse(&entry, None, why);
         }
         changes.enter()?;
     }
     Ok(())
 }
 
-/// Writes the changes of a store into `new`. It is not on the disk until the caller syncs it.
+/// Writes the changes of a store into `new`. What no format explains, and what another file system or a subvolume holds, would be missing
+/// there, and the old store goes: it is refused. The new one is not on the disk until the caller syncs it.
 pub fn rewrite(
     from: Format,
     store: &Dir,
@@ -163,6 +163,9 @@ pub fn rewrite(
     let again = store.again().map_err(sys("look at", b"the store"))?;
     let mut changes = Changes::new(from, again, base, show)?;
     while let Some(step) = changes.step()? {
+        if let Step::Entry(entry) = &step {
+            entry.refuse_doubt()?;
+        }
         writer.take(&step)?;
         if let Step::Entry(_) = step {
             changes.enter()?;

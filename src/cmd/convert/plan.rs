@@ -87,8 +87,7 @@ impl Plan {
     /// What it will come to, where that can be seen.
     pub(super) fn survey(&self) -> Result<Survey> {
         let Rewrite { from, store, base, to, .. } = *self.work;
-        // Two whole trees keep the same.
-        if !self.open || from.whole() && to.whole() {
+        if !self.open {
             return Ok(Survey::default());
         }
         look_at(from, store, base, to)
