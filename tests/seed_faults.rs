@@ -161,6 +161,33 @@ fn a_full_disk_ends_it_and_leaves_nothing() {
     is_clean(&node, "at the end");
 }
 
+/// What a command that was cut left in a store, and cannot be removed, is not told as put right.
+#[test]
+fn what_cannot_be_removed_is_told() {
+    let Some(node) = node(200) else { return };
+    node.ok(&["create", "a", "--base", "b", "--backend", "btrfs-seed"]);
+    let inside = |script: &str| {
+        node.ok(&["mount", "a"]);
+        run(Command::new("sh").args(["-ec", script]).current_dir(node.view("a")));
+        node.ok(&["umount", "a"]);
+    };
+    inside("mkdir .sliverfs-room-0; echo >.sliverfs-room-0/f; chattr +i .sliverfs-room-0/f");
+    let note = node.store("a").join(".sliverfs-room");
+    fs::write(&note, ".sliverfs-room-0\n").unwrap();
+    let output = node.run(&["check", "a", "--repair"]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("not put right") && told.contains("chattr -i"), "{told}");
+    assert!(note.exists());
+    is_clean(&node, "stuck");
+    fs::remove_file(&note).unwrap();
+    inside("chattr -i .sliverfs-room-0/f");
+    fs::write(&note, ".sliverfs-room-0\n").unwrap();
+    assert!(node.ok(&["check", "a", "--repair"]).contains("put right"));
+    assert!(!note.exists());
+    node.ok(&["check", "a"]);
+}
+
 /// What does not fit is known only when it is written to the disk.
 #[test]
 fn a_store_that_is_made_anew_on_a_full_disk() {

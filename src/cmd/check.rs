@@ -1,5 +1,6 @@
 //! `sliverfs check`: what a crash left, and what is damaged.
 
+use std::ffi::CStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::alive::{Views, holders};
+use crate::backend::store::layer;
 use crate::catalog::{Mounted, Root, Sliver, staging, sweep};
 use crate::cli::Args;
 use crate::cmd::layers::Layers;
@@ -70,6 +72,20 @@ impl Report {
     fn left_over(&mut self, path: &Path, remove: fn(&Path) -> Result<()>) -> Result<()> {
         let done = if self.repair { remove(path).map(|()| true) } else { Ok(false) };
         self.tell("left_over", "left over by a crash", path.as_os_str().as_bytes(), done)
+    }
+
+    /// What a crash left where a store is changed from, by these names, and what came of settling it.
+    fn settled(&mut self, scratch: &Scratch, left: Vec<&CStr>, mut done: Result<()>) -> Result<()> {
+        let still = scratch.left();
+        for name in left {
+            let gone = match still.contains(&name) {
+                // Told once: with the first that is still there.
+                true => std::mem::replace(&mut done, Ok(())).map(|()| false),
+                false => Ok(true),
+            };
+            self.tell("left_over", "left over by a crash", name.to_bytes(), gone)?;
+        }
+        done
     }
 
     /// What it comes to: an error where something is left.
@@ -204,11 +220,15 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
     }
     if sliver.backend.grows_image() {
         // What is in it is told by its own tools.
-        for name in Scratch::beside(tree::open(folder)?).left() {
-            let done = if report.repair { offline::settle(root, sliver).map(|()| true) } else { Ok(false) };
-            report.tell("left_over", "left over by a crash", name.to_bytes(), done)?;
-        }
-        return Ok(());
+        let scratch = Scratch::beside(tree::open(folder)?);
+        let left = scratch.left();
+        let mut work = || {
+            let store = tree::open(folder.below(layer(sliver.backend)))?;
+            offline::scratch(Some(&held), Format::of(sliver.backend), &store, false).map(|_| Vec::new())
+        };
+        let repair = report.repair && !left.is_empty();
+        let settled = if repair { offline::grown(root, sliver, &mut work).map(drop) } else { Ok(()) };
+        return report.settled(&scratch, left, settled);
     }
     check_limit(root, sliver, folder, report)?;
     layers.with(ctx, &mut |format, base, store, _| {
@@ -218,14 +238,8 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
         }
         let scratch = offline::scratch(Some(&held), format, &store, true)?;
         let left = scratch.left();
-        let mut settled =
-            if report.repair { scratch.settle(format, &store).map(|()| true) } else { Ok(false) };
-        for name in left {
-            // Told once: with the first.
-            let done = std::mem::replace(&mut settled, Ok(report.repair));
-            let done = if scratch.left().contains(&name) { done.map(|_| false) } else { done };
-            report.tell("left_over", "left over by a crash", name.to_bytes(), done)?;
-        }
+        let settled = if report.repair { scratch.settle(format, &store) } else { Ok(()) };
+        report.settled(&scratch, left, settled)?;
         let whole = matches!(format, Format::Snapshot | Format::Tree);
         if !whole {
             let repair = report.repair;
