@@ -171,6 +171,28 @@ fn a_power_cut_takes_nothing() {
         node.ok(&["check"]);
         node.ok(&["mount", "x"]);
         assert_eq!(listing::of(&node.view("x"), true), wanted, "{limit:?}");
+        // A folder, and a file alone.
+        run(Command::new("sh")
+            .args(["-ec", "rm -r var; echo other > etc/a.txt"])
+            .current_dir(node.view("x")));
+        node.ok(&["umount", "x"]);
+        zfs.number("allocated");
+        node.ok(&["restore", "x", "var"]);
+        zfs.crash();
+        // What had no more use may be there again.
+        node.ok(&["check", "--repair"]);
+        node.ok(&["restore", "x", "etc/a.txt"]);
+        zfs.crash();
+        node.ok(&["check", "--repair"]);
+        node.ok(&["mount", "x"]);
+        for part in ["var", "etc/a.txt"] {
+            let [restored, base] = [node.view("x"), tree.clone()].map(|top| top.join(part));
+            if part == "var" {
+                assert_eq!(listing::of(&restored, true), listing::of(&base, true), "{limit:?}");
+            } else {
+                assert_eq!(std::fs::read(restored).unwrap(), std::fs::read(base).unwrap(), "{limit:?}");
+            }
+        }
         node.ok(&["umount", "x"]);
         node.ok(&["destroy", "x"]);
     }

@@ -22,6 +22,7 @@ pub fn sync_tree(path: &Path) -> Result<()> {
         return Ok(());
     }
     let mut walk = Walk::new(open(path)?, path.as_os_str().as_bytes())?;
+    let zfs_fuse = sync::on_zfs_fuse(path);
     let mut names = 0;
     while let Some(step) = walk.step()? {
         let Step::Entry(entry) = step else { continue };
@@ -32,7 +33,7 @@ pub fn sync_tree(path: &Path) -> Result<()> {
         match entry.stat.kind {
             Kind::File => {
                 let file = entry.dir.open_file(entry.name, entry.stat).map_err(sys("open", entry.path))?;
-                sync::opened(&file, true).at("write to the disk", &super::shown(entry.path))?;
+                sync::opened(&file, zfs_fuse).at("write to the disk", &super::shown(entry.path))?;
             }
             Kind::Dir => walk.enter()?,
             _ => {}

@@ -8,8 +8,7 @@ use super::{DROP, NEW, OLD, PUT, RECORDS, Scratch, told};
 use crate::error::Result;
 use crate::layer::decode::WH;
 use crate::layer::{Format, records, walk};
-use crate::sys::sync;
-use crate::tree::{Dir, Kind, SELF, c_name, sys};
+use crate::tree::{Dir, Kind, SELF, c_name, sync_tree, sys};
 
 impl Scratch {
     /// Puts the entry `name` out of the fresh folder to where it belongs, `dir`, in place of what is there: in one step, or noted
@@ -35,10 +34,10 @@ impl Scratch {
     }
 
     fn put(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
-        // What is named later must be whole on the disk before.
-        sync::disk(&dir.proc_path(SELF))?;
         let look = || sys("look at", path);
         let from = self.place().and_then(|place| place.child(NEW)).map_err(look())?;
+        // What is named later must be whole on the disk before.
+        sync_tree(&from.proc_path(SELF))?;
         let new = from.stat_at(name).map_err(look())?;
         let old = walk::stat(dir, name).map_err(look())?;
         if self.is_room(dir, name) {
