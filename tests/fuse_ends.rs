@@ -38,6 +38,35 @@ fn its_death() {
     node.ok(&["destroy", "a"]);
 }
 
+/// A disk in user space makes up modes: none is written back to it, as it is to zfs-fuse.
+#[test]
+fn no_mode_of_another_disk_in_user_space_is_rewritten() {
+    let Some(mut node) = node() else { return };
+    if !require("strace", common::strace::works()) {
+        return;
+    }
+    node.ok(&["mount", "a"]);
+    let inner = node.view("a").join("lxc");
+    let outer = std::mem::replace(&mut node.lxcpath, inner);
+    fs::create_dir(&node.lxcpath).unwrap();
+    let (calls, tree) = (node.dir().join("calls"), node.dir().join("tree"));
+    for args in [
+        &["init"][..],
+        &["base", "add", "inner", tree.to_str().unwrap()],
+        &["create", "c", "--base", "inner", "--backend", "copy"],
+    ] {
+        let plain = node.command(args);
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-e", "trace=fchmod,fsync", "-e", "signal=none", "-o"]).arg(&calls);
+        run(strace.arg(plain.get_program()).args(plain.get_args()));
+        let calls = fs::read_to_string(&calls).unwrap();
+        assert!(!calls.contains("fchmod"), "{args:?}: {calls}");
+        assert!(calls.contains("fsync") || args[0] == "init", "{args:?}: {calls}");
+    }
+    node.lxcpath = outer;
+    node.ok(&["umount", "a"]);
+}
+
 #[test]
 fn a_daemon_that_is_stuck() {
     let Some(node) = node() else { return };
