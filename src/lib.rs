@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cmd;
 pub mod config;
 pub mod error;
+pub mod flock;
 pub mod form;
 pub mod hash;
 pub mod image;

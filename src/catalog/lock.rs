@@ -1,18 +1,15 @@
 //! Locks that last as long as a process: flock(2) on files of the run folder, which is on a tmpfs.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::sys::stat::{major, minor};
 
 use crate::error::{Context, Result};
-use crate::proc;
-use crate::sys::{file, signals};
-use crate::tree::Stat;
+use crate::flock;
+use crate::sys::file;
 
 /// A held lock, let go when dropped or when the process ends in any way.
 pub struct Lock {
@@ -24,14 +21,7 @@ impl Lock {
     /// Waits until the lock at `path` is ours.
     pub fn take(path: &Path) -> Result<Self> {
         loop {
-            let file = open(path)?;
-            let held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(held) => held,
-                Err((file, Errno::EWOULDBLOCK)) => wait(path, file)?,
-                Err((_, Errno::EINTR)) => continue,
-                Err((_, errno)) => return Err(errno).at("lock", path),
-            };
-            if let Some(lock) = Self::if_current(path, held)? {
+            if let Some(lock) = Self::if_current(path, flock::take(open(path)?, path)?)? {
                 return Ok(lock);
             }
         }
@@ -63,34 +53,6 @@ impl Lock {
         drop(self.held);
         Ok(())
     }
-}
-
-/// Waits for a lock that another process holds. What takes longer than a second is told.
-fn wait(path: &Path, mut file: File) -> Result<Flock<File>> {
-    signals::wake_in_a_second();
-    let held = loop {
-        match Flock::lock(file, FlockArg::LockExclusive) {
-            Err((again, Errno::EINTR)) => {
-                crate::info!("waiting for {}, which holds {}", holder(&again), path.display());
-                file = again;
-            }
-            Err((_, errno)) => break Err(errno).at("lock", path),
-            Ok(held) => break Ok(held),
-        }
-    };
-    signals::stop_clock();
-    held
-}
-
-/// Who holds the lock, for messages.
-fn holder(file: &File) -> String {
-    let seen = Stat::of(file.as_fd()).ok();
-    let pid = seen.and_then(|seen| {
-        let (device, inode) = seen.id;
-        let number = |number: u64| u32::try_from(number).ok();
-        proc::holder(number(major(device))?, number(minor(device))?, inode)
-    });
-    pid.map_or_else(|| "another process".to_owned(), proc::words)
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -9,12 +9,13 @@ use std::fs::File;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, OFlag};
 use nix::mount::MsFlags;
 
 use super::exec;
 use super::image::whole;
 use crate::error::{Class, Context, Error, Result, meaning};
+use crate::flock;
 use crate::size::Size;
 use crate::sys::loopdev::{self, Loop};
 use crate::sys::mountpoint::mount as mount_at;
@@ -45,16 +46,9 @@ pub fn too_small(size: u64) -> Error {
         .way_out(format_args!("give it {} or more: it takes no more than is written", Size(LEAST)))
 }
 
-/// Waits until nobody else is at this image.
+/// Waits until nobody else is at this image, and tells for whom.
 pub fn lock(image: &Path) -> Result<Flock<File>> {
-    let mut file = file::open(image).at("open the image", image)?;
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusive) {
-            Ok(held) => return Ok(held),
-            Err((again, Errno::EINTR)) => file = again,
-            Err((_, errno)) => return Err(errno).at("lock", image),
-        }
-    }
+    flock::take(file::open(image).at("open the image", image)?, image)
 }
 
 /// A seed's image and one that grows from it, each on a loop device.
