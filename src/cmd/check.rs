@@ -198,7 +198,7 @@ fn left(root: &Root, name: &Name) -> Vec<&'static Path> {
 
 fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Result<()> {
     let words = [name.as_str().to_owned()];
-    let layers = Layers { words: &words, format: None, base: None, store: None };
+    let layers = Layers { words: &words, format: None, base: None, store: None, held: Default::default() };
     let held = Held::take(root, name)?;
     let sliver = held.sliver;
     let folder = root.store(name);

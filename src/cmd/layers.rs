@@ -1,5 +1,6 @@
 //! The layers that a command works on: a sliver's, or bare directories, of a disk that was taken out of a node.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use nix::sys::prctl::set_pdeathsig;
@@ -33,6 +34,8 @@ pub struct Layers<'a> {
     pub base: Option<&'a Path>,
     /// Of bare directories.
     pub store: Option<&'a Path>,
+    /// The sliver's lock is held.
+    pub held: Cell<bool>,
 }
 
 /// What is done with a store's format, its base, itself, and the other words of the command line.
@@ -68,6 +71,7 @@ impl<'a> Layers<'a> {
             format: args.format.parse(Format::parse)?,
             base: args.base.path(),
             store: args.store.path(),
+            held: Cell::new(false),
         })
     }
 
@@ -91,6 +95,7 @@ impl<'a> Layers<'a> {
         // A store that grew from a seed is mounted to be read, and cannot be mounted twice.
         let grown = Sliver::load(root, &name)?.backend.grows_image() && view_of(root, &name)?.is_none();
         let held = if grown { Some(Held::take(root, &name)?) } else { None };
+        self.held.set(grown);
         Ok(Watch { seen: Some((folder, (seen.device, seen.inode))), _held: held })
     }
 
@@ -136,6 +141,12 @@ impl<'a> Layers<'a> {
             with_base(root, base, &mut |tree| work(format, tree, tree::again(&store)?, words))
         };
         if grown && view.is_none() {
+            if !self.held.get() {
+                // Its view was there when it was watched.
+                return Err(
+                    Error::in_use(format_args!("`{name}` was unmounted meanwhile")).way_out("run it again")
+                );
+            }
             return offline::grown(root, sliver, &mut done);
         }
         if sliver.has_image() && !quota::is_mounted(stored) {

@@ -69,8 +69,9 @@ impl Held {
 /// Holds the sliver that is named; none where bare directories are.
 pub fn hold(ctx: &mut Ctx, layers: &Layers<'_>) -> Result<Option<Held>> {
     let (None, Some(name)) = (layers.format, layers.words.first()) else { return Ok(None) };
-    let name = Name::parse(name)?;
-    Held::take(ctx.root()?, &name).map(Some)
+    let held = Held::take(ctx.root()?, &Name::parse(name)?)?;
+    layers.held.set(true);
+    Ok(Some(held))
 }
 
 /// Mounts a store that grew from a seed where only the work sees it, in the folder that other whole trees have; what a command that
@@ -113,6 +114,8 @@ pub fn settle(root: &Root, sliver: &Sliver) -> Result<()> {
     if !sliver.backend.grows_image() {
         return layer::settle(folder, Format::of(sliver.backend));
     }
+    // Where one that only read it was mounted. It is empty, or not there.
+    let _gone = std::fs::remove_dir(folder.below("tree"));
     // Its store is mounted for it, where there is something.
     if Scratch::beside(tree::open(folder)?).left().is_empty() {
         return Ok(());

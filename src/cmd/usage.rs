@@ -215,7 +215,7 @@ fn fill(
 /// What compact would give back of a sliver's store, and what of its base is covered, in bytes.
 fn compare(ctx: &mut Ctx, name: &Name) -> Result<(u64, u64)> {
     let words = [name.to_string()];
-    let layers = Layers { words: &words, format: None, base: None, store: None };
+    let layers = Layers { words: &words, format: None, base: None, store: None, held: Default::default() };
     let answer = layers.ask(ctx, &mut |format: Format, base, store, _| {
         let scratch = Scratch::inside(&store)?;
         let (tell, progress) = (&mut |_: &str, _: &[u8]| Ok(()), &mut |_| {});
