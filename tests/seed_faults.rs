@@ -223,6 +223,7 @@ fn a_store_that_is_made_anew_on_a_full_disk() {
     ] {
         let said = node.fails(1, args);
         assert!(said.contains("No space left") && !said.contains("give it more"), "{args:?}: {said}");
+        assert!(!said.contains("make room for"), "{args:?} did not come to write: {said}");
         assert_eq!(in_stores(&node), stores, "{args:?}");
         is_clean(&node, &args.join(" "));
     }

@@ -87,7 +87,7 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
         return layers.with(ctx, &mut |format, base, store, _| {
             let survey = survey(format, &store, &base, format)?;
             survey.check(format)?;
-            tell(format, survey.bytes, "would be written anew: at most ")
+            tell(format, survey.space, "would be written anew: about ")
         });
     }
     remake(root, sliver, sliver, Policy::default())?;

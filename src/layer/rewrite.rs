@@ -29,6 +29,8 @@ pub struct Survey {
     pub entries: u64,
     /// Bytes of the files among them.
     pub bytes: u64,
+    /// What those take on the disk.
+    pub space: u64,
     /// What the new format does not keep or not show, in sentences.
     pub told: Vec<String>,
     refused: Vec<String>,
@@ -94,6 +96,7 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
             found.entries += 1;
             let file = entry.data.or(entry.node).filter(|node| node.stat.kind == Kind::File);
             found.bytes = found.bytes.plus(file.map_or(0, |node| node.stat.size));
+            found.space = found.space.plus(file.map_or(0, |node| node.stat.allocated));
         }
         if let Some(node) = entry.node.filter(|_| obeyed || unseen) {
             let source = if entry.stored { from } else { Format::Tree };
