@@ -141,7 +141,9 @@ fn unmounted_and_still_stuck() {
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(said.contains(&format!("its daemon, process {}", it.0)), "{said}");
     let sheet = node.json(&["show", "a", "--json"]);
-    assert_eq!(sheet["held_by"][0], format!("its daemon, process {}", it.0));
+    // Beside who has what got the view's device meanwhile.
+    let held_by = sheet["held_by"].as_array().unwrap();
+    assert!(held_by.contains(&format!("its daemon, process {}", it.0).into()), "{sheet}");
     it.signal("-CONT");
     node.ok(&["mount", "a"]);
     node.ok(&["umount", "a"]);

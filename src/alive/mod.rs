@@ -52,7 +52,8 @@ pub fn refuse_alive(root: &Root, name: &Name, kind: Kind, features: Features, vi
         held = in_use(root, name, kind, features)?;
     }
     let mut who = if held == Some(false) { Vec::new() } else { holders(root, name)? };
-    if held == Some(true) && who.is_empty() && kind == Kind::FuseOverlayfs {
+    // Also where somebody seems to hold the view: the kernel may have given its device to another mount.
+    if held == Some(true) && kind == Kind::FuseOverlayfs {
         who.extend(
             fuse::daemon(root.upper(name))
                 .map(|pid| format!("its daemon, process {pid}: kill -9 it if it hangs")),

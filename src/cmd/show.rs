@@ -71,11 +71,10 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     if mounted_at.is_empty() {
         let features = probe::features(root, sliver.backend).unwrap_or_default();
         held_by = alive::holders(root, name)?;
-        if held_by.is_empty() && alive::in_use(root, name, sliver.backend, features)? == Some(true) {
-            held_by.push(match pid {
-                Some(pid) => format!("its daemon, process {pid}"),
-                None => "a process that this one cannot name".to_owned(),
-            });
+        if let Some(pid) = pid {
+            held_by.push(format!("its daemon, process {pid}"));
+        } else if held_by.is_empty() && alive::in_use(root, name, sliver.backend, features)? == Some(true) {
+            held_by.push("a process that this one cannot name".to_owned());
         }
     }
     let limit = quota::limit(root, sliver);
