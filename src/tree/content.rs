@@ -15,14 +15,15 @@ pub const BLOCK: usize = 4096;
 
 /// As much of a file is read to be handed on, and mostly written: a power of two, since ext4 makes one folio of what one call
 /// writes, where it can.
-const AT_ONCE: usize = BLOCK * 16;
+const AT_ONCE: usize = BLOCK * 32;
 
 /// As much of each of two files is compared at once: what zig's allocator keeps when it is given back, and 32 KiB it does not.
 const COMPARED: usize = BLOCK * 7;
 
 /// Reads all of a file that may be other than zero, and hands it on as (offset, bytes).
 ///
-/// Offsets are multiples of [`BLOCK`]; so are the lengths, but for the last one. `buffer` is kept for the next file. A file that ends before the size that was seen is an error.
+/// Offsets are multiples of [`BLOCK`]; so are the lengths, but for the last one. `buffer` is kept for the next file. A file that ends
+/// before the size that was seen is an error.
 pub fn read_data(
     file: &File,
     seen: &Stat,
