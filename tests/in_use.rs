@@ -4,11 +4,10 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 
-use common::holder::Holder;
+use common::holder::{Holder, mount_waits_for};
 use common::listing;
 use common::node::run;
 use common::slivers::node;
@@ -85,22 +84,7 @@ fn a_wait_for_a_lock_is_told_once() {
         let run = fs::canonicalize("/var/run").unwrap();
         run.join(format!("sliverfs/{:x}-{:x}/lock/a", meta.dev(), meta.ino()))
     };
-    let holder = Holder::start(Command::new("flock").arg(&lock).args(["-c", "echo ready; read x"]));
-    let plain = node.command(&["mount", "a"]);
-    // The limit ends a command that says nothing.
-    let mut waiting = Command::new("timeout");
-    waiting.arg("60").arg(plain.get_program()).args(plain.get_args()).stderr(Stdio::piped());
-    let mut waiting = waiting.spawn().unwrap();
-    let mut stderr = BufReader::new(waiting.stderr.take().unwrap());
-    let mut said = String::new();
-    stderr.read_line(&mut said).unwrap();
-    assert!(said.contains(&format!("waiting for process {} (flock)", holder.0.id())), "{said}");
-    assert!(said.contains(lock.to_str().unwrap()), "{said}");
-    drop(holder);
-    let mut rest = String::new();
-    stderr.read_to_string(&mut rest).unwrap();
-    assert!(waiting.wait().unwrap().success() && rest.is_empty(), "{rest}");
-    node.ok(&["umount", "a"]);
+    mount_waits_for(&node, &lock);
 }
 
 #[test]

@@ -4,11 +4,10 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use common::holder::Holder;
+use common::holder::{Holder, mount_waits_for};
 use common::node::run;
 use common::seed::{actual, create, image, is_clean, loops, node, text};
 use common::slivers::in_stores;
@@ -366,23 +365,7 @@ fn a_subvolume_in_a_view_is_not_lost() {
 fn who_waits_for_the_seed_hears_for_whom() {
     let Some(node) = node(400) else { return };
     create(&node, "a");
-    let holder = Holder::start(Command::new("flock").arg(image(&node)).args(["-c", "echo ready; read x"]));
-    let plain = node.command(&["mount", "a"]);
-    // The limit ends a command that says nothing.
-    let mut waiting = Command::new("timeout");
-    waiting.arg("60").arg(plain.get_program()).args(plain.get_args()).stderr(Stdio::piped());
-    let mut waiting = waiting.spawn().unwrap();
-    let mut stderr = BufReader::new(waiting.stderr.take().unwrap());
-    let mut said = String::new();
-    stderr.read_line(&mut said).unwrap();
-    let pid = holder.0.id();
-    drop(holder);
-    let mut rest = String::new();
-    stderr.read_to_string(&mut rest).unwrap();
-    assert!(waiting.wait().unwrap().success(), "{said}{rest}");
-    assert!(said.contains(&format!("waiting for process {pid} (flock)")), "{said}");
-    assert!(said.contains(text(&image(&node))) && rest.is_empty(), "{said}{rest}");
-    node.ok(&["umount", "a"]);
+    mount_waits_for(&node, &image(&node));
     // What a reader that was killed left goes with the next mount.
     fs::create_dir(node.store("a").join("tree")).unwrap();
     node.ok(&["mount", "a"]);
