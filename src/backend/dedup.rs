@@ -2,20 +2,14 @@
 //!
 //! By what mountinfo says of it, since statfs(2) gives all FUSE the same type; and by a property, where there is a tool to ask.
 
-use std::ffi::OsStr;
 use std::fmt;
-use std::os::fd::AsFd;
-use std::path::Path;
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
 
 use super::verdict::Verdict;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kind::Kind;
 use crate::mount::disk::Disk;
-use crate::sys::file::read_all;
-use crate::sys::tool::{Stream, start};
+use crate::out::escape;
+use crate::sys::zfs;
 
 /// What a disk does with what is written to it twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,26 +63,7 @@ const PATIENCE: u16 = 10_000;
 
 /// The value of the property `dedup` of a ZFS, or why it is not known.
 fn ask(dataset: &str) -> Result<String> {
-    let args: [&OsStr; 6] =
-        ["get".as_ref(), "-H".as_ref(), "-o".as_ref(), "value".as_ref(), "dedup".as_ref(), dataset.as_ref()];
-    let mut zfs = match start("zfs", &args, [Stream::Null, Stream::Pipe, Stream::Null]) {
-        Ok(zfs) => zfs,
-        Err(Errno::ENOENT) => return Err(Error::failed("the program `zfs` is not installed")),
-        Err(errno) => return Err(Error::sys("start", Path::new("zfs"), errno)),
-    };
-    let mut text = Vec::new();
-    if let Some(out) = &mut zfs.stdout {
-        let answers = poll(&mut [PollFd::new(out.as_fd(), PollFlags::POLLIN)], PATIENCE);
-        if answers != Ok(1) {
-            zfs.kill();
-            return Err(Error::failed("`zfs get dedup` does not answer"));
-        }
-        text = read_all(&*out, usize::MAX).unwrap_or_default();
-    }
-    match zfs.wait() {
-        Ok(None) => Ok(crate::out::escape(text.trim_ascii())),
-        _ => Err(Error::failed(format_args!("`zfs get dedup {dataset}` fails"))),
-    }
+    zfs::ask("get -H -o value dedup", dataset, PATIENCE.into()).map(|value| escape(&value))
 }
 
 #[cfg(test)]

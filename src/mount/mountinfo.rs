@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Context, Result};
 use crate::hash::fnv64a;
 use crate::mount::seed::FSTYPE;
-use crate::sys::file;
+use crate::sys::{file, zfs};
 
 /// What the source of each mount that this program makes starts with; a store's path follows.
 pub const SOURCE: &str = "sliverfs:";
@@ -63,12 +63,6 @@ impl MountInfo {
     }
 }
 
-/// Is it what ZFS is called, the kernel's or that of FUSE?
-#[inline(never)]
-pub fn is_zfs(fstype: &[u8]) -> bool {
-    matches!(fstype, b"zfs" | b"fuse.zfs")
-}
-
 impl<'a> Mount<'a> {
     /// The mount point.
     pub fn target(&self) -> Cow<'a, Path> {
@@ -90,7 +84,7 @@ impl<'a> Mount<'a> {
 
     /// Is it a dataset of ZFS, or a folder in one?
     pub fn is_zfs(&self) -> bool {
-        is_zfs(self.fstype)
+        zfs::is_type(self.fstype)
     }
 
     /// Is it the dataset that a store lies in, or a folder in it? It has the kind of name that this program gives one.

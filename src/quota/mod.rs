@@ -26,6 +26,7 @@ pub mod project;
 pub mod qgroup;
 pub mod zfs;
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -333,6 +334,12 @@ pub fn does_not_fit(name: &Name, limit: &Limit, space: u64) -> Error {
         Size(limit.bytes)
     ))
     .way_out("give it more, or remove files in its view")
+}
+
+/// A store is not where its limit holds, as one that was copied file by file is.
+fn not_limited(store: &Path, why: fmt::Arguments<'_>) -> Error {
+    Error::damaged(format_args!("the store {} {why}, and is limited by nothing", store.display()))
+        .way_out("take its limit off, and give it again: sliverfs quota SLIVER none")
 }
 
 /// Removes a folder that may be a store, or half of one, with the qgroup, the project or the dataset that it had for itself: nothing else would

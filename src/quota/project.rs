@@ -202,12 +202,7 @@ pub fn disk_of(store: &Path, limit: &Limit) -> Result<Disk> {
     if project::of(&tree::open(store)?) == Ok(limit.project) {
         return Disk::of(store);
     }
-    Err(Error::damaged(format_args!(
-        "the store {} is not in its project {}, and limited by nothing",
-        store.display(),
-        limit.project
-    ))
-    .way_out("take its limit off, and give it again: sliverfs quota SLIVER none"))
+    Err(super::not_limited(store, format_args!("is not in its project {}", limit.project)))
 }
 
 /// Room for work on a store that is mounted nowhere, for as long as this lives. The sliver's lock is held.

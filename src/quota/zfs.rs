@@ -16,19 +16,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use nix::errno::Errno;
+use nix::poll::PollTimeout;
 
 use super::image::{self, LEAST, NEW};
-use super::{BLOCK, Limit, does_not_fit};
+use super::{Limit, Means, does_not_fit};
 use crate::catalog::{Root, Sliver, record, sliver};
 use crate::error::{Class, Context, Error, Result};
-use crate::mount::disk;
-use crate::mount::mountinfo::{MountInfo, contains, is_zfs};
+use crate::mount::mountinfo::{MountInfo, contains};
 use crate::out::escape;
-use crate::stay::{Below, stay};
+use crate::stay::{Below, for_good};
 use crate::sum::Sum;
-use crate::sys::tool::{self, Stream};
-use crate::sys::{clock, file, pause, statfs, sync};
+use crate::sys::zfs::run;
+use crate::sys::{clock, file, pause, statfs, sync, zfs};
 use crate::tree;
 
 /// The file with the dataset's name, in the store's folder.
@@ -43,69 +42,28 @@ const SETTLES: u64 = 64 << 10;
 /// A store's dataset.
 struct Dataset {
     name: String,
-    /// Where it is mounted.
-    place: Option<&'static Path>,
+    /// Where it is mounted; where it is not, what is not there, so that nothing is taken for it.
+    place: &'static Path,
+    mounted: bool,
 }
 
-/// Runs `zfs` on a dataset.
-fn run(args: &[&str], dataset: &str) -> Result<()> {
-    ask(args, dataset).map(drop)
+/// What `zfs` says of a dataset.
+fn ask(words: &str, dataset: &str) -> Result<Vec<u8>> {
+    zfs::ask(words, dataset, PollTimeout::NONE)
 }
 
-/// The same, and gives what it prints, which is short.
-fn ask(args: &[&str], dataset: &str) -> Result<Vec<u8>> {
-    let words = tool::on(args, Path::new(dataset));
-    let (mut printed, mut said) = (Vec::new(), Vec::new());
-    let ended = tool::start("zfs", &words, [Stream::Null, Stream::Pipe, Stream::Pipe])
-        .and_then(|mut zfs| {
-            if let (Some(words), Some(errors)) = (&zfs.stdout, &zfs.stderr) {
-                printed = file::read_all(words, usize::MAX)?;
-                said = file::read_all(errors, usize::MAX)?;
-            }
-            zfs.wait()
-        })
-        .map_err(|errno| match errno {
-            Errno::ENOENT => Error::unsupported("the program `zfs` is not installed"),
-            _ => Error::sys("start", "zfs".as_ref(), errno),
-        })?;
-    match ended {
-        None => Ok(printed),
-        Some(how) => {
-            let (args, said) = (args.join(" "), escape(said.trim_ascii()));
-            Err(Error::failed(format_args!("`zfs {args} {dataset}` failed ({how}): {said}")))
-        }
-    }
-}
-
-/// The dataset of a folder that lies on ZFS. One whose name holds more than our own rules allow is none.
-fn above(info: &MountInfo, folder: &Path) -> Result<String> {
-    let real = fs::canonicalize(folder).at("open", folder)?;
+/// The dataset of a folder, below which one can be made for it. Refuses one that lies on none, or on one whose name holds more than our own
+/// rules allow.
+pub fn need(folder: &Path) -> Result<String> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
-    match disk::of(info, &real) {
-        Some(disk)
-            if is_zfs(disk.fstype.as_bytes())
-                && disk.source.bytes().all(known)
-                && disk.source.starts_with(|first: char| first.is_ascii_alphabetic()) =>
-        {
-            Ok(disk.source)
-        }
+    match zfs::dataset(folder).at("look at", folder)? {
+        Some(name) if name.bytes().all(known) && !name.starts_with('-') => Ok(name),
         _ => Err(Error::unsupported(format_args!("{} lies on no dataset of ZFS", folder.display()))),
     }
 }
 
-/// Has the pool of a folder that lies on ZFS write all that came before. A property that was not set is inherited as before; what waits
-/// for its turn is the change.
-pub fn sync(folder: &Path) -> Result<()> {
-    run(&["inherit", "sliverfs:none"], &need(folder)?)
-}
-
-/// The dataset of a folder, below which one can be made for it. Refuses one that lies on none.
-pub fn need(folder: &Path) -> Result<String> {
-    above(&MountInfo::of_self()?, folder)
-}
-
 /// The dataset of a store; none where it has none.
-fn find(store: &Path) -> Result<Option<Dataset>> {
+fn find(store: &Path) -> Result<Option<&'static Dataset>> {
     let path = store.below(FILE);
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(None) };
     let text = file::text(path).at("read", path)?;
@@ -119,61 +77,51 @@ fn find(store: &Path) -> Result<Option<Dataset>> {
         ))
         .way_out("a store on a dataset is copied by `sliverfs export`, or with its disk by `zfs send`"));
     }
+    let name = format!("{}/{leaf}", need(store)?);
     let info = MountInfo::of_self()?;
-    let name = format!("{}/{leaf}", above(&info, store)?);
-    let place = place(&info, &name);
-    Ok(Some(Dataset { name, place }))
-}
-
-fn place(info: &MountInfo, dataset: &str) -> Option<&'static Path> {
     // A view shows a folder of it.
-    let mut mounts = info.mounts();
-    let own = mounts
-        .find(|mount| *mount.source() == *dataset.as_bytes() && *mount.root() == *b"/" && mount.is_zfs());
-    own.map(|mount| stay(mount.target().into_owned()))
+    let own = info
+        .mounts()
+        .find(|mount| *mount.source() == *name.as_bytes() && *mount.root() == *b"/" && mount.is_zfs());
+    let (mounted, place) = match own {
+        Some(mount) => (true, mount.target().stays()),
+        None => (false, store.below(image::POINT)),
+    };
+    Ok(Some(for_good(Dataset { name, place, mounted })))
 }
 
 /// The name of a store's dataset.
-pub fn name(store: &Path) -> Option<String> {
-    find(store).ok().flatten().map(|dataset| dataset.name)
+pub fn name(store: &Path) -> Option<&'static str> {
+    find(store).ok().flatten().map(|dataset| &*dataset.name)
 }
 
 /// The folder in which the tree of a store on a dataset lies; none where it has none.
 pub fn content(store: &Path) -> Option<&'static Path> {
-    let dataset = find(store).ok().flatten()?;
-    // What is not there, so that nothing is taken for it.
-    Some(dataset.place.unwrap_or_else(|| store.below(image::POINT)))
+    find(store).ok().flatten().map(|dataset| dataset.place)
 }
 
 /// Refuses a store whose dataset is mounted nowhere, where somebody unmounted it by hand.
 pub fn refuse_unmounted(store: &Path) -> Result<()> {
-    if let Ok(None) = find(store) { Ok(()) } else { mounted(store).map(drop) }
+    match find(store)? {
+        Some(Dataset { name, mounted: false, .. }) => {
+            Err(Error::failed(format_args!("the dataset {name} of {} is not mounted", store.display()))
+                .way_out(format_args!("`sliverfs mount` does that, or zfs mount {name}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Has ZFS mount the dataset of a store, where that is not done.
 pub fn mount(store: &Path) -> Result<()> {
     match find(store)? {
-        Some(Dataset { name, place: None }) => run(&["mount"], &name),
+        Some(Dataset { name, mounted: false, .. }) => run("mount", name),
         _ => Ok(()),
     }
 }
 
-/// A store's dataset, and where it is mounted.
-fn mounted(store: &Path) -> Result<(String, &'static Path)> {
-    let Dataset { name, place } = own(store)?;
-    match place {
-        Some(place) => Ok((name, place)),
-        None => Err(Error::failed(format_args!("the dataset {name} of {} is not mounted", store.display()))
-            .way_out(format_args!("`sliverfs mount` does that, or zfs mount {name}"))),
-    }
-}
-
 /// The dataset of a store that must have one.
-fn own(store: &Path) -> Result<Dataset> {
-    find(store)?.ok_or_else(|| {
-        Error::damaged(format_args!("the store {} has no dataset", store.display()))
-            .way_out("take its limit off, and give it again: sliverfs quota SLIVER none")
-    })
+fn own(store: &Path) -> Result<&'static Dataset> {
+    find(store)?.ok_or_else(|| super::not_limited(store, format_args!("has no dataset")))
 }
 
 /// Makes a dataset for a new store. One that was made for it already is left as it is.
@@ -190,67 +138,58 @@ pub fn make(store: &Path) -> Result<()> {
         .and_then(|()| file.sync_all())
         .at("write", path)?;
     sync::dir(store)?;
-    let Some(Dataset { name, .. }) = find(store)? else { return Ok(()) };
-    if let Err(err) = run(&["create"], &name) {
+    let name = &own(store)?.name;
+    if let Err(err) = run("create", name) {
         // Where no ZFS answers, it made nothing; and nobody could take the file away, which waits for one that does.
-        if run(&["list"], &above).is_err_and(|err| !contains(err.to_string().as_bytes(), b"(killed")) {
+        if run("list", &above).is_err_and(|err| !contains(err.to_string().as_bytes(), b"(killed")) {
             let _goes_with_the_store = fs::remove_file(path);
         }
         return Err(err);
     }
-    match place(&MountInfo::of_self()?, &name) {
+    let Dataset { place, mounted, .. } = own(store)?;
+    if *mounted {
         // Tenants make set-id programs in it.
-        Some(top) => fs::set_permissions(top, Permissions::from_mode(0o700)).at("change the mode of", top),
-        None => Err(Error::unsupported(format_args!("ZFS mounts the new dataset {name} nowhere"))
-            .way_out("its parent wants a `mountpoint` that is neither none nor legacy")),
+        return fs::set_permissions(place, Permissions::from_mode(0o700)).at("change the mode of", place);
     }
+    Err(Error::unsupported(format_args!("ZFS mounts the new dataset {name} nowhere"))
+        .way_out("its parent wants a `mountpoint` that is neither none nor legacy"))
 }
 
 /// Makes a dataset as a limited store has one, and destroys it.
 pub fn trial(root: &Root) -> Result<()> {
-    image::in_trial(root, &mut |dir| {
-        make(dir).and_then(|()| limit(dir, &Limit::plain(LEAST, super::Means::Zfs)))
-    })
+    image::in_trial(root, &mut |dir| make(dir).and_then(|()| limit(dir, &Limit::plain(LEAST, Means::Zfs))))
 }
 
 fn tell(dataset: &str, most: u64) -> Result<()> {
-    run(&["set", &format!("refquota={most}")], dataset)
+    run(&format!("set refquota={most}"), dataset)
 }
 
-/// The limit that a dataset has; 0 is none.
-fn told(dataset: &str) -> Result<u64> {
-    number("refquota", dataset)
-}
-
-fn number(property: &str, dataset: &str) -> Result<u64> {
-    let value = ask(&["get", "-Hp", "-o", "value", property], dataset)?;
-    Ok(std::str::from_utf8(value.trim_ascii()).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0))
-}
-
-/// What a dataset may have, and has; where it is mounted, without another program.
-fn counted(Dataset { name, place }: &Dataset) -> Result<[u64; 2]> {
-    match place {
-        Some(place) => statfs::of(place).map(|disk| [disk.total, disk.total.minus(disk.free)]),
-        None => Ok([told(name)?, number("referenced", name)?]),
+/// What a dataset may have, and has. Of one that is mounted statfs(2) tells both, without another program: beyond its limit, or on a full
+/// pool, it may have what it has.
+fn counted(Dataset { name, place, mounted }: &Dataset) -> Result<[u64; 2]> {
+    if *mounted {
+        return statfs::of(place).map(|disk| [disk.total, disk.total.minus(disk.free)]);
     }
+    let told = ask("get -Hp -o value refquota,referenced", name)?;
+    let mut numbers = told
+        .split(|byte| *byte == b'\n')
+        .map(|line| std::str::from_utf8(line).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0));
+    Ok([numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)])
 }
 
 /// Limits a store, where it is not limited so already.
 pub fn limit(store: &Path, limit: &Limit) -> Result<()> {
     let dataset = own(store)?;
-    let [total, used] = counted(&dataset)?;
-    let most = limit.bytes.plus(limit.base);
-    if total == most {
-        return Ok(());
-    }
+    let [total, used] = counted(dataset)?;
     // Less than is used is refused, and a full one is some blocks beyond its limit: it gets these once, and not at each mount.
-    let name = &dataset.name;
-    if (most..=used.max(most)).contains(&told(name)?) { Ok(()) } else { tell(name, most.max(used)) }
+    let least = limit.bytes.plus(limit.base);
+    let most = least.max(used);
+    if (least..=most).contains(&total) { Ok(()) } else { tell(&dataset.name, most) }
 }
 
 /// Bytes that ZFS counts of a store on a dataset: `referenced`.
 pub fn taken(store: &Path) -> Result<u64> {
-    counted(&own(store)?).map(|[_, used]| used)
+    counted(own(store)?).map(|[_, used]| used)
 }
 
 /// What lies in a store's dataset, where it has one. That what ZFS does not say is missing is told.
@@ -275,17 +214,15 @@ pub fn used_at_last(store: &Path, limit: &Limit) -> Result<u64> {
     if used <= limit.bytes {
         return Ok(used);
     }
-    let name = own(store)?.name;
-    let most = told(&name)?;
-    tell(&name, most.plus(BLOCK))?;
-    tell(&name, most)?;
+    zfs::settle(&own(store)?.name)?;
     self::used(store, limit)
 }
 
 /// Limits a new store that is filled, and records what the base takes of it: all but the bytes that its files have more than those of the
 /// base, which `limit` has. The store that it takes the place of used `most`: files that are sparse or compressed look larger.
 pub fn settle(store: &'static Path, limit: &Limit, most: u64) -> Result<()> {
-    let (name, place) = mounted(store)?;
+    refuse_unmounted(store)?;
+    let Dataset { name, place, .. } = own(store)?;
     let path = place.below("tree");
     let files =
         tree::count(tree::open(path)?, path.as_os_str().as_bytes(), &mut |entry| Ok(entry.stat.size))?;
@@ -303,9 +240,9 @@ pub fn settle(store: &'static Path, limit: &Limit, most: u64) -> Result<()> {
             return Err(does_not_fit(&record.name, &limit, added));
         }
         // This waits, too. Where something was not counted before, the limit was too small, or is refused.
-        match tell(&name, limit.bytes.plus(limit.base)) {
+        match tell(name, limit.bytes.plus(limit.base)) {
             Err(err) if !again => return Err(err),
-            Err(_) => tell(&name, i64::MAX.unsigned_abs())?,
+            Err(_) => tell(name, i64::MAX.unsigned_abs())?,
             Ok(()) if again && self::taken(store)?.minus(taken) > SETTLES => {}
             Ok(()) => return record.limited(Some(limit)).write(store),
         }
@@ -315,13 +252,13 @@ pub fn settle(store: &'static Path, limit: &Limit, most: u64) -> Result<()> {
 
 /// Is a dataset there? Refuses one that has something below it which is not ours: ZFS would destroy neither.
 fn alone(name: &str) -> Result<bool> {
-    let Ok(list) = ask(&["list", "-Hr", "-o", "name", "-t", "filesystem,volume,snapshot"], name) else {
+    let Ok(list) = ask("list -Hr -o name -t filesystem,volume,snapshot", name) else {
         // It was never made, or is gone, where ZFS tells of what is above without it; and else was not asked to the end.
         let above = Path::new(name).parent().and_then(Path::to_str).unwrap_or_default();
-        let list = ask(&["list", "-H", "-d", "1", "-o", "name"], above)?;
+        let list = ask("list -H -d 1 -o name", above)?;
         return Ok(list.split(|byte| *byte == b'\n').any(|line| *line == *name.as_bytes()));
     };
-    match list.trim_ascii().split(|byte| *byte == b'\n').find(|line| *line != name.as_bytes()) {
+    match list.split(|byte| *byte == b'\n').find(|line| *line != name.as_bytes()) {
         None => Ok(true),
         Some(other) => {
             let other = escape(other);
@@ -333,7 +270,7 @@ fn alone(name: &str) -> Result<bool> {
 
 /// Refuses a store whose dataset could not be destroyed.
 pub fn refuse_kept(store: &Path) -> Result<()> {
-    name(store).map_or(Ok(()), |name| alone(&name).map(drop))
+    name(store).map_or(Ok(()), |name| alone(name).map(drop))
 }
 
 /// Destroys the dataset of a store that is being removed. What it does not find by the store's word alone stays.
@@ -348,12 +285,12 @@ pub fn destroy(store: &Path) -> Result<()> {
         found => found?,
     };
     let Some(Dataset { name, .. }) = dataset else { return Ok(()) };
-    if !alone(&name)? {
+    if !alone(name)? {
         return Ok(());
     }
     let mut turn = 0;
     loop {
-        match run(&["destroy"], &name) {
+        match run("destroy", name) {
             // With a blank, which is in no name of a dataset's.
             Err(err) if turn < PATIENCE && contains(err.to_string().as_bytes(), b" busy") => pause(),
             done => return done,

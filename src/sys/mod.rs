@@ -24,6 +24,7 @@ pub mod statfs;
 pub mod sync;
 pub mod tool;
 pub mod xattr;
+pub mod zfs;
 
 /// Waits for a tenth of a second. poll(2) and not sleep: new 32-bit kernels without the old time calls were seen to refuse that.
 pub fn pause() {

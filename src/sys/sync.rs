@@ -1,35 +1,21 @@
 //! Making what was written durable.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::stat::{major, minor};
 
 use crate::error::{Context, Result};
-use crate::sys::{file, statfs};
+use crate::sys::{file, zfs};
 
 /// Makes the names in a folder durable.
 pub fn dir(dir: &Path) -> Result<()> {
-    file::open(dir).and_then(|open| opened(&open, on_zfs_fuse(dir))).at("write to the disk the folder", dir)
-}
-
-/// Does a path lie on zfs-fuse? What statfs(2) tells is the same of all file systems in user space, so for one of those the table of
-/// mounts is read. No other is meant: the mode that one of them makes up must not become a real one.
-pub fn on_zfs_fuse(path: &Path) -> bool {
-    if !statfs::of(path).is_ok_and(|disk| disk.magic == statfs::FUSE) {
-        return false;
-    }
-    let device = fs::metadata(path).map_or(0, |meta| meta.dev());
-    let device = format!(" {}:{} ", major(device), minor(device));
-    let table = file::read(Path::new("/proc/self/mountinfo")).unwrap_or_default();
-    // No field holds a blank: the kernel writes it in octal.
-    let mut mounts = table.split(|byte| *byte == b'\n').map(String::from_utf8_lossy);
-    mounts.any(|mount| mount.contains(&device) && mount.contains(" - fuse.zfs "))
+    file::open(dir)
+        .and_then(|open| opened(&open, zfs::on_fuse(dir).is_some()))
+        .at("write to the disk the folder", dir)
 }
 
 /// Makes a file or a folder durable that was opened after it was written, or before. On zfs-fuse its mode is set to what it is: that takes

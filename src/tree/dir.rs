@@ -18,7 +18,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat
 
 use crate::error::errno;
 use crate::sum::Sum;
-use crate::sys::{env, file, names, sync};
+use crate::sys::{env, file, names, sync, zfs};
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -313,7 +313,7 @@ impl Dir {
 
     /// Writes the names in this directory to the disk.
     pub fn sync(&self) -> nix::Result<()> {
-        if sync::on_zfs_fuse(&self.proc_path(super::SELF)) {
+        if zfs::on_fuse(&self.proc_path(super::SELF)).is_some() {
             return self.0.try_clone().and_then(|dir| sync::opened(&dir.into(), true)).map_err(errno);
         }
         nix::unistd::fsync(&self.0)

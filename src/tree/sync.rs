@@ -5,8 +5,7 @@ use std::path::Path;
 
 use super::{Kind, Step, Walk, open, sys};
 use crate::error::{Context, Result};
-use crate::quota::zfs;
-use crate::sys::{statfs, sync};
+use crate::sys::{statfs, sync, zfs};
 
 /// So many names are told one by one: what LXC's folder of a sliver holds, or the folder of a store whose tree lies in a dataset.
 const FEW: u32 = 2;
@@ -22,18 +21,18 @@ pub fn sync_tree(path: &Path) -> Result<()> {
         return Ok(());
     }
     let mut walk = Walk::new(open(path)?, path.as_os_str().as_bytes())?;
-    let zfs_fuse = sync::on_zfs_fuse(path);
+    let dataset = zfs::on_fuse(path);
     let mut names = 0;
     while let Some(step) = walk.step()? {
         let Step::Entry(entry) = step else { continue };
         names += 1;
-        if names == FEW + 1 && zfs::sync(path).is_ok() {
+        if names == FEW + 1 && dataset.as_ref().is_some_and(|dataset| zfs::settle(dataset).is_ok()) {
             return Ok(());
         }
         match entry.stat.kind {
             Kind::File => {
                 let file = entry.dir.open_file(entry.name, entry.stat).map_err(sys("open", entry.path))?;
-                sync::opened(&file, zfs_fuse).at("write to the disk", &super::shown(entry.path))?;
+                sync::opened(&file, dataset.is_some()).at("write to the disk", &super::shown(entry.path))?;
             }
             Kind::Dir => walk.enter()?,
             _ => {}
