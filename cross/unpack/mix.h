@@ -19,16 +19,20 @@
 #include "known.h"
 
 /*
- * A slot holds what followed in one context and the bits that are known of a third of a byte: in the upper 12 bits the chance of a
- * one, less a half, in the others how often it learned, at most MOST times. A line has the slots of three bits, and in place of
- * the first, which no bits lead to, whose it is.
+ * A slot is the state of one context, behind some bits of a byte: what followed there. Up to EXACT bits are kept as they were, behind a
+ * one, and 0 is a slot where nothing was. Of more than these it is LEVELS and how likely a one is, in as many steps. A line has the
+ * slots of two bits, and in place of the first, which no bits lead to, whose it is.
  */
-enum { MATCH = CONTEXTS, GUESS, INPUTS, LINES = 18, LINE = 8, MOST = 6, SEEN = 16, LONGEST = 31, MISSES = 8, STEP = 128 };
+enum { MATCH = CONTEXTS, GUESS, INPUTS, EXACT = 6, LEVELS = 2 << EXACT, STATES = 256, WIDTH = 4096 / (STATES - LEVELS) };
+enum { LINES = 20, LINE = 4, WAYS = 3, SEEN = 16, LONGEST = 31, MISSES = 8, STEP = 128 };
 /* The bytes in front that are not coded, so that each that is has some before it. */
 enum { BARE = 16 };
 
 struct mixer {
-	int16_t lines[1 << LINES][LINE];
+	uint8_t lines[1 << LINES][LINE];
+	/* Which state comes after each, and what that one says: a sum, and in the lower 4 bits how many bits it knows. */
+	uint8_t next[2][STATES];
+	int16_t says[STATES];
 	/* Where it went on, the last time that what hashes to this was met; 0 is nowhere. */
 	uint32_t seen[1 << SEEN];
 	/* How often a match was right, in 65536ths, by how often it was not, lately, and its length. */
@@ -41,7 +45,7 @@ struct mixer {
 	 */
 	int32_t by_place[5 * 3 * 8][INPUTS];
 	int32_t by_first[5 * 256 * 3][INPUTS];
-	int32_t by_learned[CONTEXTS * MOST + 3][INPUTS];
+	int32_t by_learned[CONTEXTS * EXACT + 3][INPUTS];
 	/* What a sum meant lately, by the bits of the byte. Of those between two of them, both mean a part. */
 	uint16_t meant[5 * 256][4096 / STEP + 1];
 	/* From a sum, plus 2048, to a chance in 65536ths, and from a chance in 4096ths to a sum: 256 ln(p / (1 - p)). */
@@ -66,6 +70,41 @@ struct byte {
 	uint32_t place, first, half, kind, here;
 };
 
+/* The states, of which the first ones lead to two more each, and all others to a level. */
+static void prepare_states(struct mixer *mixer)
+{
+	/* 65536 / (n + 1.2) */
+	static const uint16_t rate[EXACT + 1] = { 54613, 29789, 20480, 15604, 12603, 10570, 9102 };
+	uint16_t chances[STATES];
+	unsigned state, bit, level;
+
+	chances[1] = 32768;
+	mixer->next[0][0] = 2;
+	mixer->next[1][0] = 3;
+	for (state = LEVELS; state < STATES; state++)
+		chances[state] = mixer->squashed[(state - LEVELS) * WIDTH + WIDTH / 2];
+	for (state = 1; state < STATES; state++) {
+		unsigned chance = chances[state], count = 0;
+
+		while (count < EXACT && state >> (count + 1))
+			count++;
+		mixer->says[state] = (int16_t)(mixer->stretched[chance >> 4] * 16 + (int)count);
+		for (bit = 0; bit < 2; bit++) {
+			unsigned change = (bit ? 65535 - chance : chance) * rate[count] >> 16, to = state * 2 + bit;
+			unsigned then = bit ? chance + change : chance - change;
+
+			if (to < LEVELS) {
+				chances[to] = (uint16_t)then;
+			} else {
+				to = LEVELS;
+				for (level = WIDTH; level < 4096 && mixer->squashed[level] <= then; level += WIDTH)
+					to++;
+			}
+			mixer->next[bit][state] = (uint8_t)to;
+		}
+	}
+}
+
 static void prepare(struct mixer *mixer)
 {
 	static const uint16_t logistic[4096 / STEP + 1] = { LOGISTIC };
@@ -81,6 +120,7 @@ static void prepare(struct mixer *mixer)
 	}
 	while (filled < 4096)
 		mixer->stretched[filled++] = 2047;
+	prepare_states(mixer);
 	for (at = 0; at < MISSES; at++)
 		for (to = 0; to <= LONGEST; to++)
 			mixer->right[at][to] = (uint16_t)(32768 + to * 400);
@@ -95,23 +135,24 @@ static void prepare(struct mixer *mixer)
 			mixer->meant[at][to] = logistic[to];
 }
 
-/* The line of this hash: of the two that it may be, the one that is, or the one that learned less, cleared. */
-static int16_t *line(int16_t (*lines)[LINE], uint32_t hash)
+/* The line of this hash: of those that it may be, the one that is, or the one that knows least, cleared. */
+static uint8_t *line(uint8_t (*lines)[LINE], uint32_t hash)
 {
 	uint32_t at = hash >> (32 - LINES), i;
-	int16_t whose = (int16_t)(hash | 1), *one = lines[at], *other = lines[at ^ 1];
+	uint8_t *least = lines[at];
 
-	if (*one == whose)
-		return one;
-	if (*other == whose)
-		return other;
-	/* Whatever a line learned, its first slot did, too. */
-	if ((one[1] & 15) > (other[1] & 15))
-		one = other;
-	for (i = 1; i < LINE; i++)
-		one[i] = 0;
-	*one = whose;
-	return one;
+	for (i = 0; i < WAYS; i++) {
+		uint8_t *one = lines[at ^ i];
+
+		if (*one == (uint8_t)hash)
+			return one;
+		/* Whatever a line knows, its first slot does, too. */
+		if (one[1] < least[1])
+			least = one;
+	}
+	least[0] = (uint8_t)hash;
+	least[1] = least[2] = least[3] = 0;
+	return least;
 }
 
 /* Looks for what the bytes before `at` were followed by, when there were these before. Of instructions whole ones are looked for. */
@@ -147,11 +188,9 @@ static uint16_t nearer(uint16_t chance, unsigned bit)
 }
 
 /* One bit of a byte, of which `known` has those before, behind a one. `expected` is what the match says, and -1 where there is none. */
-static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *match, const struct byte *byte, int16_t **slots,
+static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *match, const struct byte *byte, uint8_t **slots,
 			unsigned known, unsigned bits, int expected, unsigned bit)
 {
-	/* 65536 / (n + 1.2) */
-	static const uint16_t rate[MOST + 1] = { 54613, 29789, 20480, 15604, 12603, 10570, 9102 };
 	unsigned kind = expected < 0 ? 0 : match->length < 16 ? 1 : 2, i, chance, part, learned = 0, guess = 0;
 	int32_t *by_place = mixer->by_place[(byte->place * 3 + kind) * 8 + bits];
 	int32_t *by_first = mixer->by_first[(byte->place * 256 + byte->first) * 3 + kind], *by_learned;
@@ -159,8 +198,10 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 	int inputs[INPUTS], sum = 0, error;
 
 	for (i = 0; i < CONTEXTS; i++) {
-		inputs[i] = mixer->stretched[(*slots[i] >> 4) + 2048];
-		learned += *slots[i] & 15;
+		int says = mixer->says[*slots[i]];
+
+		inputs[i] = says >> 4;
+		learned += says & 15;
 	}
 	inputs[MATCH] = expected < 0 ? 0 : mixer->stretched[*right >> 4];
 	if (!expected)
@@ -175,7 +216,7 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 		guess = value >> (15 - at) & 1;
 		guessed = &mixer->guessed[byte->kind][i][at];
 		inputs[GUESS] = guess ? mixer->stretched[*guessed >> 4] : -mixer->stretched[*guessed >> 4];
-		learned = CONTEXTS * MOST + 1 + (i > 0);
+		learned = CONTEXTS * EXACT + 1 + (i > 0);
 		break;
 	}
 	by_learned = mixer->by_learned[learned];
@@ -190,7 +231,8 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 	bit = code(coder, (chance + (meant[0] * (STEP - part) + meant[1] * part) / STEP) / 2, bit);
 
 	error = (int)(bit << 12) - (int)(chance >> 4);
-	for (i = 0; i < INPUTS; i++) {
+	/* Less than that changes nothing. */
+	for (i = error < -4 || error > 4 ? 0 : INPUTS; i < INPUTS; i++) {
 		int change = (inputs[i] * error + 8192) >> 14;
 
 		by_place[i] += change;
@@ -199,12 +241,8 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 	}
 	meant += part >= STEP / 2;
 	*meant = nearer(*meant, bit);
-	for (i = 0; i < CONTEXTS; i++) {
-		/* The count is in the way of nothing but the lowest chance. */
-		int value = *slots[i], count = value & 15, change = (((bit ? 32767 : 15 - 32768) - value) * rate[count]) >> 16;
-
-		*slots[i] = (int16_t)(value + (change & ~15) + (count < MOST));
-	}
+	for (i = 0; i < CONTEXTS; i++)
+		*slots[i] = mixer->next[bit][*slots[i]];
 	if (guessed)
 		*guessed = nearer(*guessed, guess == bit);
 	if (expected >= 0) {
@@ -227,7 +265,7 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 	for (at = BARE; at < PLAIN; at++) {
 		uint32_t contexts[CONTEXTS], place = at >= BEGIN && at < END ? at % UNIT : 4;
 		struct byte byte = { place, out[place == 4 ? at - 1 : place ? at - place : at - UNIT], 0, KINDS, 0 };
-		int16_t *lines[CONTEXTS], *slots[CONTEXTS];
+		uint8_t *lines[CONTEXTS], *slots[CONTEXTS];
 		unsigned known = 1, low = 1, bits;
 
 		if (place == 4)
@@ -246,7 +284,7 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 
 			if (match.length && (out[match.next] | 256u) >> (left + 1) == known)
 				expected = out[match.next] >> left & 1;
-			if (bits == 3 || bits == 6)
+			if (bits % 2 == 0)
 				low = 1;
 			for (i = 0; i < CONTEXTS; i++) {
 				if (low == 1)
