@@ -68,7 +68,7 @@ pub fn taken(root: &Root, sliver: &Sliver, books: Option<(&mut Books, &File)>) -
                 return Ok(Taken { exclusive, shared, through: simple, inodes: None, used, by: "qgroup" });
             }
         }
-        let limit = quota::by(&sliver.quota, Means::Project).filter(|_| sliver.backend.reads_base());
+        let limit = quota::by(sliver.quota, Means::Project).filter(|_| sliver.backend.reads_base());
         if let Some((has, used)) = limit.and_then(|limit| books.project(root, record, limit)) {
             return Ok(Taken {
                 exclusive: has.bytes,
@@ -81,7 +81,7 @@ pub fn taken(root: &Root, sliver: &Sliver, books: Option<(&mut Books, &File)>) -
         }
     }
     let store = root.store(&sliver.name);
-    if quota::by(&sliver.quota, Means::Zfs).is_some() {
+    if quota::by(sliver.quota, Means::Zfs).is_some() {
         let exclusive = zfs::taken(store)?;
         return Ok(Taken { exclusive, shared: 0, through: false, inodes: None, used: None, by: "zfs" });
     }

@@ -84,20 +84,20 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
                 if !lxc::is_closed(root, name) {
                     qgroup::warn(name);
                 }
-                steps.push(Step::LimitTree(store.below("tree"), limit.bytes));
+                steps.push(Step::Limit(store, limit, false));
             }
             // The same: a change that was cut.
-            Means::Zfs => steps.push(Step::LimitDataset(store, limit)),
+            Means::Zfs => steps.push(Step::Limit(store, limit, false)),
             Means::Project => {
-                project::disk_of(store, &limit)?;
-                steps.push(Step::LimitProject(store, limit, true));
+                project::disk_of(store, limit)?;
+                steps.push(Step::Limit(store, limit, true));
             }
             Means::Seed | Means::Soft => {}
         }
     }
     steps.extend(ground.mount(name.as_str(), view)?);
-    if let Some(limit) = quota::by(&sliver.quota, Means::Project) {
-        steps.push(Step::LimitProject(store, *limit, false));
+    if let Some(limit) = quota::by(sliver.quota, Means::Project) {
+        steps.push(Step::Limit(store, limit, false));
     }
     Ok(steps)
 }

@@ -33,13 +33,13 @@ pub struct Ground<'a> {
     /// The options that the kernel knows for it.
     pub features: Features,
     /// What limits the sliver: by an image, its layers lie in that, which is mounted.
-    pub limit: Option<Limit>,
+    pub limit: Option<&'static Limit>,
 }
 
 impl Ground<'_> {
     /// The layers of the store folder `.store/STORE`.
     fn layers(&self, store: &str) -> Layers {
-        let image = if by(&self.limit, Means::Image).is_some() { "/quota" } else { "" };
+        let image = if by(self.limit, Means::Image).is_some() { "/quota" } else { "" };
         Layers::new(self.lower(), &format!(".store/{store}{image}"))
     }
 
@@ -75,11 +75,11 @@ impl Ground<'_> {
         let mut steps = vec![Step::CreateDir(store)];
         match self.limit {
             Some(Limit { means: Means::Image, bytes, .. }) => {
-                steps.extend(image::make_steps(store, bytes, shape));
+                steps.extend(image::make_steps(store, *bytes, shape));
                 return (steps, store.below(image::POINT));
             }
             Some(Limit { means: Means::Project, project, .. }) => {
-                steps.push(Step::JoinProject(store, project));
+                steps.push(Step::JoinProject(store, *project));
             }
             Some(Limit { means: Means::Zfs, .. }) => {
                 steps.push(Step::MakeDataset(store));
@@ -109,7 +109,7 @@ impl Ground<'_> {
             Kind::Union(union) => layers(from, store, union.caps().work_dir),
             Kind::BtrfsSnapshot => {
                 let mut steps = vec![Step::Snapshot(from, to)];
-                steps.extend(by(&self.limit, Means::Qgroup).map(|limit| Step::LimitTree(to, limit.bytes)));
+                steps.extend(by(self.limit, Means::Qgroup).map(|limit| Step::Limit(store, limit, false)));
                 steps
             }
             Kind::BtrfsSeed => vec![Step::GrowSeed {
@@ -161,7 +161,7 @@ impl Ground<'_> {
         let (from, to, format) = (old, store.below(layer(self.kind)), Format::of(self.kind));
         let content = match self.kind {
             // What a snapshot of a limited one shares with it would be counted for neither.
-            Kind::BtrfsSnapshot if by(&self.limit, Means::Qgroup).is_none() => {
+            Kind::BtrfsSnapshot if by(self.limit, Means::Qgroup).is_none() => {
                 return vec![Step::Snapshot(from, to)];
             }
             Kind::Reflink => Content::Shared,

@@ -13,8 +13,8 @@ use crate::json::{FromJson, Json};
 use crate::kind::Kind;
 use crate::mount::seed;
 use crate::name::Name;
-use crate::quota::{Limit, Means};
-use crate::stay::Below;
+use crate::quota::{self, Limit, Means};
+use crate::stay::{Below, for_good};
 use crate::sys::file;
 
 /// The record's file name, in the store's folder.
@@ -40,7 +40,7 @@ pub struct Sliver {
     pub converted: u64,
     /// The bytes that it may add to its base, and what keeps it to them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota: Option<Limit>,
+    pub quota: Option<&'static Limit>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it so
@@ -60,7 +60,7 @@ impl FromJson for Sliver {
             converted: json.count("converted"),
             quota: match json.get("quota") {
                 Json::Null => None,
-                limit => Some(Limit::from_json(limit)?),
+                limit => Some(for_good(Limit::from_json(limit)?)),
             },
         })
     }
@@ -108,7 +108,7 @@ impl Sliver {
 
     /// The same with another limit.
     #[must_use]
-    pub fn limited(&self, quota: Option<Limit>) -> Self {
+    pub fn limited(&self, quota: Option<&'static Limit>) -> Self {
         Self { quota, ..*self }
     }
 
@@ -119,7 +119,7 @@ impl Sliver {
 
     /// Do the layers of its store lie in an image, which is mounted for it?
     pub fn has_image(&self) -> bool {
-        self.quota.is_some_and(|limit| limit.means == Means::Image)
+        quota::by(self.quota, Means::Image).is_some()
     }
 
     /// The limit of a store that is an image, in bytes; none where the backend keeps none.

@@ -125,7 +125,7 @@ fn bring_up(
         if has != Some(bytes) && dry_run {
             out::line(format_args!("sliverfs quota {name} {}", Size(bytes).typed()))?;
         } else if has != Some(bytes) {
-            limited = set_quota(root, name, Some(bytes), main.quota_mode, main.policy);
+            limited = set_quota(root, name, Some(bytes), main.quota_mode, &main.policy);
             if limited.is_ok() {
                 crate::info!("the sliver `{name}` is given {}", Size(bytes));
             }

@@ -20,7 +20,7 @@ use crate::layer::{Format, Scratch, mend};
 use crate::name::Name;
 use crate::out::{self, escape};
 use crate::quota::{Limit, admission, image, remove_store};
-use crate::stay::{Below, stay};
+use crate::stay::{Below, for_good, stay};
 use crate::sum::Sum;
 use crate::tree::{self, Kind};
 
@@ -261,7 +261,7 @@ fn check_limit(root: &Root, sliver: &Sliver, folder: &Path, report: &mut Report)
     if bytes == limit.bytes {
         return Ok(());
     }
-    let as_it_is = sliver.limited(Some(Limit { bytes, ..limit }));
+    let as_it_is = sliver.limited(Some(for_good(Limit { bytes, ..*limit })));
     let _catalog = root.lock_catalog()?;
     admission::forget(root.stores());
     let done = if report.repair { as_it_is.write(folder).map(|()| true) } else { Ok(false) };

@@ -90,7 +90,7 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
             tell(format, survey.space, "would be written anew: about ")
         });
     }
-    remake(root, sliver, sliver, Policy::default())?;
+    remake(root, sliver, sliver, &Policy::default())?;
     tell(Format::of(sliver.backend), taken()?, "is written anew: ")
 }
 

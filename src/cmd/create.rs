@@ -109,13 +109,13 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
                 Some(bytes) => Some(set_limit(root, name, kind, (wanted.means, None), bytes)?),
                 None => wanted.size.map(Limit::of_seed),
             };
-            let of_seed = quota::by(&limit, Means::Seed).map(|limit| limit.bytes);
+            let of_seed = quota::by(limit, Means::Seed).map(|limit| limit.bytes);
             check_kind(kind, base, wanted.size.or(of_seed))?;
             if wanted.size.is_some_and(|size| of_seed != Some(size)) {
                 return Err(Error::usage("the size of a store on a seed is its limit: two were given")
                     .way_out("leave the size out, or the quota"));
             }
-            admission::admit(root, &wanted.policy, &None, &limit, None)?;
+            admission::admit(root, &wanted.policy, None, limit, None)?;
             let data = wanted.data.map(real_file).transpose()?;
             let Container { make, publish: reveal } = container_steps(root, name, limit)?;
             promised = limit;
@@ -126,7 +126,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
             } else {
                 sweep::all(root, name)?;
                 view::free_seed(root, kind, &base.name)?;
-                quota::prepare(root, name, &limit)?;
+                quota::prepare(root, name, limit)?;
                 // Planned in there, too: nobody can let go of a base's image that this namespace has.
                 private::make(root, name, &mut || {
                     let limit = renew()?;
@@ -148,7 +148,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
                 let publish = |catalog| {
                     same_base(base, Base::load(root, wanted.base)?)?;
                     // Another one may have been promised the rest meanwhile.
-                    admission::admit(root, &wanted.policy, &None, &promised, Some(&catalog))?;
+                    admission::admit(root, &wanted.policy, None, promised, Some(&catalog))?;
                     exec::run(&publish)
                 };
                 root.lock_catalog().and_then(publish).inspect_err(|_| left_over(root, name))?;
@@ -255,7 +255,7 @@ pub(super) fn check_kind(kind: Kind, base: &Base, size: Option<u64>) -> Result<(
 fn stage(
     root: &Root,
     wanted: &Wanted<'_>,
-    (base, kind, limit): (&Base, Kind, Option<Limit>),
+    (base, kind, limit): (&Base, Kind, Option<&'static Limit>),
     data: Option<&'static Path>,
     container: &[Step],
 ) -> Result<Vec<Step>> {
@@ -267,8 +267,8 @@ fn stage(
     let mut steps = ground.image()?;
     let (begin, inner) = ground.begin(stage, wanted.policy.shape());
     steps.extend(begin);
-    steps.extend(ground.make(inner, quota::by(&limit, Means::Seed).map(|limit| limit.bytes), target));
-    let image = quota::by(&limit, Means::Image).map(|_| inner);
+    steps.extend(ground.make(inner, quota::by(limit, Means::Seed).map(|limit| limit.bytes), target));
+    let image = quota::by(limit, Means::Image).map(|_| inner);
     if let Some(data) = data {
         steps.extend(ground.mount(&format!(".new.{name}"), target)?);
         steps.push(Step::Unpack(data, target));
@@ -325,7 +325,7 @@ struct Container {
     publish: Vec<Step>,
 }
 
-fn container_steps(root: &Root, name: &Name, limit: Option<Limit>) -> Result<Container> {
+fn container_steps(root: &Root, name: &Name, limit: Option<&'static Limit>) -> Result<Container> {
     let container = root.container(name);
     let config = container.below(lxc::CONFIG);
     let mut make = vec![Step::CreateDir(container), Step::CreateDir(root.view(name))];
@@ -333,7 +333,7 @@ fn container_steps(root: &Root, name: &Name, limit: Option<Limit>) -> Result<Con
     let mut publish = Vec::new();
     if !config.exists() {
         let version = lxc::Version::installed().unwrap_or(lxc::Version::ASSUMED);
-        let profile = match quota::by(&limit, Means::Qgroup) {
+        let profile = match quota::by(limit, Means::Qgroup) {
             Some(_) if lxc::is_closed(root, name) => Some(lxc::profile()?),
             _ => None,
         };

@@ -63,7 +63,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     if !args.dry_run {
         sweep::new(root, name)?;
         view::free_seed(root, sliver.backend, &base.name)?;
-        quota::prepare(root, name, &sliver.quota)?;
+        quota::prepare(root, name, sliver.quota)?;
     }
     private::beside(root, name, &mut || {
         set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", root.path())?;

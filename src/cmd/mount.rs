@@ -43,7 +43,7 @@ pub fn mount_as_it_is(root: &Root, name: &Name, dry_run: bool) -> Result<Vec<Ste
     let sliver = Sliver::load(root, name)?;
     let base = Base::load(root, &sliver.base)?;
     let _image = view::hold_image(root, sliver, base)?;
-    if quota::by(&sliver.quota, Means::Zfs).is_some() {
+    if quota::by(sliver.quota, Means::Zfs).is_some() {
         // Where it is mounted is known when it is.
         match zfs::refuse_unmounted(root.store(name)) {
             Err(err) if dry_run && err.class() == Class::Failed => {

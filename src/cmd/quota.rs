@@ -18,9 +18,9 @@ use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, does_not_fit, image, project, qgroup, zfs};
+use crate::quota::{self, Limit, Means, does_not_fit, image, project, qgroup};
 use crate::size::Size;
-use crate::stay::Below;
+use crate::stay::{Below, for_good};
 use crate::sys::{file, statfs};
 use crate::tree;
 use crate::view;
@@ -47,7 +47,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let config = ctx.config()?;
     config.check_main()?;
     let means = args.means.parse(quota::parse_mode)?.unwrap_or(config.main.quota_mode);
-    set(root, name, bytes, means, config.main.policy)?;
+    set(root, name, bytes, means, &config.main.policy)?;
     tell(root, name)
 }
 
@@ -85,9 +85,9 @@ pub(super) fn limit(
     root: &Root,
     name: &Name,
     kind: Kind,
-    (means, old): (Option<Means>, Option<Limit>),
+    (means, old): (Option<Means>, Option<&Limit>),
     bytes: u64,
-) -> Result<Limit> {
+) -> Result<&'static Limit> {
     let (mapped, closed) = (is_mapped(root, name), lxc::is_closed(root, name));
     let kept = old.map(|old| old.means).filter(|means| means.keeps(kind));
     let means = means.or(kept).or_else(|| match kind {
@@ -113,7 +113,7 @@ pub(super) fn set(
     name: &Name,
     bytes: Option<u64>,
     means: Option<Means>,
-    policy: Policy,
+    policy: &Policy,
 ) -> Result<()> {
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
@@ -135,87 +135,59 @@ pub(super) fn set(
         ))
         .way_out(format_args!("export it, or convert it: sliverfs convert {name} --to overlay")));
     }
-    admission::admit(root, &policy, &sliver.quota, &new, None)?;
-    if let (Some(old), Some(new)) = (old, &mut new) {
-        if new.means == old.means {
-            *new = Limit { bytes: new.bytes, ..old };
-        }
+    admission::admit(root, policy, sliver.quota, new, None)?;
+    let kept = new.and_then(|new| quota::by(old, new.means));
+    if let (Some(old), Some(Limit { bytes, .. })) = (kept, new) {
+        new = Some(for_good(Limit { bytes: *bytes, ..*old }));
     }
-    let new_sliver = sliver.limited(new);
-    if let (Some(old), Some(new)) = (quota::by(&old, Means::Project), quota::by(&new, Means::Project)) {
-        let disk = project::disk_of(store, new)?;
-        disk.refuse_more(name, new, false)?;
-        // The record wants room, too, which a full store has not. No more than that before it is promised, and less at once: cut
-        // in between, what the kernel lets it have is promised.
-        disk.limit(&Limit { bytes: old.bytes.min(new.bytes), ..*old }, true)?;
-        let written = promise(root, policy, sliver, &new_sliver);
-        let limit = if written.is_ok() { new } else { old };
-        return written.and(disk.limit(limit, false));
-    }
+    let new_sliver = &sliver.limited(new);
     // Those two want a store that was made for them.
-    let made_for = |limit: Option<Limit>| {
+    let made_for = |limit: Option<&Limit>| {
         limit.map(|limit| limit.means).filter(|means| matches!(means, Means::Project | Means::Zfs))
     };
     if made_for(old) != made_for(new) {
-        return remake(root, sliver, &new_sliver, policy);
+        return remake(root, sliver, new_sliver, policy);
     }
-    let tree = store.join(layer(sliver.backend));
-    if let Some(limit) = new.filter(|limit| matches!(limit.means, Means::Qgroup | Means::Zfs)) {
-        let dataset = limit.means == Means::Zfs;
-        let tell = |bytes| match dataset {
-            true => zfs::limit(store, &Limit { bytes, ..limit }),
-            false => qgroup::set(&tree, bytes).map(drop),
-        };
-        let used = if dataset {
-            zfs::used_at_last(store, &limit)
-        } else {
-            qgroup::need(store).and_then(|()| qgroup::used(&tree))
-        };
-        let used = match used {
-            // Nothing counts it: it came from another disk.
-            Err(err) if err.errno() == Some(Errno::ENOENT) && !dataset => 0,
-            used => used?,
-        };
-        if used > limit.bytes {
-            return Err(does_not_fit(name, &limit, used));
+    if let Some(limit) = new.filter(|limit| limit.means.is_told()) {
+        quota::refuse_less(name, store, limit)?;
+        if let Some(old) = kept {
+            // What is promised to nobody any more can be promised to others at once, and no more is given than was promised. The
+            // record wants room, too, which a full store has not.
+            quota::tell(store, &Limit { bytes: old.bytes.min(limit.bytes), ..*old }, true)?;
         }
-        if let Some(old) = quota::by(&old, limit.means).filter(|old| limit.bytes < old.bytes) {
-            // What is promised to nobody any more can be promised to others at once.
-            tell(limit.bytes)?;
-            let done = promise(root, policy, sliver, &new_sliver);
-            return done.inspect_err(|_| sweep::told(tell(old.bytes)));
-        }
-        let done = promise(root, policy, sliver, &new_sliver).and_then(|()| tell(limit.bytes));
-        return done.inspect_err(|_| sweep::told(promise(root, policy, &new_sliver, sliver)));
+        let told = promise(root, policy, sliver, new_sliver).and_then(|()| {
+            quota::tell(store, limit, false)
+                .inspect_err(|_| sweep::told(promise(root, policy, new_sliver, sliver)))
+        });
+        return told.inspect_err(|_| sweep::told(kept.map_or(Ok(()), |old| quota::tell(store, old, false))));
     }
-    if sliver.backend == Kind::BtrfsSnapshot {
-        promise(root, policy, sliver, &new_sliver)?;
-        // Whatever was recorded: an earlier change may have been cut here.
-        return if qgroup::need(store).is_ok() { qgroup::clear(&tree) } else { Ok(()) };
-    }
-    match (old.filter(|_| sliver.has_image()), new.filter(|_| new_sliver.has_image())) {
+    match (quota::by(old, Means::Image), quota::by(new, Means::Image)) {
         (Some(old), Some(new)) if new.bytes >= old.bytes => {
-            match grow(root, &new_sliver, sliver, &new, policy) {
+            match grow(root, new_sliver, sliver, new, policy) {
                 Err(err) if err.class() == Class::Unsupported && !image::is_mounted(store) => {
-                    remake(root, sliver, &new_sliver, policy)
+                    remake(root, sliver, new_sliver, policy)
                 }
                 done => done,
             }
         }
-        (None, None) => promise(root, policy, sliver, &new_sliver),
-        _ => remake(root, sliver, &new_sliver, policy),
+        (None, None) => {
+            promise(root, policy, sliver, new_sliver)?;
+            // Whatever was recorded: an earlier change may have been cut here.
+            qgroup::forget(store.below("tree"))
+        }
+        _ => remake(root, sliver, new_sliver, policy),
     }
 }
 
 /// Records the new limit, where it is one that may be promised.
-fn promise(root: &Root, policy: Policy, old: &Sliver, new: &Sliver) -> Result<()> {
+fn promise(root: &Root, policy: &Policy, old: &Sliver, new: &Sliver) -> Result<()> {
     let catalog = root.lock_catalog()?;
-    admission::admit(root, &policy, &old.quota, &new.quota, Some(&catalog))?;
+    admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;
     new.write(root.store(&new.name))
 }
 
 /// Lets the image grow, whether it is mounted or not. What was cut before the end goes on from there with the next call.
-fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: &Limit, policy: Policy) -> Result<()> {
+fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: &Limit, policy: &Policy) -> Result<()> {
     let store = root.store(&new.name);
     let work = || image::grow(store, limit.bytes, policy.overcommits());
     // First the promise, and then the room.
@@ -236,18 +208,18 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: &Limit, policy: Policy) 
 
 /// Makes the store anew, in an image or out of one, and puts it in the old one's place. Cut anywhere, the old one stays or the new
 /// one is there.
-pub fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
+pub fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Result<()> {
     let name = &old.name;
     offline::refuse_to_read(root, old)?;
     let (store, stage) = (root.store(name), sweep::new_store(root, name));
     statfs::refuse_read_only(root.stores())?;
     offline::settle(root, old)?;
     sweep::new(root, name)?;
-    quota::prepare(root, name, &new.quota)?;
+    quota::prepare(root, name, new.quota)?;
     private::beside(root, name, &mut || copy(root, old, new, policy).map(|()| Vec::new()))
         .inspect_err(|_| left_over(root, name, false))?;
     let publish = |catalog| {
-        admission::admit(root, &policy, &old.quota, &new.quota, Some(&catalog))?;
+        admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;
         exec::run(&[Step::Exchange(stage, store, sweep::swapped_store(root, name))])
     };
     root.lock_catalog().and_then(publish).inspect_err(|_| left_over(root, name, false))?;
@@ -257,7 +229,7 @@ pub fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result
 }
 
 /// In a private mount namespace: the new store beside the old one.
-fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
+fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Result<()> {
     let (store, stage) = (root.store(&old.name), sweep::new_store(root, &old.name));
     let (base, format) = (Base::load(root, &old.base)?, Format::of(old.backend));
     view::check_base(old, base)?;
@@ -268,7 +240,7 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
         exec::run(&image::mount_steps(store, format))?;
     }
     let (from, folder) = (image::content(store), layer(old.backend));
-    if let Some(limit) = quota::by(&new.quota, Means::Image) {
+    if let Some(limit) = quota::by(new.quota, Means::Image) {
         let space = tree::space(from.below(folder))?;
         if space > limit.bytes {
             return Err(does_not_fit(&new.name, limit, space));
@@ -284,7 +256,7 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: Policy) -> Result<()> {
             _ if old.backend.grows_image() => seed::torn(err, stage),
             // The disk has given the room for the image already; the error says what it ran out at.
             Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => err.way_out(
-                does_not_fit(&new.name, &limit, tree::space(from).unwrap_or(limit.bytes)).to_string(),
+                does_not_fit(&new.name, limit, tree::space(from).unwrap_or(limit.bytes)).to_string(),
             ),
             _ => err,
         }

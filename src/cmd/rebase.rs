@@ -103,7 +103,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         statfs::refuse_read_only(root.stores())?;
         offline::settle(root, sliver)?;
         replace::prepare(root, name, before.is_some())?;
-        quota::prepare(root, name, &sliver.quota)?;
+        quota::prepare(root, name, sliver.quota)?;
     }
     let mut spool = Spool::new(&disk)?;
     let mut work =

@@ -150,7 +150,7 @@ pub fn bring_back(
         print_plan(&back)?;
         return print_plan(&[Step::Rename(old, removed), Step::RemoveTree(removed)]);
     }
-    let other = |limit: Option<Limit>| limit.map(|limit| (limit.bytes, limit.means));
+    let other = |limit: Option<&Limit>| limit.map(|limit| (limit.bytes, limit.means));
     let other = other(sliver.quota) != other(kept.quota);
     let mut policy = Policy::default();
     if other {
@@ -160,7 +160,7 @@ pub fn bring_back(
     }
     {
         let catalog = root.lock_catalog()?;
-        admission::admit(root, &policy, &sliver.quota, &kept.quota, Some(&catalog))?;
+        admission::admit(root, &policy, sliver.quota, kept.quota, Some(&catalog))?;
         exec::run(&back)?;
     }
     if other {

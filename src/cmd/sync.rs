@@ -258,7 +258,7 @@ impl Work<'_> {
         let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
         offline::settle(root, self.sliver)?;
         replace::prepare(root, name, kept.is_some())?;
-        quota::prepare(root, name, &self.sliver.quota)?;
+        quota::prepare(root, name, self.sliver.quota)?;
         let watched = !quiet && std::io::stderr().is_terminal();
         let stats = self
             .apart(&|| self.make(watched).map_err(|err| replace::full(self.sliver, err)))

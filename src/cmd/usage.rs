@@ -178,7 +178,7 @@ fn fill(
     let books = if views.is_some() { None } else { Some((books, &record)) };
     let Taken { exclusive, shared, through, inodes, used, by } = usage::taken(root, sliver, books)?;
     (row.exclusive, row.shared, row.inodes, row.by) = (Some(exclusive), Some(shared), inodes, Some(by));
-    if let Some(Limit { bytes, means, .. }) = quota::limit(root, sliver) {
+    if let Some(&Limit { bytes, means, .. }) = quota::limit(root, sliver) {
         (row.limit, row.means) = (Some(bytes), Some(means));
         row.used = Some(match (means, used) {
             (Means::Soft, _) => exclusive,

@@ -16,7 +16,7 @@ use crate::archive;
 use crate::error::{Context, Error, Result};
 use crate::layer;
 use crate::progress::Progress;
-use crate::quota::{admission, image as quota, project, qgroup, remove_store, zfs};
+use crate::quota::{admission, image as quota, qgroup, remove_store, tell, zfs};
 use crate::sys::mountpoint::mount;
 use crate::sys::{btrfs, exchange, file, mountpoint, statfs, sync};
 use crate::tree::{self, SELF, Time};
@@ -27,7 +27,6 @@ enum Undo {
     RemoveFile(&'static Path),
     RemoveTree(&'static Path),
     Unmount(&'static Path),
-    Unlimit(&'static Path),
     Rename(&'static Path, &'static Path),
     Exchange(&'static Path, &'static Path, &'static Path),
 }
@@ -107,19 +106,10 @@ fn perform(step: &Step, next: Option<&Step>, undo: &mut Vec<Undo>) -> Result<()>
             undo.push(Undo::Unmount(target));
         }
         Step::MakeDataset(store) => zfs::make(store)?,
-        Step::LimitDataset(store, limit) => zfs::limit(store, limit)?,
-        Step::LimitTree(tree, bytes) => {
-            // The group of a store that was limited before stays: what is recorded is what it has then.
-            if qgroup::set(tree, *bytes)? {
-                undo.push(Undo::Unlimit(tree));
-            }
-        }
         Step::JoinProject(dir, id) => {
             crate::sys::project::join(&tree::open(dir)?, *id).at("put into a project", dir)?;
         }
-        Step::LimitProject(store, limit, more) => {
-            project::disk_of(store, limit)?.limit(limit, *more)?;
-        }
+        Step::Limit(store, limit, more) => tell(store, limit, *more)?,
         Step::Settle(dir, format) => layer::settle(dir, *format)?,
         Step::Forget(device) => seed::forget(device),
         Step::Unmount(target) => unmount(target)?,
@@ -183,9 +173,8 @@ fn take_back(undo: Vec<Undo>) {
                 Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 done => done.at("take back: remove", file),
             },
-            Undo::RemoveTree(dir) => tree::remove_path(dir),
+            Undo::RemoveTree(dir) => qgroup::forget(dir).and(tree::remove_path(dir)),
             Undo::Unmount(target) => unmount(target),
-            Undo::Unlimit(tree) => qgroup::clear(tree),
             Undo::Exchange(one, other, by) => exchange(one, other, by),
             Undo::Rename(from, to) => fs::rename(from, to).at("take back: rename to", to),
         };

@@ -8,7 +8,6 @@ use super::options::Options;
 use crate::layer::{self, Format};
 use crate::quota::Limit;
 use crate::quota::image::{PROGRAM, Shape};
-use crate::quota::zfs;
 use crate::shell::{path, quote};
 use crate::sum::Sum;
 use crate::tree::Content;
@@ -115,8 +114,6 @@ pub enum Step {
     },
     /// Make the ZFS dataset that the tree of a limited store lies in.
     MakeDataset(&'static Path),
-    /// Limit the dataset of a store.
-    LimitDataset(&'static Path, Limit),
     /// Mount the image that a store lies in.
     MountStore {
         /// The image.
@@ -126,12 +123,10 @@ pub enum Step {
         /// It is being made, and written to the disk when it is whole.
         new: bool,
     },
-    /// Limit a Btrfs subvolume.
-    LimitTree(&'static Path, u64),
     /// Put a new folder, with all that will be in it, into a project.
     JoinProject(&'static Path, u32),
-    /// Limit the project of a store to its limit, and the room for a mount where that is said.
-    LimitProject(&'static Path, Limit, bool),
+    /// Tell whoever keeps a store to its limit what that is, and the room for a mount where that is said.
+    Limit(&'static Path, &'static Limit, bool),
     /// End what a command that was cut began in the folder with a store's layers.
     Settle(&'static Path, Format),
     /// Make the kernel forget a device of a Btrfs that was unmounted.
@@ -228,17 +223,10 @@ impl fmt::Display for Step {
             Self::MakeDataset(store) => {
                 write!(f, "# make a ZFS dataset for {}, which is limited when it is filled", path(store))
             }
-            Self::LimitDataset(store, limit) => {
-                let most = limit.bytes.plus(limit.base);
-                write!(f, "zfs set refquota={most} {}", zfs::name(store).unwrap_or_default())
-            }
-            Self::LimitTree(tree, bytes) => {
-                write!(f, "# put {} into a qgroup of its own, with a limit of {bytes}", path(tree))
-            }
             Self::JoinProject(dir, id) => write!(f, "chattr +P -p {id} {}", path(dir)),
-            Self::LimitProject(store, limit, more) => {
-                let more = if *more { " and what a mount needs" } else { "" };
-                write!(f, "# limit project {} of {} to {}{more}", limit.project, path(store), limit.bytes)
+            Self::Limit(store, limit, more) => {
+                let (means, more) = (limit.means.name(), if *more { " and what a mount needs" } else { "" });
+                write!(f, "# limit {} by {means} to {}{more}", path(store), limit.bytes.plus(limit.base))
             }
             Self::Settle(dir, _) => write!(f, "# end what a command that was cut began in {}", path(dir)),
             Self::Forget(device) => write!(f, "btrfs device scan --forget {}", path(device)),

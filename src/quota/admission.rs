@@ -82,8 +82,8 @@ pub fn parse_factor(text: &str) -> Result<u64> {
 }
 
 /// The bytes that a limit promises. What is only measured is no promise.
-fn promise(limit: &Option<Limit>) -> u64 {
-    limit.as_ref().filter(|limit| limit.means.is_hard()).map_or(0, |limit| limit.bytes)
+fn promise(limit: Option<&Limit>) -> u64 {
+    limit.filter(|limit| limit.means.is_hard()).map_or(0, |limit| limit.bytes)
 }
 
 /// Refuses to give a sliver another limit where the node's promises to all would then be more than the policy allows. Less than
@@ -94,8 +94,8 @@ fn promise(limit: &Option<Limit>) -> u64 {
 pub fn admit(
     root: &Root,
     policy: &Policy,
-    old: &Option<Limit>,
-    new: &Option<Limit>,
+    old: Option<&Limit>,
+    new: Option<&Limit>,
     catalog: Option<&Lock>,
 ) -> Result<()> {
     let more = promise(new).minus(promise(old));
@@ -129,14 +129,14 @@ fn noted(note: &Path, boot: &str) -> Option<u64> {
 fn count(root: &Root) -> Result<u64> {
     let mut promised = 0u64;
     for name in Sliver::names(root)? {
-        promised = promised.plus(promise(&recorded(root, &name)?));
+        promised = promised.plus(promise(recorded(root, &name)?));
     }
     Ok(promised)
 }
 
 /// The limit that is recorded of a sliver. A store without a record, or with a damaged one, promises nothing that could be kept; of
 /// one that just cannot be read nobody knows.
-fn recorded(root: &Root, name: &Name) -> Result<Option<Limit>> {
+fn recorded(root: &Root, name: &Name) -> Result<Option<&'static Limit>> {
     let load = || Sliver::load(root, name);
     let swapped = || record::read(sweep::swapped_store(root, name).below(sliver::FILE));
     // Between the first look and the second one what stood in for the store may have gone back to its place.

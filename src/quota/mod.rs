@@ -31,6 +31,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::catalog::base::Base;
@@ -45,7 +46,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, seed};
 use crate::name::Name;
 use crate::size::Size;
-use crate::stay::Below;
+use crate::stay::{Below, for_good};
 use crate::sum::Sum;
 use crate::{tree, usage};
 
@@ -107,6 +108,11 @@ impl Means {
     pub const fn is_hard(self) -> bool {
         !matches!(self, Self::Soft)
     }
+
+    /// Must the kernel, or ZFS, be told of the limit?
+    pub const fn is_told(self) -> bool {
+        matches!(self, Self::Qgroup | Self::Project | Self::Zfs)
+    }
 }
 
 impl Serialize for Means {
@@ -139,12 +145,12 @@ fn is_none<T: Default + PartialEq>(number: &T) -> bool {
 
 impl Limit {
     /// The size of a store on a seed, which somebody asked for.
-    pub const fn of_seed(bytes: u64) -> Self {
-        Self::plain(bytes, Means::Seed)
+    pub fn of_seed(bytes: u64) -> &'static Self {
+        for_good(Self::plain(bytes, Means::Seed))
     }
 
     /// A new limit for a store of this kind, by the means that is named, or by what holds there.
-    pub fn new(root: &Root, kind: Kind, means: Option<Means>, bytes: u64) -> Result<Self> {
+    pub fn new(root: &Root, kind: Kind, means: Option<Means>, bytes: u64) -> Result<&'static Self> {
         let means = match means {
             Some(means) if means.keeps(kind) => means,
             None if kind.reads_base() => Means::Image,
@@ -181,7 +187,7 @@ impl Limit {
                 ),
             ));
         }
-        Ok(Self::plain(bytes, means))
+        Ok(for_good(Self::plain(bytes, means)))
     }
 
     /// A limit without what is found out when its store is made.
@@ -190,7 +196,7 @@ impl Limit {
     }
 
     /// The limit and what of it is used, as a person reads it.
-    pub fn words(self, used: u64) -> String {
+    pub fn words(&self, used: u64) -> String {
         let (bytes, used, means) = (Size(self.bytes), Size(used), self.means.name());
         let base = match self.base {
             0 => String::new(),
@@ -249,26 +255,26 @@ impl FromJson for Limit {
 }
 
 /// The limit of a sliver, where it has one: the recorded one, or the size of a store that is an image by its backend.
-pub fn limit(root: &Root, sliver: &Sliver) -> Option<Limit> {
+pub fn limit(root: &Root, sliver: &Sliver) -> Option<&'static Limit> {
     sliver.quota.or_else(|| sliver.limit(root).map(Limit::of_seed))
 }
 
 /// A limit, where it is one by this means.
 #[inline(never)]
-pub fn by(limit: &Option<Limit>, means: Means) -> Option<&Limit> {
-    limit.as_ref().filter(|limit| limit.means == means)
+pub fn by(limit: Option<&'static Limit>, means: Means) -> Option<&'static Limit> {
+    limit.filter(|limit| limit.means == means)
 }
 
 /// The limit for a store of this kind that is made anew of the base: the store of a project gets one that nobody has. A dry run takes
 /// none.
 pub fn renew(
     root: &Root,
-    limit: Option<Limit>,
+    limit: Option<&'static Limit>,
     (kind, base): (Kind, &Base),
     dry_run: bool,
-) -> Result<Option<Limit>> {
-    let Some(mut limit) = limit else { return Ok(None) };
-    (limit.project, limit.base, limit.inodes) = (0, 0, 0);
+) -> Result<Option<&'static Limit>> {
+    let Some(limit) = limit else { return Ok(None) };
+    let mut limit = Limit::plain(limit.bytes, limit.means);
     match limit.means {
         Means::Qgroup => qgroup::need(root.stores())?,
         Means::Project => {
@@ -288,7 +294,7 @@ pub fn renew(
         }
         Means::Image | Means::Seed | Means::Soft => {}
     }
-    Ok(Some(limit))
+    Ok(Some(for_good(limit)))
 }
 
 /// A block of most disks.
@@ -300,16 +306,14 @@ const fn is_copy(kind: Kind) -> bool {
 }
 
 /// Limits a new store that is filled. Refuses one that root filled with more than its project may have.
-pub fn settle(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
+pub fn settle(root: &Root, name: &Name, limit: Option<&'static Limit>) -> Result<()> {
     match limit {
-        Some(limit) if limit.means == Means::Project => {
-            project::Disk::of(root.stores())?.settle(name, &limit)
-        }
+        Some(limit) if limit.means == Means::Project => project::Disk::of(root.stores())?.settle(name, limit),
         Some(limit) if limit.means == Means::Zfs => {
             let (store, stage) = (root.store(name), sweep::new_store(root, name));
             let old = record::read::<Sliver>(store.below(sliver::FILE)).ok();
-            let had = old.and_then(|old| by(&old.quota, Means::Zfs)).map(|old| zfs::used(store, old));
-            zfs::settle(stage, &limit, had.transpose()?.unwrap_or(u64::MAX))
+            let had = old.and_then(|old| by(old.quota, Means::Zfs)).map(|old| zfs::used(store, old));
+            zfs::settle(stage, limit, had.transpose()?.unwrap_or(u64::MAX))
         }
         _ => Ok(()),
     }
@@ -317,13 +321,41 @@ pub fn settle(root: &Root, name: &Name, limit: Option<Limit>) -> Result<()> {
 
 /// Makes what the tree of a new store is to lie in where that cannot be done in a private mount namespace: a dataset. Before it nothing is
 /// in the new store's place.
-pub fn prepare(root: &Root, name: &Name, limit: &Option<Limit>) -> Result<()> {
+pub fn prepare(root: &Root, name: &Name, limit: Option<&'static Limit>) -> Result<()> {
     if by(limit, Means::Zfs).is_none() {
         return Ok(());
     }
     let stage = sweep::new_store(root, name);
     exec::run(&[Step::CreateDir(stage), Step::MakeDataset(stage)])
         .inspect_err(|_| sweep::told(sweep::new(root, name)))
+}
+
+/// Tells whoever keeps a store to its limit what that is; a project may have the room for a mount, too, where `more`.
+pub fn tell(store: &Path, limit: &Limit, more: bool) -> Result<()> {
+    match limit.means {
+        Means::Qgroup => qgroup::set(store.below("tree"), limit.bytes),
+        Means::Project => project::disk_of(store, limit)?.limit(limit, more),
+        Means::Zfs => zfs::limit(store, limit),
+        Means::Image | Means::Seed | Means::Soft => Ok(()),
+    }
+}
+
+/// Refuses a limit that is less than what the store uses already, by what is to be told of it.
+pub fn refuse_less(name: &Name, store: &Path, limit: &Limit) -> Result<()> {
+    let used = match limit.means {
+        Means::Qgroup => {
+            qgroup::need(store)?;
+            match qgroup::used(store.below("tree")) {
+                // Nothing counts it: it came from another disk.
+                Err(err) if err.errno() == Some(Errno::ENOENT) => 0,
+                used => used?,
+            }
+        }
+        Means::Project => return project::disk_of(store, limit)?.refuse_more(name, limit, false),
+        Means::Zfs => zfs::used_at_last(store, limit)?,
+        Means::Image | Means::Seed | Means::Soft => 0,
+    };
+    if used > limit.bytes { Err(does_not_fit(name, limit, used)) } else { Ok(()) }
 }
 
 /// What a sliver has is more than a limit.
@@ -346,7 +378,8 @@ fn not_limited(store: &Path, why: fmt::Arguments<'_>) -> Error {
 /// lead to that any more.
 pub fn remove_store(dir: &Path) -> Result<()> {
     zfs::destroy(dir)?;
-    qgroup::forget(dir.below("tree"));
+    // A failure is no reason to keep it.
+    sweep::told(qgroup::forget(dir.below("tree")));
     let project = project::own(dir);
     tree::remove_path(dir)?;
     project::free(dir, project);
@@ -358,23 +391,23 @@ pub fn space(store: &Path) -> Result<u64> {
     tree::space(store).map(|space| space.plus(zfs::space(store)))
 }
 
-/// Bytes of its limit that a sliver uses. What the tables of an image take is counted, since the sliver cannot have it.
+/// Bytes of its limit that a sliver uses; 0 where it has none. What the tables of an image take is counted, since the sliver cannot have it.
 pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
     let store = root.store(&sliver.name);
-    match limit(root, sliver).map(|limit| limit.means) {
-        Some(Means::Project) => {
-            let Some(limit) = sliver.quota else { return Ok(0) };
-            let disk = project::disk_of(store, &limit)?;
-            Ok(disk.used(disk.counted(limit.project)?, &limit))
+    let Some(limit) = limit(root, sliver) else { return Ok(0) };
+    match limit.means {
+        Means::Project => {
+            let disk = project::disk_of(store, limit)?;
+            Ok(disk.used(disk.counted(limit.project)?, limit))
         }
-        Some(Means::Zfs) => sliver.quota.map_or(Ok(0), |limit| zfs::used(store, &limit)),
-        Some(Means::Image) => image::used(store),
-        Some(Means::Seed) => {
+        Means::Zfs => zfs::used(store, limit),
+        Means::Image => image::used(store),
+        Means::Seed => {
             let path = store.below(seed::STORE);
             Ok(fs::metadata(path).at("look at", path)?.blocks().times(512))
         }
-        Some(Means::Qgroup) => qgroup::used(store.below("tree")),
+        Means::Qgroup => qgroup::used(store.below("tree")),
         // What it shares with its base or others it did not add.
-        Some(Means::Soft) | None => Ok(usage::taken(root, sliver, None)?.exclusive),
+        Means::Soft => Ok(usage::taken(root, sliver, None)?.exclusive),
     }
 }

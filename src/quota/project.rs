@@ -18,7 +18,7 @@ use nix::sys::stat::{major, minor};
 use crate::catalog::{Root, Sliver};
 use crate::error::{Context, Error, Result};
 use crate::name::Name;
-use crate::quota::Limit;
+use crate::quota::{Limit, Means, by};
 use crate::size::Size;
 use crate::sum::Sum;
 use crate::sys::project::{self, Amount};
@@ -206,21 +206,21 @@ pub fn disk_of(store: &Path, limit: &Limit) -> Result<Disk> {
 }
 
 /// Room for work on a store that is mounted nowhere, for as long as this lives. The sliver's lock is held.
-pub struct Room(Disk, Limit);
+pub struct Room(Disk, &'static Limit);
 
 impl Room {
     /// For a sliver with such a limit; else none is needed.
     pub fn make(root: &Root, sliver: &Sliver) -> Option<Self> {
-        let limit = sliver.quota.filter(|limit| limit.project != 0)?;
-        let disk = disk_of(root.store(&sliver.name), &limit).ok()?;
-        disk.limit(&limit, true).ok()?;
+        let limit = by(sliver.quota, Means::Project)?;
+        let disk = disk_of(root.store(&sliver.name), limit).ok()?;
+        disk.limit(limit, true).ok()?;
         Some(Self(disk, limit))
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if let Err(err) = self.0.limit(&self.1, false) {
+        if let Err(err) = self.0.limit(self.1, false) {
             crate::warn!("{err}");
         }
     }
@@ -230,7 +230,6 @@ impl Drop for Room {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::quota::Means;
 
     #[test]
     fn blocks_and_inodes_are_no_more_than_the_limit() {

@@ -104,8 +104,8 @@ fn around(subvolume: &Path) -> Result<Dir> {
     tree::open(subvolume.parent().unwrap_or(subvolume))
 }
 
-/// Limits a subvolume with all that is made below it, and their records. True where it had no group for that yet; a failure leaves none then.
-pub fn set(subvolume: &Path, bytes: u64) -> Result<bool> {
+/// Limits a subvolume with all that is made below it, and their records. A failure leaves it no group that it had not yet.
+pub fn set(subvolume: &Path, bytes: u64) -> Result<()> {
     let (dir, (own, group)) = (around(subvolume)?, ids(subvolume)?);
     let there = |done: nix::Result<()>| if done == Err(Errno::EEXIST) { Ok(()) } else { done };
     let made = btrfs::make_qgroup(&dir, group, true);
@@ -116,11 +116,11 @@ pub fn set(subvolume: &Path, bytes: u64) -> Result<bool> {
     if done.is_err() && made.is_ok() {
         sweep::told(clear(subvolume));
     }
-    done.map(|()| made.is_ok()).at("limit the subvolume", subvolume)
+    done.at("limit the subvolume", subvolume)
 }
 
 /// Takes the limit off. What a tenant made below keeps its group, with no limit in it.
-pub fn clear(subvolume: &Path) -> Result<()> {
+fn clear(subvolume: &Path) -> Result<()> {
     let (dir, (own, group)) = (around(subvolume)?, ids(subvolume)?);
     let gone = |done: nix::Result<()>| if done == Err(Errno::ENOENT) { Ok(()) } else { done };
     let done = gone(btrfs::limit_qgroup(&dir, group, u64::MAX))
@@ -129,16 +129,10 @@ pub fn clear(subvolume: &Path) -> Result<()> {
     done.at("take the limit off the subvolume", subvolume)
 }
 
-/// Takes the limit off what is about to be removed, where there may be one. A failure is no reason to keep it. A link, or a folder
-/// that is no subvolume, leads to what is another's.
-pub fn forget(subvolume: &Path) {
+/// Takes the limit off a subvolume, where there may be one. A link, or a folder that is no subvolume, leads to what is another's.
+pub fn forget(subvolume: &Path) -> Result<()> {
     let own = subvolume.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.ino() == btrfs::ROOT_INODE);
-    if !own || need(subvolume).is_err() {
-        return;
-    }
-    if let Err(err) = clear(subvolume) {
-        crate::debug!("{err}");
-    }
+    if own && need(subvolume).is_ok() { clear(subvolume) } else { Ok(()) }
 }
 
 /// Bytes that a limited subvolume added, with all that was made below it and their records. Of one that has no limit (yet) only what is

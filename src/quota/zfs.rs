@@ -244,7 +244,7 @@ pub fn settle(store: &'static Path, limit: &Limit, most: u64) -> Result<()> {
             Err(err) if !again => return Err(err),
             Err(_) => tell(name, i64::MAX.unsigned_abs())?,
             Ok(()) if again && self::taken(store)?.minus(taken) > SETTLES => {}
-            Ok(()) => return record.limited(Some(limit)).write(store),
+            Ok(()) => return record.limited(Some(for_good(limit))).write(store),
         }
         again = false;
     }

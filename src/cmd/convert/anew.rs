@@ -62,8 +62,8 @@ pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
         return done("unchanged").unseen();
     }
     let limit = limit(root, sliver, to, how)?;
-    admission::admit(root, &how.policy, &sliver.quota, &limit, None)?;
-    let size = how.size.or(quota::by(&limit, Means::Seed).map(|limit| limit.bytes));
+    admission::admit(root, &how.policy, sliver.quota, limit, None)?;
+    let size = how.size.or(quota::by(limit, Means::Seed).map(|limit| limit.bytes));
     create::check_kind(to, base, size)?;
     offline::refuse_to_read(root, sliver)?;
     statfs::refuse_read_only(root.stores())?;
@@ -75,7 +75,7 @@ pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
         replace::prepare(root, name, kept)?;
         view::free_seed(root, sliver.backend, &base.name)?;
         view::free_seed(root, to, &base.name)?;
-        quota::prepare(root, name, &limit)?;
+        quota::prepare(root, name, limit)?;
     }
     let mut done = done(if how.dry_run { "planned" } else { "converted" });
     let mut new = Ground { root, base, kind: to, features: Features::default(), limit };
@@ -113,7 +113,7 @@ pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
     }
     root.lock_catalog()
         .and_then(|catalog| {
-            admission::admit(root, &how.policy, &sliver.quota, &limit, Some(&catalog))?;
+            admission::admit(root, &how.policy, sliver.quota, limit, Some(&catalog))?;
             exec::run(&publish)
         })
         .inspect_err(|_| replace::left_over(root, name, false))?;
@@ -125,7 +125,7 @@ pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
 }
 
 /// The limit stays, by what its kind is kept to it; a size takes its place.
-fn limit(root: &Root, sliver: &Sliver, to: Kind, how: &How) -> Result<Option<Limit>> {
+fn limit(root: &Root, sliver: &Sliver, to: Kind, how: &How) -> Result<Option<&'static Limit>> {
     let (None, Some(old)) = (how.size, sliver.quota) else { return Ok(how.size.map(Limit::of_seed)) };
     let name = &sliver.name;
     set_limit(root, name, to, (how.means, Some(old)), old.bytes).map(Some).map_err(|err| {
