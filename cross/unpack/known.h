@@ -1,12 +1,12 @@
 /*
- * What the coder of packed programs (mix.h) knows before a byte: of its instruction, of those before, and, with MIPS, of what
- * instructions of its kind had lately in their lower half.
+ * What the coder of packed programs (mix.h) knows before a byte: of its instruction, of those before, of those that were there before for its
+ * registers, and, with MIPS, of what instructions of its kind had lately in their lower half.
  *
  * Who includes it defines, beside UNIT (see mix.h),
  *
  *   MIPS  1 where the program is for MIPS, else 0
  */
-enum { CONTEXTS = 6 };
+enum { CONTEXTS = 8 };
 
 static uint32_t hash(uint32_t a, uint32_t b)
 {
@@ -24,30 +24,77 @@ static uint32_t number(const uint8_t *end, uint32_t count)
 	return value;
 }
 
-/* Which operation an instruction of MIPS is; of those between registers the packer has put that in front of the lower half. */
+/*
+ * Of the instructions so far: the last one that wrote each register, that counted an address from it, and that began as this one, and
+ * the last call.
+ */
+struct history {
+	uint32_t wrote[32], based[32], alike[256], call;
+};
+
+/* Which operation an instruction is; of those of MIPS between registers the packer has put that in front of the lower half. */
 static uint32_t operation(uint32_t word)
 {
+	if (!MIPS)
+		return word >> 20 & 255;
 	return word >> 26 ? word >> 26 : 64 | (word >> 10 & 63);
 }
 
-/* The contexts of a byte that is not run: the bytes before. */
-static void choose_plain(uint32_t *contexts, const uint8_t *byte, uint32_t at)
+/* What instructions begin alike with: where that is an operation, without the register behind it. */
+static uint32_t beginning(uint32_t first)
+{
+	return MIPS ? first >> 2 : first;
+}
+
+/* The register that an address is counted from, by the upper half of an instruction, and the one that it writes. */
+static uint32_t base(uint32_t upper)
+{
+	return MIPS ? upper >> 5 & 31 : upper & 15;
+}
+
+static uint32_t written(uint32_t word)
+{
+	if (!MIPS)
+		return word >> 12 & 15;
+	return word >> 26 ? word >> 16 & 31 : word & 31;
+}
+
+/* Remembers an instruction. */
+static void remember(struct history *history, uint32_t word)
+{
+	uint32_t begins = word >> 24, to = written(word), from = base(word >> 16), what = MIPS ? word >> 26 : word >> 24 & 15;
+
+	history->alike[beginning(begins)] = word;
+	if (what == (MIPS ? 3 : 11)) {
+		history->call = word;
+		history->wrote[MIPS ? 2 : 0] = word;
+	} else if (MIPS ? !what || what - 8 < 32 : what < 4 || (what < 8 && word >> 20 & 1)) {
+		history->wrote[to] = word;
+	}
+	if (MIPS ? what >= 32 : what - 4 < 4)
+		history->based[from] = word;
+}
+
+/* The contexts of a byte that is not run: the bytes before, the word, and what a match says is next, where there is one. */
+static void choose_plain(uint32_t *contexts, const uint8_t *byte, uint32_t at, uint32_t word, uint32_t expected)
 {
 	contexts[0] = hash(number(byte, 2), 6);
-	contexts[1] = hash(number(byte, 4), 8);
+	contexts[1] = hash(expected, 5);
 	contexts[2] = hash(number(byte, 3), 7);
-	contexts[3] = hash(at % 4, byte[-1] * 8 + 5);
-	contexts[4] = hash(at % 4, byte[-4]);
-	contexts[5] = hash(number(byte, 4), byte[-5]);
+	contexts[3] = hash(byte[-1], 4);
+	contexts[4] = hash(at % 4, 3);
+	contexts[5] = hash(number(byte, 4), 8);
+	contexts[6] = hash(word, 9);
+	contexts[7] = hash(at % 4 << 24 | (uint32_t)byte[-1] << 16 | byte[-4] << 8 | byte[-5], 10);
 }
 
 /* The contexts of the byte that is this many bytes into its instruction, which begins with `first`, or will. */
-static void choose(uint32_t *contexts, const uint8_t *byte, uint32_t place, uint32_t first)
+static void choose(uint32_t *contexts, const struct history *history, const uint8_t *byte, uint32_t place, uint32_t first)
 {
 	const uint8_t *begin = byte - place;
-	/* What this instruction has so far, and the one before it; 4 bytes of thumb are two of these. */
-	uint32_t now = place << 24 | number(byte, place), last = number(begin, 4);
-	uint32_t firsts = begin[-UNIT] << 16 | begin[-2 * UNIT] << 8 | begin[-3 * UNIT];
+	/* What this instruction has so far, and those before it; 4 bytes of thumb are two of these. */
+	uint32_t now = place << 24 | number(byte, place), last = number(begin, 4), before = number(begin - 4, 4);
+	uint32_t firsts = begin[-UNIT] << 16 | begin[-2 * UNIT] << 8 | begin[-3 * UNIT], did, upper, from, alike;
 
 	contexts[0] = hash(now, 1);
 	if (UNIT == 2) {
@@ -56,24 +103,33 @@ static void choose(uint32_t *contexts, const uint8_t *byte, uint32_t place, uint
 		contexts[3] = hash(now, last * 4 + 3);
 		contexts[4] = hash(now, (last >> 8 & 0xff) + 0x5550000);
 		contexts[5] = hash(hash(now, last), number(begin - 4, 2));
+		contexts[6] = hash(now, last >> 16);
+		contexts[7] = hash(place << 8 | first, 0x98);
 		return;
 	}
-	contexts[1] = hash(hash(now, last >> 16), number(begin - 6, 2));
+	contexts[1] = hash(hash(now, last >> 16), before >> 16);
 	contexts[2] = hash(place << 8 | first, 0x98);
 	/* The same byte of the last instruction, and the first of both. */
 	contexts[3] = hash(place | byte[-4] << 8 | first << 16 | (uint32_t)byte[-1] << 24, begin[-4]);
-	contexts[4] = hash(now, firsts + 0x1234567);
-	contexts[5] = hash(now, (last >> 16) * 4 + 2);
-	if (MIPS) {
-		uint32_t did = operation(last) << 8, before = operation(number(begin - 4, 4));
-		/* The register that the last one wrote. */
-		uint32_t wrote = last >> 26 ? last >> 16 & 31 : last & 31;
+	did = operation(last) << 8 | written(last);
+	contexts[4] = hash(hash(now, did), operation(before));
+	alike = history->alike[beginning(first)];
+	if (place < 2) {
+		uint32_t third = number(begin - 8, 4), fourth = number(begin - 12, 4);
 
-		contexts[4] = hash(hash(now, did | wrote), before);
-		/* In its lower half: the operation and the register that an address is counted from, not the one that is read or written. */
-		contexts[5] = place < 2 ? hash(hash(now, did | before), operation(number(begin - 8, 4)))
-					: hash(place << 4, begin[0] << 16 | begin[1] >> 5 << 8 | (place > 2 ? begin[2] : 0));
+		contexts[5] = hash(hash(now, operation(last) << 8 | operation(before)), operation(third) << 8 | operation(fourth));
+		contexts[6] = hash(hash(now, did), place ? 0 : history->call);
+		contexts[7] = place ? hash(now, alike >> 16)
+				    : hash(hash(did, operation(before) << 8 | written(before)), operation(third));
+		return;
 	}
+	/* In the lower half the operation counts, and what was done with its registers, not which these are. */
+	upper = number(begin + 2, 2);
+	from = base(upper);
+	now = place << 16 | beginning(first) << 8 | (place > 2 ? begin[2] : 0);
+	contexts[5] = hash(hash(now, history->based[from] & 0xffff), operation(history->wrote[from]));
+	contexts[6] = hash(now, history->wrote[from]);
+	contexts[7] = hash(hash(now, alike & 0xffff), (upper ^ alike >> 16) >> 5 ? 1 : 0);
 }
 
 /*

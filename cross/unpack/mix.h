@@ -1,6 +1,6 @@
 /*
  * The coder of packed programs: what packs (pack.c) and what unpacks (unpack.c) do the same here, and so know the same before each
- * bit. There are no copies, as LZMA has them. Of each bit, six contexts, the longest match and, with MIPS, a value that an instruction
+ * bit. There are no copies, as LZMA has them. Of each bit, eight contexts, the longest match and, with MIPS, a value that an instruction
  * of this kind had lately each say how likely a one is;
  * the sum of what they say, weighted by how well each did lately, is what an arithmetic coder is told. That is the method of
  * PAQ (Matt Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression", 2005), in whole numbers and with
@@ -23,8 +23,8 @@
  * one, and 0 is a slot where nothing was. Of more than these it is LEVELS and how likely a one is, in as many steps. A line has the
  * slots of two bits, and in place of the first, which no bits lead to, whose it is.
  */
-enum { MATCH = CONTEXTS, GUESS, INPUTS, EXACT = 6, LEVELS = 2 << EXACT, STATES = 256, WIDTH = 4096 / (STATES - LEVELS) };
-enum { LINES = 20, LINE = 4, WAYS = 3, SEEN = 16, LONGEST = 31, MISSES = 8, STEP = 128 };
+enum { MATCH = CONTEXTS, GUESS, BIAS, INPUTS, EXACT = 6, LEVELS = 2 << EXACT, STATES = 256, WIDTH = 4096 / (STATES - LEVELS) };
+enum { LINES = 20, LINE = 4, WAYS = 3, SEEN = 15, LONGEST = 31, MISSES = 8, STEP = 128 };
 /* The bytes in front that are not coded, so that each that is has some before it. */
 enum { BARE = 16 };
 
@@ -37,13 +37,15 @@ struct mixer {
 	uint32_t seen[1 << SEEN];
 	/* How often a match was right, in 65536ths, by how often it was not, lately, and its length. */
 	uint16_t right[MISSES][LONGEST + 1];
+	/* What is remembered of instructions. */
+	struct history history;
 	/* The last lower halves of each kind; and how often which of them was right of which bit. */
 	uint16_t kept[KINDS][KEPT], guessed[KINDS][KEPT][16];
 	/*
-	 * The weights of the inputs, in 65536ths: by the place of the bit, by `struct byte`, and by how often all slots
-	 * learned, or what is guessed. They are added.
+	 * The weights of the inputs, in 65536ths: by the bits of the byte, by its instruction's first one, and by how often all slots
+	 * learned, or what is guessed. They are added. The last input is the same at all times, and its weight what to say without the others.
 	 */
-	int32_t by_place[5 * 3 * 8][INPUTS];
+	int32_t by_place[5 * 256][INPUTS];
 	int32_t by_first[5 * 256 * 3][INPUTS];
 	int32_t by_learned[CONTEXTS * EXACT + 3][INPUTS];
 	/* What a sum meant lately, by the bits of the byte. Of those between two of them, both mean a part. */
@@ -127,7 +129,7 @@ static void prepare(struct mixer *mixer)
 	for (at = 0; at < KINDS * KEPT; at++)
 		for (to = 0; to < 16; to++)
 			mixer->guessed[at / KEPT][at % KEPT][to] = 40000;
-	for (at = 0; at < 5 * 3 * 8; at++)
+	for (at = 0; at < 5 * 256; at++)
 		for (to = 0; to < INPUTS; to++)
 			mixer->by_place[at][to] = 14000;
 	for (at = 0; at < 5 * 256; at++)
@@ -192,7 +194,7 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 			unsigned known, unsigned bits, int expected, unsigned bit)
 {
 	unsigned kind = expected < 0 ? 0 : match->length < 16 ? 1 : 2, i, chance, part, learned = 0, guess = 0;
-	int32_t *by_place = mixer->by_place[(byte->place * 3 + kind) * 8 + bits];
+	int32_t *by_place = mixer->by_place[byte->place << 8 | known];
 	int32_t *by_first = mixer->by_first[(byte->place * 256 + byte->first) * 3 + kind], *by_learned;
 	uint16_t *right = &mixer->right[match->missed][match->length], *guessed = 0, *meant;
 	int inputs[INPUTS], sum = 0, error;
@@ -219,6 +221,7 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 		learned = CONTEXTS * EXACT + 1 + (i > 0);
 		break;
 	}
+	inputs[BIAS] = 512;
 	by_learned = mixer->by_learned[learned];
 	for (i = 0; i < INPUTS; i++)
 		sum += inputs[i] * ((by_place[i] + by_first[i] + by_learned[i]) >> 8);
@@ -231,8 +234,8 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 	bit = code(coder, (chance + (meant[0] * (STEP - part) + meant[1] * part) / STEP) / 2, bit);
 
 	error = (int)(bit << 12) - (int)(chance >> 4);
-	/* Less than that changes nothing. */
-	for (i = error < -4 || error > 4 ? 0 : INPUTS; i < INPUTS; i++) {
+	/* Most are so small that they teach nothing. */
+	for (i = error < -16 || error > 16 ? 0 : INPUTS; i < INPUTS; i++) {
 		int change = (inputs[i] * error + 8192) >> 14;
 
 		by_place[i] += change;
@@ -259,7 +262,8 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 {
 	struct match match = { 0, 0, 0 };
-	uint32_t at, i;
+	/* `word` are the letters since the last byte that is none. */
+	uint32_t at, i, word = 0;
 
 	prepare(mixer);
 	for (at = BARE; at < PLAIN; at++) {
@@ -268,11 +272,15 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 		uint8_t *lines[CONTEXTS], *slots[CONTEXTS];
 		unsigned known = 1, low = 1, bits;
 
-		if (place == 4)
-			choose_plain(contexts, out + at, at);
-		else
-			choose(contexts, out + at, place, byte.first);
 		look(mixer, &match, out, at, place);
+		if (place == 4) {
+			uint32_t letter = out[at - 1] | 32u;
+
+			word = letter - 'a' < 26 ? hash(word, letter) : 0;
+			choose_plain(contexts, out + at, at, word, match.length ? (match.length > 7) << 8 | out[match.next] : 512);
+		} else {
+			choose(contexts, &mixer->history, out + at, place, byte.first);
+		}
 		if (MIPS && place / 2 == 1) {
 			byte.kind = kind(number(out + at - place + 2, 2));
 			byte.here = byte.kind == BRANCH ? at / 4 : 0;
@@ -296,6 +304,8 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 			low = low << 1 | bit;
 		}
 		out[at] = (uint8_t)known;
+		if (UNIT == 4 && place == 3)
+			remember(&mixer->history, number(out + at + 1, 4));
 		if (byte.half > 1)
 			keep(mixer->kept[byte.kind], (uint16_t)(number(out + at + 1, 2) + byte.here));
 		match.next += match.next != 0;
