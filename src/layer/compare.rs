@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::{Entry, Format, Side};
 use crate::error::Result;
 use crate::tree::attr::{self, Attr};
-use crate::tree::{Kind, equal, sys};
+use crate::tree::{Kind, Stat, equal, sys};
 
 /// A set of the ways in which an entry of the view differs from the base's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,25 +95,18 @@ pub fn differences(format: Format, entry: &Entry<'_>) -> Result<Aspects> {
 /// As above for what lies where; `data` is where the content does.
 pub(super) fn sides(format: Format, node: Side<'_>, data: Side<'_>, base: Side<'_>) -> nix::Result<Aspects> {
     let (new, old) = (node.stat, base.stat);
-    let device = |stat: &crate::tree::Stat| match stat.kind {
-        Kind::Char | Kind::Block => stat.device,
-        Kind::Dir | Kind::File | Kind::Link | Kind::Fifo | Kind::Socket => (0, 0),
-    };
-    if new.kind != old.kind || device(new) != device(old) {
-        return Ok(Aspects::TYPE);
+    let mut found = at_sight(new, data.stat, old);
+    if found.has(Aspects::TYPE) {
+        return Ok(found);
     }
     let untouched = new.id.1 == old.id.1 && new.ctime == old.ctime && new.size == old.size;
     if new.id == old.id || format == Format::Snapshot && untouched {
         return Ok(Aspects::NONE);
     }
-    let mut found = Aspects::NONE;
-    found.add(Aspects::MODE, new.kind != Kind::Link && new.mode != old.mode);
-    found.add(Aspects::OWNER, (new.uid, new.gid) != (old.uid, old.gid));
-    found.add(Aspects::TIME, new.mtime != old.mtime);
     found.add(Aspects::LINKS, format.whole() && new.kind != Kind::Dir && new.links != old.links);
     found.add(Aspects::ATTRS, attrs(node, format)? != attrs(base, Format::Tree)?);
     let other = match new.kind {
-        Kind::File => data.stat.id != old.id && !same_content(data, base)?,
+        Kind::File => !found.has(Aspects::CONTENT) && data.stat.id != old.id && !same_content(data, base)?,
         Kind::Link => node.dir.read_link(node.name)? != base.dir.read_link(base.name)?,
         Kind::Dir | Kind::Char | Kind::Block | Kind::Fifo | Kind::Socket => false,
     };
@@ -121,10 +114,25 @@ pub(super) fn sides(format: Format, node: Side<'_>, data: Side<'_>, base: Side<'
     Ok(found)
 }
 
-fn same_content(one: Side<'_>, other: Side<'_>) -> nix::Result<bool> {
-    if one.stat.size != other.stat.size {
-        return Ok(false);
+/// What lstat(2) alone tells of how they differ: where that is the type, nothing else. `data` is what has the content of `new`.
+pub(super) fn at_sight(new: &Stat, data: &Stat, old: &Stat) -> Aspects {
+    let device = |stat: &Stat| match stat.kind {
+        Kind::Char | Kind::Block => stat.device,
+        Kind::Dir | Kind::File | Kind::Link | Kind::Fifo | Kind::Socket => (0, 0),
+    };
+    let mut found = Aspects::NONE;
+    found.add(Aspects::TYPE, new.kind != old.kind || device(new) != device(old));
+    if found.is_empty() {
+        found.add(Aspects::MODE, new.kind != Kind::Link && new.mode != old.mode);
+        found.add(Aspects::OWNER, (new.uid, new.gid) != (old.uid, old.gid));
+        found.add(Aspects::TIME, new.mtime != old.mtime);
+        found.add(Aspects::CONTENT, new.kind == Kind::File && data.size != old.size);
     }
+    found
+}
+
+/// Do two files of one size hold the same?
+fn same_content(one: Side<'_>, other: Side<'_>) -> nix::Result<bool> {
     let (mut held, mut others) = (None, None);
     equal(opened(one, &mut held)?, opened(other, &mut others)?, 0, one.stat.size)
 }

@@ -1,6 +1,6 @@
 //! Old base, new base and sliver: of one name, who changed what.
 
-use super::compare::sides;
+use super::compare::{at_sight, sides};
 use super::{Aspects, Changes, Entry, Format, Show, Side, Step, differences};
 use crate::error::Result;
 use crate::tree::{Kind, Stat, sys};
@@ -105,14 +105,26 @@ impl Judge {
             // Deleted and made anew: it hides what the new base has, too.
             return Ok(if self.news(old, new)?.has(CORE) { Verdict::Conflict(both) } else { Verdict::Keep });
         }
-        let mine = sides(self.from, node, entry.data.unwrap_or(node), old)?;
-        let mine = mine.without(self.from.loses()).without(Aspects::LINKS);
         let linked = linked(entry, node.stat, old.stat);
-        if !mine.has(CORE.and(Aspects::TIME)) && !linked {
-            // Whatever the new base has: nothing needs be read for that.
-            return Ok(Verdict::Take);
+        let (data, loses) = (entry.data.unwrap_or(node), self.from.loses());
+        let all = CORE.and(Aspects::TIME);
+        let seen = linked || at_sight(node.stat, data.stat, old.stat).without(loses).has(all);
+        let mut theirs = Aspects::NONE;
+        if seen {
+            theirs = self.news(old, new)?;
+            if !theirs.has(CORE) {
+                // Whatever else was changed here: it needs not be read for that.
+                return Ok(Verdict::Keep);
+            }
         }
-        let theirs = self.news(old, new)?;
+        let mine = sides(self.from, node, data, old)?.without(loses).without(Aspects::LINKS);
+        if !seen {
+            if !mine.has(all) {
+                // Whatever the new base has.
+                return Ok(Verdict::Take);
+            }
+            theirs = self.news(old, new)?;
+        }
         let went_on = theirs.has(CORE);
         if old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir {
             return Ok(Verdict::Keep);
