@@ -63,7 +63,7 @@ const PATIENCE: u16 = 10_000;
 
 /// The value of the property `dedup` of a ZFS, or why it is not known.
 fn ask(dataset: &str) -> Result<String> {
-    zfs::ask("get -H -o value dedup", dataset, PATIENCE.into()).map(|value| escape(&value))
+    zfs::ask("get -H -o value dedup", dataset, PATIENCE.into()).map(|value| escape(value.as_bytes()))
 }
 
 #[cfg(test)]

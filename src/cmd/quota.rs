@@ -18,7 +18,7 @@ use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, does_not_fit, image, project, qgroup};
+use crate::quota::{self, Limit, Means, Tenant, does_not_fit, image, project, qgroup};
 use crate::size::Size;
 use crate::stay::{Below, for_good};
 use crate::sys::{file, statfs};
@@ -88,19 +88,12 @@ pub(super) fn limit(
     (means, old): (Option<Means>, Option<&Limit>),
     bytes: u64,
 ) -> Result<&'static Limit> {
-    let (mapped, closed) = (is_mapped(root, name), lxc::is_closed(root, name));
+    let tenant = Tenant { mapped: is_mapped(root, name), closed: lxc::is_closed(root, name) };
     let kept = old.map(|old| old.means).filter(|means| means.keeps(kind));
-    let means = means.or(kept).or_else(|| match kind {
-        Kind::BtrfsSnapshot if closed => Some(Means::Qgroup),
-        kind if mapped && Means::Project.keeps(kind) && project::Disk::of(root.stores()).is_ok() => {
-            Some(Means::Project)
-        }
-        _ => None,
-    });
-    let limit = Limit::new(root, kind, means, bytes)?;
+    let limit = Limit::new(root, kind, means.or(kept), tenant, bytes)?;
     match limit.means {
-        Means::Project if !mapped => project::warn(),
-        Means::Qgroup if !closed => qgroup::warn(name),
+        Means::Project if !tenant.mapped => project::warn(),
+        Means::Qgroup if !tenant.closed => qgroup::warn(name),
         _ => {}
     }
     Ok(limit)

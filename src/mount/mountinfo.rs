@@ -51,6 +51,11 @@ impl MountInfo {
         self.0.split(|b| *b == b'\n').filter_map(parse)
     }
 
+    /// The dataset of ZFS that a path lies in; none where that is no ZFS.
+    pub fn dataset(&self, path: &Path) -> Result<Option<String>> {
+        zfs::dataset(path, &self.0).at("look at", path)
+    }
+
     /// A number that stands for the whole text.
     pub fn hash(&self) -> u64 {
         fnv64a(&self.0)

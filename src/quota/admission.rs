@@ -48,17 +48,17 @@ impl Default for Policy {
 
 impl Policy {
     /// May more be promised than there is?
-    pub const fn overcommits(self) -> bool {
+    pub const fn overcommits(&self) -> bool {
         self.overcommit > ONE
     }
 
     /// How images are made.
-    pub const fn shape(self) -> Shape {
+    pub const fn shape(&self) -> Shape {
         Shape { sparse: self.overcommits(), journal: self.journal }
     }
 
     /// The bytes that may be promised on a disk of `total` bytes.
-    pub fn promisable(self, total: u64) -> u64 {
+    pub fn promisable(&self, total: u64) -> u64 {
         let rest = total.minus(self.reserve);
         match rest.product(self.overcommit) {
             Some(thousandths) => thousandths / ONE,
@@ -103,22 +103,19 @@ pub fn admit(
         return Ok(());
     }
     let total = statfs::of(root.stores())?.total;
-    let ask = |promised| judge(*policy, total, promised, more, root.path());
-    let (note, boot) = (root.stores().join(NOTE), proc::boot_id()?);
-    let noted = noted(&note, boot).filter(|noted| ask(*noted).is_ok());
-    let promised = match noted {
-        Some(noted) => noted,
-        None => count(root)?,
-    };
-    ask(promised)?;
-    match catalog {
-        // Half of it ends in no line, and says nothing.
-        Some(_) => {
-            let text = format!("{boot} {}\n", promised.plus(more));
-            file::write(&note, text.as_bytes()).at("write", &note)
-        }
-        None => Ok(()),
+    let (note, boot) = (root.stores().below(NOTE), proc::boot_id()?);
+    // Without a note it may be anything.
+    let mut promised = noted(note, boot).unwrap_or(u64::MAX);
+    if judge(policy, total, promised, more, root.path()).is_err() {
+        promised = count(root)?;
+        judge(policy, total, promised, more, root.path())?;
     }
+    if catalog.is_none() {
+        return Ok(());
+    }
+    // Half of it ends in no line, and says nothing.
+    let text = format!("{boot} {}\n", promised.plus(more));
+    file::write(note, text.as_bytes()).at("write", note)
 }
 
 fn noted(note: &Path, boot: &str) -> Option<u64> {
@@ -156,7 +153,7 @@ pub fn forget(stores: &Path) {
     let _gone = fs::remove_file(stores.join(NOTE));
 }
 
-fn judge(policy: Policy, total: u64, promised: u64, bytes: u64, disk: &Path) -> Result<()> {
+fn judge(policy: &Policy, total: u64, promised: u64, bytes: u64, disk: &Path) -> Result<()> {
     let most = policy.promisable(total);
     if promised.checked_add(bytes).is_some_and(|sum| sum <= most) {
         return Ok(());
@@ -187,7 +184,7 @@ mod tests {
         let half_more = Policy { reserve: 0, overcommit: 1500, ..Policy::default() };
         for unit in [KIB, MIB, GIB, 1 << 40] {
             let ok =
-                |policy, promised, bytes| judge(policy, 8 * unit, promised, bytes, Path::new("/")).is_ok();
+                |policy, promised, bytes| judge(&policy, 8 * unit, promised, bytes, Path::new("/")).is_ok();
             assert!(ok(plain, 4 * unit, 4 * unit) && !ok(plain, 4 * unit, 4 * unit + 1));
             assert!(ok(half_more, 8 * unit, 4 * unit) && !ok(half_more, 8 * unit, 4 * unit + 1));
             let reserve = Policy { reserve: unit, overcommit: ONE, ..Policy::default() };
@@ -201,9 +198,9 @@ mod tests {
     fn beyond_what_32_bits_hold() {
         let plain = Policy::default();
         let disk = Path::new("/");
-        assert!(judge(plain, 6 * GIB, 3 * GIB, 3 * GIB, disk).is_ok());
-        assert!(judge(plain, 6 * GIB, 3 * GIB, 3 * GIB + 1, disk).is_err());
-        assert!(judge(plain, u64::MAX, u64::MAX, 1, disk).is_err(), "a sum that overflows is too much");
+        assert!(judge(&plain, 6 * GIB, 3 * GIB, 3 * GIB, disk).is_ok());
+        assert!(judge(&plain, 6 * GIB, 3 * GIB, 3 * GIB + 1, disk).is_err());
+        assert!(judge(&plain, u64::MAX, u64::MAX, 1, disk).is_err(), "a sum that overflows is too much");
         let most = Policy { reserve: 0, overcommit: ONE * ONE, ..Policy::default() };
         assert_eq!(most.promisable(u64::MAX), u64::MAX);
         assert_eq!(
@@ -215,7 +212,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told_with_the_numbers() {
         let err = judge(
-            Policy { reserve: 2 * MIB, overcommit: ONE, ..Policy::default() },
+            &Policy { reserve: 2 * MIB, overcommit: ONE, ..Policy::default() },
             10 * MIB,
             5 * MIB,
             4 * MIB,

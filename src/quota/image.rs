@@ -191,14 +191,10 @@ fn allocate(file: &File, from: u64, to: u64) -> nix::Result<()> {
     }
     let zeros = vec![0; 1 << 16];
     let mut at = from;
-    while let Some(left) = to.checked_sub(at).filter(|left| *left > 0) {
-        let most = usize::try_from(left).map_or(zeros.len(), |left| left.min(zeros.len()));
-        let written = nix::sys::uio::pwrite(
-            file,
-            zeros.get(..most).unwrap_or_default(),
-            at.try_into().map_err(|_| Errno::EFBIG)?,
-        )?;
-        at = at.plus(written as u64);
+    while at < to {
+        let most = usize::try_from(to - at).map_or(zeros.len(), |left| left.min(zeros.len()));
+        file::write_at(file, zeros.get(..most).unwrap_or_default(), at)?;
+        at = at.plus(most as u64);
     }
     Ok(())
 }
@@ -225,14 +221,13 @@ pub fn mount(image: &Path, target: &Path, new: bool) -> Result<()> {
     }
     let device = loopdev::bind(image, true)?;
     // Without it the kernel would write the tables in the background; it is known since 2.6.37.
-    let mut mounted = Err(Errno::EINVAL);
-    let first = if new { "noinit_itable,barrier=0,noload" } else { "noinit_itable" };
-    for options in [Some(first), None] {
-        if mounted == Err(Errno::EINVAL) {
-            mounted =
-                mountpoint::mount(Some(device.path), target, Some(FSTYPE), MsFlags::MS_NOATIME, options);
-        }
-    }
+    let options = if new { "noinit_itable,barrier=0,noload" } else { "noinit_itable" };
+    let mount =
+        |options| mountpoint::mount(Some(device.path), target, Some(FSTYPE), MsFlags::MS_NOATIME, options);
+    let mounted = match mount(Some(options)) {
+        Err(Errno::EINVAL) => mount(None),
+        done => done,
+    };
     mounted.at(&format!("mount the image {} on", image.display()), target).map_err(|err| {
         match err.errno() {
             Some(Errno::ENODEV) => err.way_out("this kernel has no ext4: load its module"),

@@ -88,8 +88,9 @@ impl Means {
 
     /// Takes a text as a means.
     pub fn parse(text: &str) -> Result<Self> {
-        let found = Self::ALL.iter().copied().find(|means| means.name() == text);
-        found.ok_or_else(|| none_of(&Self::ALL.map(Self::name), text, "means of a limit"))
+        let names = Self::ALL.map(Self::name);
+        let found = names.iter().position(|name| *name == text).and_then(|at| Self::ALL.get(at));
+        found.copied().ok_or_else(|| none_of(&names, text, "means of a limit"))
     }
 
     /// Can it keep a store of this kind to a limit?
@@ -149,36 +150,22 @@ impl Limit {
         for_good(Self::plain(bytes, Means::Seed))
     }
 
-    /// A new limit for a store of this kind, by the means that is named, or by what holds there.
-    pub fn new(root: &Root, kind: Kind, means: Option<Means>, bytes: u64) -> Result<&'static Self> {
+    /// A new limit for a store of this kind, by the means that is named, or else by what holds the `tenant`.
+    pub fn new(
+        root: &Root,
+        kind: Kind,
+        means: Option<Means>,
+        tenant: Tenant,
+        bytes: u64,
+    ) -> Result<&'static Self> {
         let means = match means {
-            Some(means) if means.keeps(kind) => means,
-            None if kind.reads_base() => Means::Image,
-            None if kind.grows_image() => Means::Seed,
-            None if kind == Kind::Copy && zfs::need(root.stores()).is_ok() => Means::Zfs,
-            Some(means) => {
-                return Err(Error::usage(format_args!(
-                    "{} keeps no store of {kind} to a limit",
-                    means.name()
-                ))
-                .way_out("leave the means out, or take soft, which only measures"));
-            }
-            None if kind == Kind::BtrfsSnapshot => {
-                return Err(Error::unsupported(format_args!(
-                    "a store of btrfs-snapshot is limited by a qgroup: {}",
-                    qgroup::open()
-                ))
-                .way_out("--means qgroup takes it all the same"));
-            }
-            None => {
-                return Err(Error::unsupported(format_args!(
-                    "nothing keeps a store of {kind} to a limit here"
-                ))
-                .way_out(
-                    "take overlay; or name what only a container with lxc.idmap is held by: --means project; or soft, which only measures",
-                ));
-            }
+            Some(means) => means,
+            None => means_for(root, kind, tenant)?,
         };
+        if !means.keeps(kind) {
+            return Err(Error::usage(format_args!("{} keeps no store of {kind} to a limit", means.name()))
+                .way_out("leave the means out, or take soft, which only measures"));
+        }
         if matches!(means, Means::Image | Means::Project | Means::Zfs) && bytes < image::LEAST {
             return Err(Error::usage(format_args!("{} is too small for a limit", Size(bytes))).way_out(
                 format_args!(
@@ -209,16 +196,52 @@ impl Limit {
     }
 }
 
+/// What is known of who is to be held.
+#[derive(Clone, Copy)]
+pub struct Tenant {
+    /// His root is nobody special outside the container.
+    pub mapped: bool,
+    /// He may call no ioctl of Btrfs.
+    pub closed: bool,
+}
+
+/// What holds a tenant to a limit here whose store is of this kind.
+fn means_for(root: &Root, kind: Kind, tenant: Tenant) -> Result<Means> {
+    if kind == Kind::BtrfsSnapshot {
+        return match tenant.closed {
+            true => Ok(Means::Qgroup),
+            false => Err(Error::unsupported(format_args!(
+                "a store of btrfs-snapshot is limited by a qgroup: {}",
+                qgroup::open()
+            ))
+            .way_out("--means qgroup takes it all the same")),
+        };
+    }
+    if tenant.mapped && Means::Project.keeps(kind) && project::Disk::of(root.stores()).is_ok() {
+        return Ok(Means::Project);
+    }
+    if kind.reads_base() {
+        return Ok(Means::Image);
+    }
+    if kind.grows_image() {
+        return Ok(Means::Seed);
+    }
+    if kind == Kind::Copy && zfs::need(root.stores()).is_ok() {
+        return Ok(Means::Zfs);
+    }
+    Err(Error::unsupported(format_args!("nothing keeps a store of {kind} to a limit here")).way_out(
+        "take overlay; or name what only a container with lxc.idmap is held by: --means project; or soft, which only measures",
+    ))
+}
+
 /// What keeps a store of this kind to a limit here, or why nothing does; `image` is what came of the trial of one.
 pub fn offer(root: &Root, kind: Kind, image: &Result<()>) -> (Option<Means>, Option<String>) {
     let offered = || -> Result<Means> {
         if kind == Kind::BtrfsSnapshot {
             qgroup::need(root.stores())?;
-            if lxc::profile().is_ok_and(|path| path.exists()) {
-                return Ok(Means::Qgroup);
-            }
         }
-        let means = Limit::new(root, kind, None, u64::MAX)?.means;
+        let closed = lxc::profile().is_ok_and(|path| path.exists());
+        let means = means_for(root, kind, Tenant { mapped: false, closed })?;
         if means == Means::Zfs {
             zfs::trial(root)?;
         }

@@ -8,7 +8,6 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,10 +19,11 @@ use crate::error::{Context, Error, Result};
 use crate::name::Name;
 use crate::quota::{Limit, Means, by};
 use crate::size::Size;
+use crate::stay::{Below, for_good};
 use crate::sum::Sum;
 use crate::sys::project::{self, Amount};
 use crate::sys::statfs;
-use crate::tree::{self, Dir};
+use crate::tree;
 
 const EXT4: u32 = 0xef53;
 const XFS: u32 = 0x5846_5342;
@@ -43,9 +43,9 @@ const PER_INODE: u64 = 16 << 10;
 const ROOM: Amount = Amount { bytes: 256 << 10, inodes: 16 };
 
 /// A disk that keeps project quotas.
+#[derive(Clone, Copy)]
 pub struct Disk {
-    device: CString,
-    folder: Dir,
+    at: project::Disk,
     magic: u32,
 }
 
@@ -65,20 +65,16 @@ impl Disk {
         let link = format!("/sys/dev/block/{}:{}", major(number), minor(number));
         let device = fs::read_link(&link).at("read", Path::new(&link))?;
         let name = Path::new("/dev").join(device.file_name().unwrap_or_default());
-        let device = CString::new(name.as_os_str().as_bytes()).unwrap_or_default();
-        let disk = Self { device, folder: tree::open(folder)?, magic };
-        if project::kept(disk.at()) == Ok(true) {
-            return Ok(disk);
+        let device = for_good(CString::new(name.as_os_str().as_bytes()).unwrap_or_default());
+        let at = project::Disk(device, folder.stays());
+        if project::kept(at) == Ok(true) {
+            return Ok(Self { at, magic });
         }
         Err(Error::unsupported(format_args!(
             "the {fstype} of {} keeps no project quotas: they are off, or not in this kernel",
             folder.display()
         ))
         .way_out(format_args!("take the image, or {on}")))
-    }
-
-    fn at(&self) -> project::Disk<'_> {
-        project::Disk(&self.device, self.folder.as_fd())
     }
 
     /// Bytes that an inode takes beside what is counted: f2fs counts no block for one, and XFS none for a full chunk of them;
@@ -109,15 +105,15 @@ impl Disk {
     }
 
     fn tell(&self, id: u32, most: Amount) -> Result<()> {
-        project::limit(self.at(), id, most).at("limit a project on", self.path())
+        project::limit(self.at, id, most).at("limit a project on", self.path())
     }
 
     fn path(&self) -> &Path {
-        Path::new(std::ffi::OsStr::from_bytes(self.device.to_bytes()))
+        Path::new(std::ffi::OsStr::from_bytes(self.at.0.to_bytes()))
     }
 
     fn look(&self, id: u32) -> Result<[Amount; 2]> {
-        project::look(self.at(), id).at("ask for the quota of a project of", self.path())
+        project::look(self.at, id).at("ask for the quota of a project of", self.path())
     }
 
     /// What the kernel counts of a project.
@@ -228,14 +224,12 @@ impl Drop for Room {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn blocks_and_inodes_are_no_more_than_the_limit() {
         for (magic, bytes) in [(EXT4, 64 << 20), (XFS, 62 << 20), (F2FS, 48 << 20)] {
-            let disk =
-                Disk { device: CString::default(), folder: tree::open(Path::new("/")).unwrap(), magic };
+            let disk = Disk { at: project::Disk(c"", Path::new("/")), magic };
             let of = |bytes| Limit::plain(bytes, Means::Project);
             let most = disk.most(&of(64 << 20), false);
             assert_eq!((most.bytes, most.inodes), (bytes, 4096));

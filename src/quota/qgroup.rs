@@ -38,7 +38,8 @@ const FREE: u64 = COUNTED << 20;
 
 /// The bytes at which the kernel is to stop what is limited, so that it takes no more than the limit and 1 MiB of the disk.
 fn told(limit: u64) -> u64 {
-    limit - limit.minus(FREE).div_ceil(COUNTED + 1)
+    // Rounded up.
+    limit - limit.minus(FREE).plus(COUNTED) / (COUNTED + 1)
 }
 
 /// Bytes of a limit that are used where the kernel has counted so many: all of it where they are those that it was [`told`].

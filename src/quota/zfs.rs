@@ -48,15 +48,19 @@ struct Dataset {
 }
 
 /// What `zfs` says of a dataset.
-fn ask(words: &str, dataset: &str) -> Result<Vec<u8>> {
+fn ask(words: &str, dataset: &str) -> Result<&'static str> {
     zfs::ask(words, dataset, PollTimeout::NONE)
 }
 
 /// The dataset of a folder, below which one can be made for it. Refuses one that lies on none, or on one whose name holds more than our own
 /// rules allow.
 pub fn need(folder: &Path) -> Result<String> {
+    above(&MountInfo::of_self()?, folder)
+}
+
+fn above(info: &MountInfo, folder: &Path) -> Result<String> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
-    match zfs::dataset(folder).at("look at", folder)? {
+    match info.dataset(folder)? {
         Some(name) if name.bytes().all(known) && !name.starts_with('-') => Ok(name),
         _ => Err(Error::unsupported(format_args!("{} lies on no dataset of ZFS", folder.display()))),
     }
@@ -77,8 +81,8 @@ fn find(store: &Path) -> Result<Option<&'static Dataset>> {
         ))
         .way_out("a store on a dataset is copied by `sliverfs export`, or with its disk by `zfs send`"));
     }
-    let name = format!("{}/{leaf}", need(store)?);
     let info = MountInfo::of_self()?;
+    let name = format!("{}/{leaf}", above(&info, store)?);
     // A view shows a folder of it.
     let own = info
         .mounts()
@@ -170,11 +174,11 @@ fn counted(Dataset { name, place, mounted }: &Dataset) -> Result<[u64; 2]> {
     if *mounted {
         return statfs::of(place).map(|disk| [disk.total, disk.total.minus(disk.free)]);
     }
-    let told = ask("get -Hp -o value refquota,referenced", name)?;
-    let mut numbers = told
-        .split(|byte| *byte == b'\n')
-        .map(|line| std::str::from_utf8(line).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0));
-    Ok([numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)])
+    let mut numbers = [0; 2];
+    for (number, line) in numbers.iter_mut().zip(ask("get -Hp -o value refquota,referenced", name)?.lines()) {
+        *number = line.parse().unwrap_or(0);
+    }
+    Ok(numbers)
 }
 
 /// Limits a store, where it is not limited so already.
@@ -256,12 +260,12 @@ fn alone(name: &str) -> Result<bool> {
         // It was never made, or is gone, where ZFS tells of what is above without it; and else was not asked to the end.
         let above = Path::new(name).parent().and_then(Path::to_str).unwrap_or_default();
         let list = ask("list -H -d 1 -o name", above)?;
-        return Ok(list.split(|byte| *byte == b'\n').any(|line| *line == *name.as_bytes()));
+        return Ok(list.lines().any(|line| line == name));
     };
-    match list.split(|byte| *byte == b'\n').find(|line| *line != name.as_bytes()) {
+    match list.lines().find(|line| *line != name) {
         None => Ok(true),
         Some(other) => {
-            let other = escape(other);
+            let other = escape(other.as_bytes());
             Err(Error::in_use(format_args!("the dataset {name} is not destroyed while there is {other}"))
                 .way_out(format_args!("if nobody wants that any more: zfs destroy {other}")))
         }

@@ -22,11 +22,10 @@ pub fn is_type(fstype: &[u8]) -> bool {
     matches!(fstype, b"zfs" | b"fuse.zfs")
 }
 
-/// The dataset that a path lies in, named as mountinfo shows it; none where that is no ZFS.
-pub fn dataset(path: &Path) -> io::Result<Option<String>> {
+/// The dataset that a path lies in, named as this text of a mountinfo file shows it; none where that is no ZFS.
+pub fn dataset(path: &Path, table: &[u8]) -> io::Result<Option<String>> {
     let device = fs::metadata(path)?.dev();
     let device = format!("{}:{}", major(device), minor(device));
-    let table = file::read(Path::new("/proc/self/mountinfo"))?;
     for mount in table.split(|byte| *byte == b'\n') {
         // No field holds a blank: the kernel writes it in octal. Type and source are the last ones but for the options.
         let mut fields = mount.split(|byte| *byte == b' ');
@@ -46,7 +45,7 @@ pub fn dataset(path: &Path) -> io::Result<Option<String>> {
 /// those the table of mounts is read. No other is meant: the mode that one of them makes up must not become a real one.
 pub fn on_fuse(path: &Path) -> Option<String> {
     statfs::of(path).ok().filter(|disk| disk.magic == statfs::FUSE)?;
-    dataset(path).ok()?
+    dataset(path, &file::read(Path::new("/proc/self/mountinfo")).ok()?).ok()?
 }
 
 /// Has the pool of a dataset write all that came before. A property that was not set is inherited as before; what waits for its turn is
@@ -61,7 +60,7 @@ pub fn run(words: &str, dataset: &str) -> Result<()> {
 }
 
 /// The same, and gives what it prints, without blanks around it. It is killed where it says nothing for so long.
-pub fn ask(words: &str, dataset: &str, patience: PollTimeout) -> Result<Vec<u8>> {
+pub fn ask(words: &str, dataset: &str, patience: PollTimeout) -> Result<&'static str> {
     let mut args = Vec::new();
     for word in words.split(' ') {
         args.push(OsStr::new(word));
@@ -86,7 +85,7 @@ pub fn ask(words: &str, dataset: &str, patience: PollTimeout) -> Result<Vec<u8>>
             _ => Error::sys("start", "zfs".as_ref(), errno),
         })?;
     match ended {
-        None => Ok(printed.trim_ascii().to_vec()),
+        None => Ok(String::from_utf8_lossy(printed.trim_ascii()).into_owned().leak()),
         Some(how) => {
             let said = escape(said.trim_ascii());
             Err(Error::failed(format_args!("`zfs {words} {dataset}` failed ({how}): {said}")))
