@@ -1,6 +1,6 @@
 /*
- * What the coder of packed programs (mix.h) knows before a byte: of its instruction, of those before, of those that were there before for its
- * registers, and, with MIPS, of what instructions of its kind had lately in their lower half.
+ * What the coder of packed programs (mix.h) knows before a byte: of its instruction, of those before, of the last ones that had its
+ * registers or its form, and of what instructions of its kind had lately in their lower half.
  *
  * Who includes it defines, beside UNIT (see mix.h),
  *
@@ -24,13 +24,23 @@ static uint32_t number(const uint8_t *end, uint32_t count)
 	return value;
 }
 
+/* The bits of an instruction of ARM or MIPS that a number in it has, and the register that is the stack's pointer. */
+enum { NUMBER = MIPS ? 0xffff : 0xfff, STACK_POINTER = MIPS ? 29 : 13 };
+
 /*
- * Of the instructions so far: the last one that wrote each register, that counted an address from it, and that began as this one, and
- * the last call.
+ * Of the instructions so far: the last one that wrote each register, that counted an address from it, that had the same first byte,
+ * and the same form; the last call, and the first bytes of the last four. Of thumb only these and `begun` are known, of which that has
+ * the first two bytes.
  */
 struct history {
-	uint32_t wrote[32], based[32], alike[256], call;
+	uint32_t wrote[32], based[32], begun[256], formed[256], call, firsts;
 };
+
+/* How many bytes an instruction with this first one has. */
+static uint32_t length(uint32_t first)
+{
+	return UNIT == 4 || first >= 29 << 3 ? 4 : 2;
+}
 
 /* Which operation an instruction is; of those of MIPS between registers the packer has put that in front of the lower half. */
 static uint32_t operation(uint32_t word)
@@ -40,10 +50,10 @@ static uint32_t operation(uint32_t word)
 	return word >> 26 ? word >> 26 : 64 | (word >> 10 & 63);
 }
 
-/* What instructions begin alike with: where that is an operation, without the register behind it. */
-static uint32_t beginning(uint32_t first)
+/* What is known of it from its upper half: all, but for those of MIPS between registers. */
+static uint32_t form(uint32_t upper)
 {
-	return MIPS ? first >> 2 : first;
+	return MIPS ? upper >> 10 : upper >> 4 & 255;
 }
 
 /* The register that an address is counted from, by the upper half of an instruction, and the one that it writes. */
@@ -62,9 +72,13 @@ static uint32_t written(uint32_t word)
 /* Remembers an instruction. */
 static void remember(struct history *history, uint32_t word)
 {
-	uint32_t begins = word >> 24, to = written(word), from = base(word >> 16), what = MIPS ? word >> 26 : word >> 24 & 15;
+	uint32_t to = written(word), from = base(word >> 16), what = MIPS ? word >> 26 : word >> 24 & 15;
 
-	history->alike[beginning(begins)] = word;
+	history->begun[word >> 24] = word;
+	history->firsts = history->firsts << 8 | word >> 24;
+	if (UNIT == 2)
+		return;
+	history->formed[form(word >> 16)] = word;
 	if (what == (MIPS ? 3 : 11)) {
 		history->call = word;
 		history->wrote[MIPS ? 2 : 0] = word;
@@ -92,18 +106,18 @@ static void choose_plain(uint32_t *contexts, const uint8_t *byte, uint32_t at, u
 static void choose(uint32_t *contexts, const struct history *history, const uint8_t *byte, uint32_t place, uint32_t first)
 {
 	const uint8_t *begin = byte - place;
-	/* What this instruction has so far, and those before it; 4 bytes of thumb are two of these. */
+	/* What this instruction has so far, and the bytes before it. */
 	uint32_t now = place << 24 | number(byte, place), last = number(begin, 4), before = number(begin - 4, 4);
-	uint32_t firsts = begin[-UNIT] << 16 | begin[-2 * UNIT] << 8 | begin[-3 * UNIT], did, upper, from, alike;
+	uint32_t did, upper, from, alike;
 
 	contexts[0] = hash(now, 1);
 	if (UNIT == 2) {
 		contexts[1] = hash(now, (last & 0xffff) * 4 + 2);
-		contexts[2] = hash(now, firsts + 0x1234567);
+		contexts[2] = hash(now, history->firsts & 0xffffff);
 		contexts[3] = hash(now, last * 4 + 3);
 		contexts[4] = hash(now, (last >> 8 & 0xff) + 0x5550000);
-		contexts[5] = hash(hash(now, last), number(begin - 4, 2));
-		contexts[6] = hash(now, last >> 16);
+		contexts[5] = hash(hash(now, last), before & 0xffff);
+		contexts[6] = hash(now, (place % 2 ? history->begun[first] : last) >> 16);
 		contexts[7] = hash(place << 8 | first, 0x98);
 		return;
 	}
@@ -113,40 +127,42 @@ static void choose(uint32_t *contexts, const struct history *history, const uint
 	contexts[3] = hash(place | byte[-4] << 8 | first << 16 | (uint32_t)byte[-1] << 24, begin[-4]);
 	did = operation(last) << 8 | written(last);
 	contexts[4] = hash(hash(now, did), operation(before));
-	alike = history->alike[beginning(first)];
 	if (place < 2) {
 		uint32_t third = number(begin - 8, 4), fourth = number(begin - 12, 4);
 
 		contexts[5] = hash(hash(now, operation(last) << 8 | operation(before)), operation(third) << 8 | operation(fourth));
 		contexts[6] = hash(hash(now, did), place ? 0 : history->call);
-		contexts[7] = place ? hash(now, alike >> 16)
+		contexts[7] = place ? hash(now, history->begun[first] >> 16)
 				    : hash(hash(did, operation(before) << 8 | written(before)), operation(third));
 		return;
 	}
 	/* In the lower half the operation counts, and what was done with its registers, not which these are. */
 	upper = number(begin + 2, 2);
 	from = base(upper);
-	now = place << 16 | beginning(first) << 8 | (place > 2 ? begin[2] : 0);
-	contexts[5] = hash(hash(now, history->based[from] & 0xffff), operation(history->wrote[from]));
+	alike = history->formed[form(upper)];
+	now = place << 16 | form(upper) << 8 | (place > 2 ? begin[2] & NUMBER >> 8 : 0);
+	contexts[5] = hash(hash(now, history->based[from] & NUMBER), from == STACK_POINTER);
 	contexts[6] = hash(now, history->wrote[from]);
-	contexts[7] = hash(hash(now, alike & 0xffff), (upper ^ alike >> 16) >> 5 ? 1 : 0);
+	contexts[7] = hash(hash(now, alike & NUMBER), from == base(alike >> 16));
 }
 
 /*
- * Kinds of instructions of MIPS with a lower half that one of the last of its kind had, too: branches and jumps, of which it is where they
- * go; what is counted from the stack; other loads and stores. KEPT is how many of these are known.
+ * Kinds of instructions with a lower half that one of the last of its kind had, too: branches and jumps, of which it is where they
+ * go; with MIPS what is counted from the stack, and other loads and stores. KEPT is how many of these are known.
  */
 enum { BRANCH, STACK, MEMORY, KINDS, KEPT = 8 };
 
 /* The kind of an instruction with this upper half; KINDS where it is of none. */
 static uint32_t kind(uint32_t upper)
 {
-	uint32_t what = upper >> 10, base = upper >> 5 & 31;
+	uint32_t what = upper >> 10;
 
+	if (!MIPS)
+		return (upper >> 8 & 15) == 10 ? BRANCH : KINDS;
 	/* Between `bltz` and `bgtz`, but a call. */
 	if (what - 1 < 7 && what != 3)
 		return BRANCH;
-	if (what >= 8 && base == 29)
+	if (what >= 8 && base(upper) == STACK_POINTER)
 		return STACK;
 	return what >= 32 ? MEMORY : KINDS;
 }

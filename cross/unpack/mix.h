@@ -1,8 +1,7 @@
 /*
  * The coder of packed programs: what packs (pack.c) and what unpacks (unpack.c) do the same here, and so know the same before each
- * bit. There are no copies, as LZMA has them. Of each bit, eight contexts, the longest match and, with MIPS, a value that an instruction
- * of this kind had lately each say how likely a one is;
- * the sum of what they say, weighted by how well each did lately, is what an arithmetic coder is told. That is the method of
+ * bit. There are no copies, as LZMA has them. Of each bit, eight contexts, the longest match and a value that an instruction
+ * of this kind had lately each say how likely a one is; the sum of what they say, weighted by how well each did lately, is what an arithmetic coder is told. That is the method of
  * PAQ (Matt Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression", 2005), in whole numbers and with
  * contexts that know what an instruction is (known.h, which says what it wants to know).
  *
@@ -12,7 +11,7 @@
  *                             look at the last argument
  *   PLAIN                     how many bytes the image has
  *   BEGIN, END                where those begin and end that are run, counted from its start
- *   UNIT                      how many bytes an instruction has, 4 or 2; its first byte says most about it
+ *   UNIT                      how many bytes an instruction has at least, 4 or 2; its first byte says most about it
  *   LOGISTIC                  65536 / (1 + exp(-x)) for x from -8 to 8 by halves, but never certain
  */
 
@@ -20,17 +19,17 @@
 
 /*
  * A slot is the state of one context, behind some bits of a byte: what followed there. Up to EXACT bits are kept as they were, behind a
- * one, and 0 is a slot where nothing was. Of more than these it is LEVELS and how likely a one is, in as many steps. A line has the
- * slots of two bits, and in place of the first, which no bits lead to, whose it is.
+ * one, and 0 is a slot where nothing was. Of more than these it is LEVELS and how likely a one is, in as many steps. From SOME on it saw
+ * two bits or more. A line has the slots of two bits, and in place of the first, which no bits lead to, whose it is.
  */
-enum { MATCH = CONTEXTS, GUESS, BIAS, INPUTS, EXACT = 6, LEVELS = 2 << EXACT, STATES = 256, WIDTH = 4096 / (STATES - LEVELS) };
-enum { LINES = 20, LINE = 4, WAYS = 3, SEEN = 15, LONGEST = 31, MISSES = 8, STEP = 128 };
+enum { MATCH = CONTEXTS, GUESS, BIAS, INPUTS, SOME = 4, EXACT = 6, LEVELS = 2 << EXACT, STATES = 256, WIDTH = 4096 / (STATES - LEVELS) };
+enum { LINES = 20, LINE = 4, WAYS = 3, SEEN = 15, LONGEST = 31, MISSES = 8, STEP = 128, MEANT = 11 };
 /* The bytes in front that are not coded, so that each that is has some before it. */
 enum { BARE = 16 };
 
 struct mixer {
 	uint8_t lines[1 << LINES][LINE];
-	/* Which state comes after each, and what that one says: a sum, and in the lower 4 bits how many bits it knows. */
+	/* Which state comes after each, and what each says, as a sum. */
 	uint8_t next[2][STATES];
 	int16_t says[STATES];
 	/* Where it went on, the last time that what hashes to this was met; 0 is nowhere. */
@@ -42,14 +41,14 @@ struct mixer {
 	/* The last lower halves of each kind; and how often which of them was right of which bit. */
 	uint16_t kept[KINDS][KEPT], guessed[KINDS][KEPT][16];
 	/*
-	 * The weights of the inputs, in 65536ths: by the bits of the byte, by its instruction's first one, and by how often all slots
-	 * learned, or what is guessed. They are added. The last input is the same at all times, and its weight what to say without the others.
+	 * The weights of the inputs, in 65536ths: by the bits of the byte, by its instruction's first one, and by which slots saw
+	 * some bits, or what is guessed. They are added. The last input is the same at all times, and its weight what to say without the others.
 	 */
 	int32_t by_place[5 * 256][INPUTS];
 	int32_t by_first[5 * 256 * 3][INPUTS];
-	int32_t by_learned[CONTEXTS * EXACT + 3][INPUTS];
-	/* What a sum meant lately, by the bits of the byte. Of those between two of them, both mean a part. */
-	uint16_t meant[5 * 256][4096 / STEP + 1];
+	int32_t by_slots[(1 << CONTEXTS) + 2][INPUTS];
+	/* What a sum meant lately, by the bits of the byte and the first one. Of those between two of them, both mean a part. */
+	uint16_t meant[1 << MEANT][4096 / STEP + 1];
 	/* From a sum, plus 2048, to a chance in 65536ths, and from a chance in 4096ths to a sum: 256 ln(p / (1 - p)). */
 	uint16_t squashed[4096];
 	int16_t stretched[4096];
@@ -90,7 +89,7 @@ static void prepare_states(struct mixer *mixer)
 
 		while (count < EXACT && state >> (count + 1))
 			count++;
-		mixer->says[state] = (int16_t)(mixer->stretched[chance >> 4] * 16 + (int)count);
+		mixer->says[state] = mixer->stretched[chance >> 4];
 		for (bit = 0; bit < 2; bit++) {
 			unsigned change = (bit ? 65535 - chance : chance) * rate[count] >> 16, to = state * 2 + bit;
 			unsigned then = bit ? chance + change : chance - change;
@@ -131,8 +130,8 @@ static void prepare(struct mixer *mixer)
 			mixer->guessed[at / KEPT][at % KEPT][to] = 40000;
 	for (at = 0; at < 5 * 256; at++)
 		for (to = 0; to < INPUTS; to++)
-			mixer->by_place[at][to] = 14000;
-	for (at = 0; at < 5 * 256; at++)
+			mixer->by_place[at][to] = 11000;
+	for (at = 0; at < 1 << MEANT; at++)
 		for (to = 0; to <= 4096 / STEP; to++)
 			mixer->meant[at][to] = logistic[to];
 }
@@ -193,17 +192,15 @@ static uint16_t nearer(uint16_t chance, unsigned bit)
 static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *match, const struct byte *byte, uint8_t **slots,
 			unsigned known, unsigned bits, int expected, unsigned bit)
 {
-	unsigned kind = expected < 0 ? 0 : match->length < 16 ? 1 : 2, i, chance, part, learned = 0, guess = 0;
+	unsigned kind = expected < 0 ? 0 : match->length < 16 ? 1 : 2, i, chance, part, some = 0, guess = 0;
 	int32_t *by_place = mixer->by_place[byte->place << 8 | known];
-	int32_t *by_first = mixer->by_first[(byte->place * 256 + byte->first) * 3 + kind], *by_learned;
+	int32_t *by_first = mixer->by_first[(byte->place * 256 + byte->first) * 3 + kind], *by_slots;
 	uint16_t *right = &mixer->right[match->missed][match->length], *guessed = 0, *meant;
 	int inputs[INPUTS], sum = 0, error;
 
 	for (i = 0; i < CONTEXTS; i++) {
-		int says = mixer->says[*slots[i]];
-
-		inputs[i] = says >> 4;
-		learned += says & 15;
+		inputs[i] = mixer->says[*slots[i]];
+		some = some * 2 + (*slots[i] >= SOME);
 	}
 	inputs[MATCH] = expected < 0 ? 0 : mixer->stretched[*right >> 4];
 	if (!expected)
@@ -218,19 +215,19 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 		guess = value >> (15 - at) & 1;
 		guessed = &mixer->guessed[byte->kind][i][at];
 		inputs[GUESS] = guess ? mixer->stretched[*guessed >> 4] : -mixer->stretched[*guessed >> 4];
-		learned = CONTEXTS * EXACT + 1 + (i > 0);
+		some = (1 << CONTEXTS) + (i > 0);
 		break;
 	}
 	inputs[BIAS] = 512;
-	by_learned = mixer->by_learned[learned];
+	by_slots = mixer->by_slots[some];
 	for (i = 0; i < INPUTS; i++)
-		sum += inputs[i] * ((by_place[i] + by_first[i] + by_learned[i]) >> 8);
+		sum += inputs[i] * ((by_place[i] + by_first[i] + by_slots[i]) >> 8);
 	sum = (sum >> 8) + 2048;
 	sum = sum > 4095 ? 4095 : sum < 0 ? 0 : sum;
 
 	chance = mixer->squashed[sum];
 	part = sum % STEP;
-	meant = &mixer->meant[byte->place << 8 | known][sum / STEP];
+	meant = &mixer->meant[hash(byte->first << 3 | byte->place, known) >> (32 - MEANT)][sum / STEP];
 	bit = code(coder, (chance + (meant[0] * (STEP - part) + meant[1] * part) / STEP) / 2, bit);
 
 	error = (int)(bit << 12) - (int)(chance >> 4);
@@ -240,7 +237,7 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 
 		by_place[i] += change;
 		by_first[i] += change;
-		by_learned[i] += change;
+		by_slots[i] += change;
 	}
 	meant += part >= STEP / 2;
 	*meant = nearer(*meant, bit);
@@ -262,16 +259,22 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 {
 	struct match match = { 0, 0, 0 };
-	/* `word` are the letters since the last byte that is none. */
-	uint32_t at, i, word = 0;
+	/* Where the instruction begins, or the last one did; and the letters since the last byte that is none. */
+	uint32_t at, i, begin = BEGIN - UNIT, word = 0;
 
 	prepare(mixer);
 	for (at = BARE; at < PLAIN; at++) {
-		uint32_t contexts[CONTEXTS], place = at >= BEGIN && at < END ? at % UNIT : 4;
-		struct byte byte = { place, out[place == 4 ? at - 1 : place ? at - place : at - UNIT], 0, KINDS, 0 };
+		uint32_t contexts[CONTEXTS], place = 4;
+		struct byte byte = { 4, out[at - 1], 0, KINDS, 0 };
 		uint8_t *lines[CONTEXTS], *slots[CONTEXTS];
 		unsigned known = 1, low = 1, bits;
 
+		if (at >= BEGIN && at < END) {
+			byte.first = out[begin];
+			if (at == begin + length(byte.first))
+				begin = at;
+			byte.place = place = at - begin;
+		}
 		look(mixer, &match, out, at, place);
 		if (place == 4) {
 			uint32_t letter = out[at - 1] | 32u;
@@ -281,7 +284,7 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 		} else {
 			choose(contexts, &mixer->history, out + at, place, byte.first);
 		}
-		if (MIPS && place / 2 == 1) {
+		if (UNIT == 4 && place / 2 == 1) {
 			byte.kind = kind(number(out + at - place + 2, 2));
 			byte.here = byte.kind == BRANCH ? at / 4 : 0;
 			byte.half = byte.kind == KINDS ? 0 : place == 2 ? 1 : 256 | out[at - 1];
@@ -304,8 +307,8 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 			low = low << 1 | bit;
 		}
 		out[at] = (uint8_t)known;
-		if (UNIT == 4 && place == 3)
-			remember(&mixer->history, number(out + at + 1, 4));
+		if (place + 1 == length(out[begin]))
+			remember(&mixer->history, number(out + begin + UNIT, UNIT) << (32 - 8 * UNIT));
 		if (byte.half > 1)
 			keep(mixer->kept[byte.kind], (uint16_t)(number(out + at + 1, 2) + byte.here));
 		match.next += match.next != 0;
