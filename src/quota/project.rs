@@ -29,11 +29,9 @@ const EXT4: u32 = 0xef53;
 const XFS: u32 = 0x5846_5342;
 const F2FS: u32 = 0xf2f5_2010;
 
-/// The first project that is taken. XFS disks of before 2013 have only 16 bits for one.
+/// The first project that is taken, and the last one: XFS disks of before 2013 have only 16 bits for one.
 const FIRST: u32 = 20_000;
-
-/// Projects that are somebody's else are passed over, but not more of them than that.
-const TRIES: u32 = 1000;
+const LAST: u32 = 65_535;
 
 /// Bytes of a limit for each inode in it, as mkfs.ext4 makes one.
 const PER_INODE: u64 = 16 << 10;
@@ -159,22 +157,16 @@ pub fn warn() {
 pub fn claim(root: &Root, limit: &Limit, dry_run: bool) -> Result<u32> {
     let disk = Disk::of(root.stores())?;
     let _lock = root.lock_catalog()?;
-    let mut id = FIRST;
-    for name in Sliver::names(root)? {
-        let taken = Sliver::load(root, &name).ok().and_then(|sliver| sliver.quota);
-        id = id.max(taken.map_or(0, |limit| limit.project.saturating_add(1)));
-    }
-    for project in id..id.saturating_add(TRIES) {
+    // So many are taken, or fewer, and mostly the first ones. What a project has, or may have, the kernel knows.
+    let first = u32::try_from(Sliver::names(root)?.len()).map_or(LAST, |taken| FIRST.saturating_add(taken));
+    for project in first..=LAST {
         if disk.look(project)? == [Amount::default(); 2] {
             let limit = Limit { project, ..*limit };
             return if dry_run { Ok(project) } else { disk.limit(&limit, true).map(|()| project) };
         }
     }
-    Err(Error::failed(format_args!(
-        "no project of {id} and those after it is free on {}",
-        disk.path().display()
-    ))
-    .way_out("`repquota -P`, or `xfs_quota -xc report`, says whose they are"))
+    Err(Error::failed(format_args!("no project of {first} to {LAST} is free on {}", disk.path().display()))
+        .way_out("`repquota -P`, or `xfs_quota -xc report`, says whose they are"))
 }
 
 /// The project that a store's folder has for itself; 0 where it has none, or what lies around it is in the same.
