@@ -155,20 +155,22 @@ struct Count {
 /// Counts the slivers that were named with their bases, or all of the node. One that fails is told, and keeps no other from its turn.
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
-    let names = args.names()?;
-    let all = names.is_empty();
+    let all = args.words.is_empty();
+    let names = if all { Sliver::names(root)? } else { args.names()? };
     let views = if args.deep { Some(Views::everywhere(root)?) } else { None };
     let (kept, books) = (sweep::kept(root)?, Books::default());
     // What there is one of stays.
     let count = Box::leak(Box::new(Count { root, views, kept, books, bases: Vec::new() }));
-    for name in if all { Base::names(root)? } else { Vec::new() } {
-        if let Err(err) = count.base(&name) {
-            crate::warn!("{err}");
+    if all {
+        for name in Base::names(root)? {
+            if let Err(err) = count.base(&name) {
+                crate::warn!("{err}");
+            }
         }
     }
     let (mut rows, mut failed) = (Vec::new(), None);
     let (mut separate, mut taken, mut largest) = (0u64, 0u64, 0);
-    for name in if all { Sliver::names(root)? } else { names } {
+    for name in names {
         let row = Box::leak(Box::new([Field::Unknown; SLIVER.len()]));
         row[NAME] = Field::Text(name.as_str());
         if let Err(err) = count.fill(ctx, row, &name) {

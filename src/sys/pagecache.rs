@@ -20,15 +20,14 @@ pub fn cached(file: &File, size: u64) -> nix::Result<u64> {
     let window = page.checked_mul(PAGES).ok_or(Errno::EINVAL)?;
     let (mut at, mut pages) = (0, 0_u64);
     while at < size {
-        let length = usize::try_from(size - at).unwrap_or(window).min(window);
         let offset = i64::try_from(at).map_err(|_| Errno::EFBIG)?;
         let mut there = [0_u8; PAGES];
         // SAFETY: a new mapping that is read by nobody, and is gone two lines on; the kernel writes one byte for each of its
-        // pages, of which there are at most `PAGES`.
+        // `PAGES` pages. Behind the end of the file none is there.
         unsafe {
             let map = libc::mmap64(
                 ptr::null_mut(),
-                length,
+                window,
                 libc::PROT_READ,
                 libc::MAP_SHARED,
                 file.as_raw_fd(),
@@ -37,12 +36,12 @@ pub fn cached(file: &File, size: u64) -> nix::Result<u64> {
             if map == libc::MAP_FAILED {
                 return Err(Errno::last());
             }
-            let asked = Errno::result(libc::mincore(map, length, there.as_mut_ptr().cast()));
-            libc::munmap(map, length);
+            let asked = Errno::result(libc::mincore(map, window, there.as_mut_ptr().cast()));
+            libc::munmap(map, window);
             asked?;
         }
         pages = there.iter().fold(pages, |sum, state| sum.plus(u64::from(state & 1)));
-        at = at.plus(u64::try_from(length).unwrap_or(u64::MAX));
+        at = at.plus(window as u64);
     }
-    Ok(pages.times(u64::try_from(page).unwrap_or(0)))
+    Ok(pages.times(page as u64))
 }
