@@ -80,12 +80,12 @@ pub struct Changes {
 
 impl Changes {
     /// Begins at the roots of a store and of its base: of the upper directory, or of the whole tree.
-    pub fn new(format: Format, store: Dir, base: &Dir, show: Show) -> Result<Self> {
+    pub fn new(format: Format, store: Dir, base: &Dir, show: Show) -> Result<Box<Self>> {
         let failed = || sys("look at", b".");
         let top = store.again().map_err(failed())?;
         let store = Chain::new(store).map_err(failed())?;
         let again = || base.again();
-        Ok(Self {
+        Ok(Box::new(Self {
             shelf: Shelf::new(store.here()).map_err(failed())?,
             format,
             show,
@@ -103,23 +103,26 @@ impl Changes {
             leaves: true,
             known: 0,
             turn: 0,
-        })
+        }))
     }
 
     /// The same walk by another way: in each directory it begins at another name, where the format lets it.
-    pub fn turned(self, turn: usize) -> Self {
-        Self { turn, ..self }
+    pub fn turned(mut self: Box<Self>, turn: usize) -> Box<Self> {
+        self.turn = turn;
+        self
     }
 
     /// The same walk with no look at what a directory of the store is when it is left, `depth` levels down from the root: two calls for each.
     /// A file whose attributes are listed is opened for that: whoever copies or compares it need not do so.
-    pub(super) fn known(self, depth: usize) -> Self {
-        Self { known: depth, ..self }
+    pub(super) fn known(mut self: Box<Self>, depth: usize) -> Box<Self> {
+        self.known = depth;
+        self
     }
 
     /// The same walk without the ends of directories.
-    pub fn without_leaves(self) -> Self {
-        Self { leaves: false, ..self }
+    pub fn without_leaves(mut self: Box<Self>) -> Box<Self> {
+        self.leaves = false;
+        self
     }
 
     /// The next step; none at the end. The first entry is the root. A name that was removed since its directory was listed
