@@ -11,7 +11,6 @@ use serde::Serialize;
 use self::linked::Held;
 use super::covered::covered;
 use super::decode::{OPAQUE, WH};
-use super::write::attr_name;
 use super::{
     Aspects, Change, Changes, Doubt, Entry, Format, Scratch, Show, Side, Step, differences, origins, records,
     walk,
@@ -262,7 +261,7 @@ impl<'a> Compact<'a> {
                 let name = node.name.to_bytes();
                 records::rewrite(node.dir, self.scratch, &mut |line| records::gone(line) != Some(name))?;
             }
-            format => xattr::remove(&node.dir.proc_path(node.name), &attr_name(format, "opaque")?)?,
+            format => xattr::remove(&node.dir.proc_path(node.name), &format.attr(b"opaque")?)?,
         }
         dir.sync()
     }
@@ -355,7 +354,7 @@ fn removed(done: nix::Result<()>) -> nix::Result<()> {
 /// The attributes that no base keeps, and a view shows all the same: labels, signatures.
 fn labels(side: Side<'_>, format: Format) -> nix::Result<Vec<Attr>> {
     let mut names = side.attr_names()?;
-    names.retain(|name| !attr::kept(name.to_bytes()) && !format.owns(name.to_bytes()));
+    names.retain(|name| !attr::kept(name.to_bytes()) && format.own(name).is_none());
     names.sort_unstable();
     let path = side.dir.proc_path(side.name);
     let mut labels = Vec::new();

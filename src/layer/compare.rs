@@ -148,10 +148,10 @@ pub(super) fn opened<'a>(side: Side<'a>, held: &'a mut Option<File>) -> nix::Res
 /// The attributes that the view shows of an entry, sorted.
 pub(super) fn attrs(side: Side<'_>, format: Format) -> nix::Result<Vec<Attr>> {
     let mut names = side.attr_names()?;
-    names.retain(|name| !format.owns(name.to_bytes()) || format.shown(name.to_bytes()).is_some());
+    names.retain(|name| format.own(name).is_none() || format.shown(name).is_some());
     let mut attrs = attr::read(side.dir, side.name, names)?;
     for (name, _) in &mut attrs {
-        if let Some(shown) = format.shown(name.to_bytes()) {
+        if let Some(shown) = format.shown(name) {
             *name = shown;
         }
     }

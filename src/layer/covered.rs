@@ -52,7 +52,7 @@ pub(super) fn covered(format: Format, store: Dir, base: Dir) -> nix::Result<bool
 /// the store has too many to tell.
 fn names(format: Format, store: &Dir, base: &Dir) -> nix::Result<Option<Vec<CString>>> {
     let mut shelf = Shelf::new(store)?;
-    let Names { here, gone, rare } = decode::names(format, store, false, &|_| false, &mut shelf)?;
+    let Names { here, gone, rare } = decode::names(format, store, base, false, &mut shelf)?;
     let (Some(here), Some(gone)) = (here.in_memory(), gone.in_memory()) else { return Ok(None) };
     let mut left = base.some_names(here.len().saturating_add(gone.len()))?;
     // Both are sorted backwards.
@@ -71,15 +71,15 @@ fn merges(format: Format, store: &Dir, base: &Dir, name: &CStr) -> nix::Result<b
             return Ok(false);
         }
     }
-    match (format, format.prefix()) {
-        (Format::Aufs, _) => match store.child(name) {
+    if format == Format::Aufs {
+        return match store.child(name) {
             Err(Errno::ENOENT) => Ok(false),
             child => Ok(aufs_opaque(&child?)? == Some(false)),
-        },
-        (_, Some(prefix)) => {
-            let marks = decode::marks(prefix, store, name, &attr::names(store, name)?)?;
-            Ok(marks.opaque != b'y' && marks.redirect.is_none())
-        }
-        (_, None) => Ok(true),
+        };
     }
+    if format.prefixes().is_empty() {
+        return Ok(true);
+    }
+    let marks = decode::marks(format, store, name, &attr::names(store, name)?)?;
+    Ok(marks.opaque != b'y' && marks.redirect.is_none())
 }

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 
 use nix::errno::Errno;
 
+use super::look::resolve;
 use super::{Doubt, Format, records};
 use crate::sys::xattr;
 use crate::tree::{self, Dir, Kind, Shelf};
@@ -40,12 +41,12 @@ pub(super) struct Rare {
     pub(super) odd: Vec<(CString, Doubt)>,
 }
 
-/// Lists a directory of a store; `root` is true for its root. `resolves` says whether the base has a directory by a path.
+/// Lists a directory of a store; `root` is true for its root. `base` is that of the base.
 pub(super) fn names(
     format: Format,
     dir: &Dir,
+    base: &Dir,
     root: bool,
-    resolves: &dyn Fn(&[u8]) -> bool,
     shelf: &mut Shelf,
 ) -> nix::Result<Names> {
     let mut names = Names::default();
@@ -61,7 +62,7 @@ pub(super) fn names(
         Ok(true)
     })?;
     if recorded {
-        names.mini_fo(dir, resolves, shelf)?;
+        names.mini_fo(dir, base, shelf)?;
     }
     names.here.sort(shelf);
     names.gone.sort(shelf);
@@ -99,7 +100,7 @@ impl Names {
         Ok(())
     }
 
-    fn mini_fo(&mut self, dir: &Dir, resolves: &dyn Fn(&[u8]) -> bool, shelf: &mut Shelf) -> nix::Result<()> {
+    fn mini_fo(&mut self, dir: &Dir, base: &Dir, shelf: &mut Shelf) -> nix::Result<()> {
         let found = match records::read(dir) {
             Err(Errno::ENOENT) => return Ok(()),
             read => read?,
@@ -109,7 +110,7 @@ impl Names {
         }
         let mut odd = found.odd;
         for record in &found.moved {
-            odd |= !self.moved(dir, record, resolves);
+            odd |= !self.moved(dir, record, base);
         }
         if odd {
             self.rare.get_or_insert_default().odd.push((records::FILE.to_owned(), Doubt::Record));
@@ -119,7 +120,7 @@ impl Names {
 
     /// Takes a record of a move apart: where a path holds spaces, the base tells which of them parts the two. False where
     /// no reading fits, or more than one.
-    fn moved(&mut self, dir: &Dir, record: &[u8], resolves: &dyn Fn(&[u8]) -> bool) -> bool {
+    fn moved(&mut self, dir: &Dir, record: &[u8], base: &Dir) -> bool {
         let mut fits = None;
         if record.len() > MOVE_MAX {
             return false;
@@ -129,7 +130,7 @@ impl Names {
             let Ok(new) = CString::new(new.get(1..).unwrap_or_default()) else { return false };
             let inside = !matches!(new.to_bytes(), b"" | b"." | b"..") && !new.to_bytes().contains(&b'/');
             let stands = inside && dir.stat_at(&new).is_ok_and(|stat| stat.kind == Kind::Dir);
-            if stands && resolves(old) && fits.replace((new, old.to_vec())).is_some() {
+            if stands && has_dir(base, old) && fits.replace((new, old.to_vec())).is_some() {
                 return false;
             }
         }
@@ -145,10 +146,15 @@ impl Names {
     }
 }
 
+/// Has the base a directory by a path from its root?
+fn has_dir(base: &Dir, path: &[u8]) -> bool {
+    resolve(base, path).is_ok_and(|far| far.is_some_and(|far| far.stat.kind == Kind::Dir))
+}
+
 /// What an entry's attributes say to overlay and overlayfs.
 #[derive(Default)]
 pub(super) struct Marks {
-    /// `y`: opaque; `x`: it holds whiteouts by attribute.
+    /// `y`: opaque, where one of them says so; `x`: it holds whiteouts by attribute.
     pub(super) opaque: u8,
     /// The entry's path in the base, or its name in the same directory.
     pub(super) redirect: Option<Vec<u8>>,
@@ -159,10 +165,10 @@ pub(super) struct Marks {
 }
 
 /// Reads an entry's marks; `names` are those of its attributes.
-pub(super) fn marks(prefix: &str, dir: &Dir, name: &CStr, names: &[CString]) -> nix::Result<Marks> {
+pub(super) fn marks(format: Format, dir: &Dir, name: &CStr, names: &[CString]) -> nix::Result<Marks> {
     let mut marks = Marks::default();
     for attr in names {
-        let Some(rest) = attr.to_bytes().strip_prefix(prefix.as_bytes()) else { continue };
+        let Some(rest) = format.own(attr) else { continue };
         match rest {
             b"metacopy" => marks.metacopy = true,
             // The kernel looks whether overlay's is there, and what overlayfs's says.
@@ -172,9 +178,10 @@ pub(super) fn marks(prefix: &str, dir: &Dir, name: &CStr, names: &[CString]) -> 
                     Err(Errno::ENODATA) => continue,
                     got => got?,
                 };
-                match rest {
-                    b"redirect" => marks.redirect = Some(value),
-                    _ => marks.opaque = value.first().copied().unwrap_or_default(),
+                if rest == b"redirect" {
+                    marks.redirect = Some(value);
+                } else if marks.opaque != b'y' {
+                    marks.opaque = value.first().copied().unwrap_or_default();
                 }
             }
             _ => {}

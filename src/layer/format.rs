@@ -1,14 +1,13 @@
 //! The ways in which stores are written.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+
+use nix::errno::Errno;
 
 use crate::error::{Error, Result};
 use crate::kind::{Kind, Union};
 use crate::layer::Aspects;
 use crate::out::escape;
-
-/// What the names of fuse-overlayfs's own attributes begin with, beside those of overlay's.
-pub(super) const FUSE: [&str; 2] = ["user.fuseoverlayfs.", "user.overlay."];
 
 /// overlay puts this behind its prefix to keep what only looks like its own.
 const NESTED: &[u8] = b"overlay.";
@@ -97,34 +96,41 @@ impl Format {
         }
     }
 
-    /// What the names of the attributes begin with that are the driver's own.
-    pub(crate) const fn prefix(self) -> Option<&'static str> {
+    /// What the names of the attributes begin with that are the driver's own: what it writes, then what it obeys as well.
+    pub(super) const fn prefixes(self) -> &'static [&'static str] {
         match self {
-            Self::Overlay | Self::Overlayfs | Self::FuseOverlayfs => Some("trusted.overlay."),
-            Self::OverlayUser => Some("user.overlay."),
-            Self::MiniFo | Self::Aufs | Self::Snapshot | Self::Tree => None,
+            Self::Overlay | Self::Overlayfs => &["trusted.overlay."],
+            Self::OverlayUser => &["user.overlay."],
+            Self::FuseOverlayfs => &["trusted.overlay.", "user.overlay.", "user.fuseoverlayfs."],
+            Self::MiniFo | Self::Aufs | Self::Snapshot | Self::Tree => &[],
         }
     }
 
-    /// Is the attribute the driver's own? Then it is no part of the view.
-    pub(crate) fn owns(self, attr: &[u8]) -> bool {
-        self.prefix().is_some_and(|prefix| attr.starts_with(prefix.as_bytes()))
-            || self == Self::FuseOverlayfs && FUSE.iter().any(|prefix| attr.starts_with(prefix.as_bytes()))
+    /// What stands behind the prefix of an attribute that is the driver's own, and then no part of the view; none of all others.
+    pub(super) fn own(self, attr: &CStr) -> Option<&[u8]> {
+        self.prefixes().iter().find_map(|prefix| attr.to_bytes().strip_prefix(prefix.as_bytes()))
+    }
+
+    /// The name of one of the driver's attributes.
+    pub(super) fn attr(self, rest: &[u8]) -> nix::Result<CString> {
+        let prefix = self.prefixes().first().copied().unwrap_or_default();
+        CString::new([prefix.as_bytes(), rest].concat()).map_err(|_| Errno::EINVAL)
     }
 
     /// The name by which the view shows an attribute that overlay keeps under another one (Linux 6.7): an overlay in the view has its
     /// own marks. None for all others.
-    pub(crate) fn shown(self, attr: &[u8]) -> Option<CString> {
-        let prefix = self.prefix().filter(|_| matches!(self, Self::Overlay | Self::OverlayUser))?;
-        let rest = attr.strip_prefix(prefix.as_bytes())?.strip_prefix(NESTED)?;
-        CString::new([prefix.as_bytes(), rest].concat()).ok()
+    pub(super) fn shown(self, attr: &CStr) -> Option<CString> {
+        self.attr(self.nested(attr)?.strip_prefix(NESTED)?).ok()
     }
 
     /// The name by which overlay keeps an attribute that would be its own; none where the driver keeps no such ones.
-    pub(crate) fn hidden(self, attr: &[u8]) -> Option<CString> {
-        let prefix = self.prefix().filter(|_| matches!(self, Self::Overlay | Self::OverlayUser))?;
-        let rest = attr.strip_prefix(prefix.as_bytes())?;
-        CString::new([prefix.as_bytes(), NESTED, rest].concat()).ok()
+    pub(super) fn hidden(self, attr: &CStr) -> Option<CString> {
+        self.attr(&[NESTED, self.nested(attr)?].concat()).ok()
+    }
+
+    /// As [`Self::own`], of a driver that keeps what only looks like its own.
+    fn nested(self, attr: &CStr) -> Option<&[u8]> {
+        self.own(attr).filter(|_| matches!(self, Self::Overlay | Self::OverlayUser))
     }
 
     /// What the driver itself loses when it copies an entry of the base up: where only these differ, nobody changed the entry,

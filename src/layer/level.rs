@@ -17,7 +17,7 @@ pub(super) struct Far {
 /// Where a directory was moved from, or where a file's content lies.
 pub(super) struct Origin {
     /// What the base has there; none where it has nothing.
-    pub(super) far: Option<Far>,
+    pub(super) far: Option<Box<Far>>,
     /// What the store says; empty where it says nothing.
     pub(super) from: Vec<u8>,
 }
@@ -41,6 +41,32 @@ pub(super) struct Seen {
     pub(super) file: Option<File>,
     /// The names of the attributes in the store, where they were listed.
     pub(super) attrs: Option<Vec<CString>>,
+}
+
+impl Seen {
+    /// Something by a name that means nothing, as far as is known.
+    pub(super) fn new(name: CString, stored: bool, doubt: Option<Doubt>) -> Box<Self> {
+        Box::new(Self {
+            name,
+            change: Change::Nothing,
+            doubt,
+            node: None,
+            stored,
+            base: None,
+            origin: None,
+            differs: None,
+            whiteouts: false,
+            inside: None,
+            below: None,
+            file: None,
+            attrs: None,
+        })
+    }
+
+    pub(super) fn delete(&mut self) {
+        self.change = Change::Delete;
+        self.node = None;
+    }
 }
 
 /// How the base's directory for a level was reached.

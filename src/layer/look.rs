@@ -7,188 +7,142 @@ use nix::errno::Errno;
 
 use super::compare::sides;
 use super::decode::{self, Marks, TARGET};
-use super::format::FUSE;
 use super::level::{Below, Far, Found, Origin, Seen};
 use super::walk::{beside, stat};
 use super::{Aspects, Change, Changes, Doubt, Format, Show, Side, Step};
 use crate::error::Result;
-use crate::tree::{Chain, Dir, Ids, Kind, SELF, Stat, attr, c_name, sys};
-
-impl Seen {
-    fn new(found: Found, change: Change, node: Option<Stat>, base: Option<Stat>) -> Self {
-        Self {
-            name: found.name,
-            change,
-            doubt: found.doubt,
-            stored: found.here,
-            node,
-            base,
-            origin: None,
-            differs: None,
-            whiteouts: false,
-            inside: None,
-            below: None,
-            file: None,
-            attrs: None,
-        }
-    }
-
-    fn delete(&mut self) {
-        self.change = Change::Delete;
-        self.node = None;
-    }
-}
+use crate::tree::{Chain, Dir, Ids, Kind, SELF, Stat, attr, sys};
 
 /// A directory's change, or that of anything else.
-fn standing(stat: &Stat) -> Change {
-    if stat.kind == Kind::Dir { Change::Meta } else { Change::Put }
+fn standing(kind: Kind) -> Change {
+    if kind == Kind::Dir { Change::Meta } else { Change::Put }
+}
+
+/// Is it a device 0:0, as the kernel's whiteouts are?
+fn is_null(stat: &Stat) -> bool {
+    stat.kind == Kind::Char && stat.device == (0, 0)
 }
 
 impl Changes {
     /// The root. What would make it opaque is not obeyed: a driver has no reason to write it there, and nothing recorded says what it
     /// would make of it.
-    pub(super) fn root(&mut self) -> nix::Result<Seen> {
-        let found = Found { name: SELF.to_owned(), here: true, gone: false, below: false, doubt: None };
-        let here = self.store.here();
-        let mut seen = Seen::new(found, Change::Meta, Some(here.stat()?), Some(self.root.stat()?));
-        match self.format {
-            Format::Overlay | Format::OverlayUser => {
-                seen.whiteouts = self.marks(&mut seen)?.opaque == b'x';
-            }
-            Format::Aufs
-            | Format::FuseOverlayfs
-            | Format::Overlayfs
-            | Format::MiniFo
-            | Format::Snapshot
-            | Format::Tree => {}
+    pub(super) fn root(&mut self) -> nix::Result<Box<Seen>> {
+        let mut seen = Seen::new(SELF.to_owned(), true, None);
+        seen.change = Change::Meta;
+        seen.node = Some(self.store.here().stat()?);
+        seen.base = Some(self.root.stat()?);
+        if matches!(self.format, Format::Overlay | Format::OverlayUser) {
+            seen.whiteouts = self.marks(&mut seen)?.opaque == b'x';
         }
         Ok(seen)
     }
 
     /// What a name of the current directory means; none where it means nothing.
-    pub(super) fn look(&mut self, found: Found) -> nix::Result<Option<Seen>> {
+    pub(super) fn look(&mut self, found: Found) -> nix::Result<Option<Box<Seen>>> {
         let Some(level) = self.levels.last() else { return Ok(None) };
-        let (flat, whiteouts) = (level.flat, level.whiteouts);
-        let node = if found.here { stat(self.store.here(), &found.name)? } else { None };
-        let base = match self.base.last().filter(|_| level.base != Below::None && found.doubt.is_none()) {
-            Some(base) => stat(base.here(), &found.name)?,
-            None => None,
-        };
-        if found.doubt.is_some() {
-            return Ok(Some(Seen::new(found, Change::Nothing, node, None)));
+        let (flat, gone) = (level.flat, found.gone);
+        let mut seen = Seen::new(found.name, found.here, found.doubt);
+        if seen.stored {
+            seen.node = stat(self.store.here(), &seen.name)?;
         }
-        let gone = found.gone;
-        let Some(stands) = node else {
-            return Ok(match base {
-                _ if gone && flat => None,
-                base if gone => Some(Seen::new(found, Change::Delete, None, base)),
-                Some(stat) if flat => {
-                    let found = Found { here: false, ..found };
-                    Some(Seen::new(found, standing(&stat), base, base))
+        if seen.doubt.is_some() {
+            return Ok(Some(seen));
+        }
+        if let Some(base) = self.base.last().filter(|_| level.base != Below::None) {
+            seen.base = stat(base.here(), &seen.name)?;
+        }
+        let Some(node) = &seen.node else {
+            return Ok(match &seen.base {
+                Some(base) if flat && !gone => {
+                    seen.change = standing(base.kind);
+                    seen.node = seen.base;
+                    seen.stored = false;
+                    Some(seen)
                 }
-                Some(_) if found.below => Some(Seen::new(found, Change::Delete, None, base)),
+                base if !flat && (gone || found.below && base.is_some()) => {
+                    seen.change = Change::Delete;
+                    Some(seen)
+                }
                 _ => None,
             });
         };
-        let mut seen = Seen::new(found, standing(&stands), node, base);
-        if stands.kind == Kind::Dir && stands.id.0 != self.device {
+        let kind = node.kind;
+        seen.change = standing(kind);
+        if kind == Kind::Dir && node.id.0 != self.device {
             seen.doubt = Some(Doubt::Mount);
             seen.change = Change::Nothing;
             return Ok(Some(seen));
         }
-        match self.format {
-            Format::Overlay | Format::OverlayUser => self.overlay(&mut seen, &stands, whiteouts)?,
-            Format::Overlayfs => self.overlayfs(&mut seen, &stands)?,
-            Format::MiniFo => self.mini_fo(&mut seen, &stands, gone)?,
-            Format::Aufs | Format::FuseOverlayfs if gone => {
-                seen.delete();
-                seen.doubt = Some(Doubt::Both);
-            }
-            Format::FuseOverlayfs if stands.kind == Kind::Char && stands.device == (0, 0) => seen.delete(),
-            Format::FuseOverlayfs if stands.kind == Kind::Dir && self.fuse_opaque(&mut seen)? => {
-                seen.change = Change::Opaque;
-            }
-            Format::Aufs | Format::FuseOverlayfs if stands.kind == Kind::Dir => {
-                match self.store.here().child(&seen.name) {
-                    // Removed or replaced since it was looked at.
-                    Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
-                    child => aufs(&mut seen, &child?)?,
-                }
-            }
-            // Its stores begin with the base's files of several names.
-            Format::FuseOverlayfs if stands.links > 1 && self.show == Show::Flat => {
-                self.untouched(&mut seen)?;
-            }
-            Format::Aufs | Format::FuseOverlayfs => {}
-            Format::Snapshot | Format::Tree => {
-                if self.show != Show::View && self.untouched(&mut seen)? {
-                    return Ok(None);
-                }
-            }
+        let stands = match self.format {
+            Format::Overlay | Format::OverlayUser => self.overlay(&mut seen, kind).map(|()| true),
+            Format::Overlayfs => self.overlayfs(&mut seen, kind).map(|()| true),
+            Format::MiniFo => self.mini_fo(&mut seen, kind, gone).map(|()| true),
+            Format::Aufs | Format::FuseOverlayfs => self.aufs(&mut seen, kind, gone),
+            Format::Snapshot | Format::Tree => Ok(self.show == Show::View || !self.untouched(&mut seen)?),
+        };
+        if !stands? {
+            return Ok(None);
         }
         // Who is told of it mostly goes in.
-        if seen.change == Change::Meta
-            && seen.origin.is_none()
-            && base.is_some_and(|base| base.kind == Kind::Dir)
-        {
+        let merges = seen.change == Change::Meta && seen.origin.is_none();
+        if merges && seen.base.is_some_and(|base| base.kind == Kind::Dir) {
             seen.below = self.base.last().and_then(|base| base.here().child(&seen.name).ok());
         }
-        Ok(if flat && seen.change == Change::Delete && seen.doubt.is_none() { None } else { Some(seen) })
+        let hidden = flat && seen.change == Change::Delete && seen.doubt.is_none();
+        Ok(if hidden { None } else { Some(seen) })
     }
 
+    /// Lists the attributes; a directory is opened for that, which is gone into next.
     fn marks(&self, seen: &mut Seen) -> nix::Result<Marks> {
-        self.marks_by(self.format.prefix().unwrap_or_default(), seen)
-    }
-
-    /// Lists the attributes but once; a directory is opened for that, which is gone into next.
-    fn marks_by(&self, prefix: &str, seen: &mut Seen) -> nix::Result<Marks> {
         let here = self.store.here();
-        if seen.attrs.is_none() {
-            if seen.node.is_some_and(|node| node.kind == Kind::Dir) && seen.name.as_c_str() != SELF {
-                let same =
-                    |dir: &Dir| dir.stat().is_ok_and(|stat| seen.node.is_some_and(|node| node.id == stat.id));
+        match &seen.node {
+            Some(node) if node.kind == Kind::Dir && seen.name.as_c_str() != SELF => {
+                let same = |dir: &Dir| dir.stat().is_ok_and(|stat| node.id == stat.id);
                 seen.inside = here.child(&seen.name).ok().filter(same);
             }
-            if let Some(node) = seen.node.filter(|node| node.kind == Kind::File && self.known > 0) {
-                seen.file = here.open_file(&seen.name, &node).ok();
+            Some(node) if node.kind == Kind::File && self.known > 0 => {
+                seen.file = here.open_file(&seen.name, node).ok();
             }
-            let listed = match &seen.inside {
-                Some(inside) => attr::names(inside, SELF),
-                None => attr::names_of(here, &seen.name, seen.file.as_ref().map(File::as_fd)),
-            };
-            seen.attrs = match listed {
-                // Removed since it was looked at: whoever opens it will see.
-                Err(Errno::ENOENT) => Some(Vec::new()),
-                listed => Some(listed?),
-            };
+            _ => {}
         }
-        match decode::marks(prefix, here, &seen.name, seen.attrs.as_deref().unwrap_or_default()) {
+        let open = seen.inside.as_ref().map(Dir::as_fd).or(seen.file.as_ref().map(File::as_fd));
+        let names = match attr::names_of(here, &seen.name, open) {
+            // Removed since it was looked at: whoever opens it will see.
+            Err(Errno::ENOENT) => Vec::new(),
+            listed => listed?,
+        };
+        let marks = decode::marks(self.format, here, &seen.name, &names);
+        seen.attrs = Some(names);
+        match marks {
             Err(Errno::ENOENT) => Ok(Marks::default()),
             marks => marks,
         }
     }
 
-    fn overlay(&self, seen: &mut Seen, stat: &Stat, whiteouts: bool) -> nix::Result<()> {
-        match stat.kind {
-            Kind::Char if stat.device == (0, 0) => seen.delete(),
+    fn overlay(&self, seen: &mut Seen, kind: Kind) -> nix::Result<()> {
+        match kind {
+            Kind::Char if seen.node.as_ref().is_some_and(is_null) => seen.delete(),
             Kind::Dir => {
                 let marks = self.marks(seen)?;
-                match (marks.opaque, marks.redirect) {
-                    (b'y', _) => seen.change = Change::Opaque,
-                    (opaque, redirect) => {
-                        seen.whiteouts = opaque == b'x';
-                        if let Some(from) = redirect {
-                            self.moved(seen, from)?;
-                        }
+                if marks.opaque == b'y' {
+                    seen.change = Change::Opaque;
+                } else {
+                    seen.whiteouts = marks.opaque == b'x';
+                    if let Some(from) = marks.redirect {
+                        self.moved(seen, from)?;
                     }
                 }
             }
             Kind::File => {
                 let marks = self.marks(seen)?;
-                if marks.whiteout && stat.size == 0 {
-                    if whiteouts { seen.delete() } else { seen.doubt = Some(Doubt::StrayWhiteout) }
+                if marks.whiteout && seen.node.is_some_and(|node| node.size == 0) {
+                    if self.levels.last().is_some_and(|level| level.whiteouts) {
+                        seen.delete();
+                    } else {
+                        seen.doubt = Some(Doubt::StrayWhiteout);
+                    }
                 } else if marks.metacopy {
-                    self.metacopy(seen, marks.redirect)?;
+                    self.trace(seen, marks.redirect, Kind::File)?;
                 }
             }
             Kind::Link if self.marks(seen)?.whiteout => seen.doubt = Some(Doubt::Foreign),
@@ -197,8 +151,8 @@ impl Changes {
         Ok(())
     }
 
-    fn overlayfs(&self, seen: &mut Seen, stat: &Stat) -> nix::Result<()> {
-        match stat.kind {
+    fn overlayfs(&self, seen: &mut Seen, kind: Kind) -> nix::Result<()> {
+        match kind {
             Kind::Dir if self.marks(seen)?.opaque == b'y' => seen.change = Change::Opaque,
             Kind::Link if self.marks(seen)?.whiteout => seen.delete(),
             Kind::Link if self.store.here().read_link(&seen.name).is_ok_and(|to| to == TARGET) => {
@@ -209,69 +163,81 @@ impl Changes {
         Ok(())
     }
 
-    /// Does one of the attributes say so that fuse-overlayfs looks at?
-    fn fuse_opaque(&self, seen: &mut Seen) -> nix::Result<bool> {
-        let mut opaque = self.marks(seen)?.opaque == b'y';
-        for prefix in FUSE {
-            opaque |= self.marks_by(prefix, seen)?.opaque == b'y';
-        }
-        Ok(opaque)
-    }
-
-    fn mini_fo(&self, seen: &mut Seen, stat: &Stat, gone: bool) -> nix::Result<()> {
-        if stat.kind != Kind::Dir {
+    fn mini_fo(&self, seen: &mut Seen, kind: Kind, gone: bool) -> nix::Result<()> {
+        if kind != Kind::Dir {
             return Ok(());
         }
         let rare = self.levels.last().and_then(|level| level.names.rare.as_ref());
         let moved = rare.and_then(|rare| rare.moved.iter().find(|(new, _)| *new == seen.name));
-        match moved {
-            Some((_, from)) => self.moved(seen, from.clone()),
-            None => {
-                if gone && seen.base.is_some() {
-                    seen.change = Change::Opaque;
-                }
-                Ok(())
-            }
+        if let Some((_, from)) = moved {
+            return self.moved(seen, from.clone());
         }
+        if gone && seen.base.is_some() {
+            seen.change = Change::Opaque;
+        }
+        Ok(())
+    }
+
+    /// What aufs and fuse-overlayfs make of it. False where it was removed or replaced since it was looked at.
+    fn aufs(&mut self, seen: &mut Seen, kind: Kind, gone: bool) -> nix::Result<bool> {
+        let fuse = self.format == Format::FuseOverlayfs;
+        if gone {
+            seen.delete();
+            seen.doubt = Some(Doubt::Both);
+        } else if kind == Kind::Dir {
+            // fuse-overlayfs looks at attributes, too.
+            if fuse && self.marks(seen)?.opaque == b'y' {
+                seen.change = Change::Opaque;
+                return Ok(true);
+            }
+            let opaque = match self.store.here().child(&seen.name) {
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(false),
+                child => decode::aufs_opaque(&child?)?,
+            };
+            match opaque {
+                Some(true) => seen.change = Change::Opaque,
+                Some(false) => {}
+                None => seen.doubt = Some(Doubt::Foreign),
+            }
+        } else if fuse && seen.node.as_ref().is_some_and(is_null) {
+            seen.delete();
+        } else if fuse && self.show == Show::Flat && seen.node.is_some_and(|node| node.links > 1) {
+            // Its stores begin with the base's files of several names.
+            self.untouched(seen)?;
+        }
+        Ok(true)
     }
 
     /// What `from` means in the base: a path from its root, or a name in the current directory.
-    fn origin(&self, from: &[u8]) -> nix::Result<Option<Far>> {
+    fn origin(&self, from: &[u8]) -> nix::Result<Option<Box<Far>>> {
         if from.starts_with(b"/") {
             return resolve(&self.root, from);
         }
-        let (Ok(name), Some(base)) = (std::ffi::CString::new(from), self.base.last()) else {
-            return Ok(None);
-        };
         let merged = self.levels.last().is_some_and(|level| level.base != Below::None);
-        if !merged || from.contains(&b'/') || matches!(from, b"" | b"." | b"..") {
-            return Ok(None);
+        match self.base.last() {
+            Some(base) if merged && !from.contains(&b'/') => look_far(base.here(), from),
+            _ => Ok(None),
         }
-        let dir = base.here().again()?;
-        Ok(stat(&dir, &name)?.map(|stat| Far { dir, name, stat }))
+    }
+
+    /// Notes what the base has where an entry was moved from, or has its content; nothing in `from` is the entry's name. True where the
+    /// base has something of this kind there.
+    fn trace(&self, seen: &mut Seen, from: Option<Vec<u8>>, kind: Kind) -> nix::Result<bool> {
+        let path = from.as_deref().unwrap_or(seen.name.to_bytes());
+        let far = self.origin(path)?.filter(|far| far.stat.kind == kind);
+        let there = far.is_some();
+        if !there {
+            seen.doubt = Some(Doubt::Lost);
+        }
+        seen.origin = Some(Box::new(Origin { far, from: from.unwrap_or_default() }));
+        Ok(there)
     }
 
     /// A directory that merges with another one of the base than that of its name.
     fn moved(&self, seen: &mut Seen, from: Vec<u8>) -> nix::Result<()> {
-        let far = self.origin(&from)?.filter(|far| far.stat.kind == Kind::Dir);
-        if far.is_none() {
-            seen.doubt = Some(Doubt::Lost);
-        }
-        if far.is_none() || self.show != Show::Changes {
+        if !self.trace(seen, Some(from), Kind::Dir)? || self.show != Show::Changes {
             seen.change = Change::Opaque;
         }
-        seen.origin = Some(Box::new(Origin { far, from }));
-        Ok(())
-    }
-
-    /// A file whose content is the base's.
-    fn metacopy(&self, seen: &mut Seen, from: Option<Vec<u8>>) -> nix::Result<()> {
-        let name = from.as_deref().unwrap_or(seen.name.to_bytes());
-        let far = self.origin(name)?.filter(|far| far.stat.kind == Kind::File);
-        if far.is_none() {
-            seen.doubt = Some(Doubt::Lost);
-        }
-        seen.origin = Some(Box::new(Origin { far, from: from.unwrap_or_default() }));
         Ok(())
     }
 
@@ -297,22 +263,21 @@ impl Changes {
     /// Is one of the names of a file not one of the base's file, though each has as many? All of them are looked at, once, and only
     /// where a file of several names seems untouched.
     fn regrouped(&mut self, id: (u64, u64)) -> nix::Result<bool> {
-        let mut found = match self.regrouped.take() {
-            Some(found) => found,
-            None => {
-                groups(self.format, &self.top, &self.root).map_err(|err| err.errno().unwrap_or(Errno::EIO))?
-            }
-        };
-        let is = found.has(id);
-        self.regrouped = Some(found);
-        is
+        if self.regrouped.is_none() {
+            let found = groups(self.format, &self.top, &self.root);
+            self.regrouped = Some(found.map_err(|err| err.errno().unwrap_or(Errno::EIO))?);
+        }
+        match &mut self.regrouped {
+            Some(found) => found.has(id),
+            None => Ok(false),
+        }
     }
 }
 
 /// The files of a store whose names are not those of one file of the base.
-fn groups(format: Format, tree: &Dir, root: &Dir) -> Result<Ids> {
+fn groups(format: Format, tree: &Dir, root: &Dir) -> Result<Box<Ids>> {
     let failed = || sys("look for the names of files in", b".");
-    let ids = || Ids::beside(tree).map_err(failed());
+    let ids = || Ids::beside(tree).map(Box::new).map_err(failed());
     let (mut first, mut found) = (ids()?, ids()?);
     let top = tree.again().map_err(failed())?;
     // Neither compares.
@@ -339,31 +304,23 @@ fn groups(format: Format, tree: &Dir, root: &Dir) -> Result<Ids> {
 }
 
 /// What the base has by a path from its root; none where it has nothing, or a link is in the way.
-pub(super) fn resolve(root: &Dir, path: &[u8]) -> nix::Result<Option<Far>> {
-    let mut dir = root.again()?;
-    let mut parts = path.split(|b| *b == b'/').skip(1).peekable();
-    while let Some(part) = parts.next() {
-        let (Ok(name), false) = (c_name(part), matches!(part, b"" | b"." | b"..")) else { break };
-        let found = match parts.peek() {
-            None => dir.stat_at(&name).map(Err),
-            Some(_) => dir.child(&name).map(Ok),
-        };
-        match found {
-            Ok(Ok(child)) => dir = child,
-            Ok(Err(stat)) => return Ok(Some(Far { dir, name, stat })),
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG) => break,
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(None)
+pub(super) fn resolve(root: &Dir, path: &[u8]) -> nix::Result<Option<Box<Far>>> {
+    look_far(root, path.strip_prefix(b"/").unwrap_or_default())
 }
 
-/// Looks into a directory of aufs's.
-fn aufs(seen: &mut Seen, dir: &Dir) -> nix::Result<()> {
-    match decode::aufs_opaque(dir)? {
-        Some(true) => seen.change = Change::Opaque,
-        Some(false) => {}
-        None => seen.doubt = Some(Doubt::Foreign),
+/// The same by a path from any directory.
+fn look_far(dir: &Dir, path: &[u8]) -> nix::Result<Option<Box<Far>>> {
+    let found = dir.reach(path).and_then(|(dir, name)| {
+        let stat = dir.stat_at(&name)?;
+        Ok(Box::new(Far { dir, name, stat }))
+    });
+    match found {
+        Err(errno) if leads_nowhere(errno) => Ok(None),
+        found => found.map(Some),
     }
-    Ok(())
+}
+
+/// Says an errno of [`Dir::reach`], or of a look, that nothing is by a path, or a link is in the way?
+pub(super) fn leads_nowhere(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG | Errno::EINVAL)
 }

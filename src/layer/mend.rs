@@ -36,7 +36,7 @@ fn put_right(format: Format, scratch: &Scratch, entry: &Entry<'_>, doubt: Doubt)
         Doubt::Garbage => tree::remove(node.dir, entry.name, &shown(entry.path)).map(|()| true),
         // The name hid what the base has already, and held nothing: the driver was about to mark it, or a copy lost the mark.
         Doubt::TornWhiteout if entry.base.is_some() => {
-            set_mark(format, node.dir, node.name, "whiteout").map(|()| true).map_err(failed())
+            set_mark(format, node.dir, node.name, b"whiteout").map(|()| true).map_err(failed())
         }
         // A last line that is cut off: what it was to delete is there again.
         Doubt::Record => {

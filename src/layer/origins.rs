@@ -19,16 +19,15 @@ const OF_UPPER: u8 = 1 << 2;
 /// Was the store's file copied up from just this one of the base, as its own mark says? Then no other file of the store has that mark:
 /// overlay copies a file up once, while the base's shows. It may show again, and the other marks stay true.
 pub(super) fn is_own(format: Format, node: Side<'_>, base: Side<'_>) -> nix::Result<bool> {
-    let mark = match format {
-        Format::Overlay => c"trusted.overlay.origin",
-        Format::OverlayUser => c"user.overlay.origin",
+    match format {
+        Format::Overlay | Format::OverlayUser => {}
         // There are no such marks.
         Format::Overlayfs | Format::MiniFo | Format::Aufs | Format::Snapshot | Format::Tree => {
             return Ok(true);
         }
         Format::FuseOverlayfs => return Ok(false),
-    };
-    let mark = match xattr::get(&node.dir.proc_path(node.name), mark) {
+    }
+    let mark = match xattr::get(&node.dir.proc_path(node.name), &format.attr(b"origin")?) {
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(false),
         got => got?,
     };
@@ -47,19 +46,17 @@ pub(super) fn is_own(format: Format, node: Side<'_>, base: Side<'_>) -> nix::Res
 /// (6.18): were the base's file to show by its old name, both names would have the content of the store's. Without the mark
 /// nothing is lost but the inode's number.
 pub(super) fn forget(format: Format, store: &Dir, base: &Dir) -> Result<()> {
-    let prefixes = match format {
-        Format::Overlay => &["trusted.overlay."][..],
-        Format::OverlayUser => &["user.overlay."],
-        Format::FuseOverlayfs => &["trusted.overlay.", "user.overlay.", "user.fuseoverlayfs."],
+    match format {
+        Format::Overlay | Format::OverlayUser | Format::FuseOverlayfs => {}
         Format::Overlayfs | Format::MiniFo | Format::Aufs | Format::Snapshot | Format::Tree => return Ok(()),
-    };
+    }
     let mut changes = Changes::new(format, again(store)?, base, Show::Changes)?.without_leaves();
     let mut removed = false;
     while let Some(step) = changes.step()? {
         let Step::Entry(entry) = step else { continue };
         // Where the content is still the base's, the mark says whose.
         if let (Change::Put, Some(node), None) = (entry.change, entry.node, entry.data) {
-            for prefix in prefixes {
+            for prefix in format.prefixes() {
                 let mark = c_name(format!("{prefix}origin").as_bytes())?;
                 match xattr::remove(&node.dir.proc_path(node.name), &mark) {
                     Ok(()) => removed = true,

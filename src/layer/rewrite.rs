@@ -107,11 +107,7 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
             if !attrs.is_empty() {
                 attributes += 1;
             }
-            if obeyed
-                && attrs
-                    .iter()
-                    .any(|(attr, _)| to.owns(attr.to_bytes()) && to.hidden(attr.to_bytes()).is_none())
-            {
+            if obeyed && attrs.iter().any(|(attr, _)| to.own(attr).is_some() && to.hidden(attr).is_none()) {
                 found.refuse(&entry, None, "the driver would obey its attributes");
             }
         }

@@ -6,16 +6,12 @@ use nix::errno::Errno;
 
 use super::decode::{self, Names};
 use super::level::{Below, Found, Level, Seen};
-use super::look::resolve;
 use super::{Change, Entry, Format, Side};
 use crate::error::{Error, Result};
 use crate::tree::{self, Chain, Dir, Ids, Kind, Shelf, Stat, shown, sys};
 
 /// How many moved directories may lie in one another: each of them holds a handful of open directories.
 const MOVES: usize = 16;
-
-/// So many ways there are to walk a store.
-pub(super) const TURNS: usize = 9;
 
 /// What a walk shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +57,12 @@ pub struct Changes {
     pub(super) root: Dir,
     /// The root of the store, and of a whole tree the files whose names are other ones than in the base, where that had to be found out.
     pub(super) top: Dir,
-    pub(super) regrouped: Option<Ids>,
+    pub(super) regrouped: Option<Box<Ids>>,
     /// The way down the base; a new one for each moved directory.
     pub(super) base: Vec<Chain>,
     pub(super) levels: Vec<Level>,
     pub(super) path: Vec<u8>,
-    pub(super) last: Option<Seen>,
+    pub(super) last: Option<Box<Seen>>,
     pub(super) began: bool,
     /// The last step was an entry that can be entered.
     pub(super) fresh: bool,
@@ -74,8 +70,6 @@ pub struct Changes {
     pub(super) leaves: bool,
     /// So far down, the caller remembers what a directory of the store is, and is not told it again at its end. He opens files, too.
     pub(super) known: usize,
-    /// Names are not told in their order, but from another one on.
-    pub(super) turn: usize,
 }
 
 impl Changes {
@@ -102,14 +96,7 @@ impl Changes {
             fresh: false,
             leaves: true,
             known: 0,
-            turn: 0,
         }))
-    }
-
-    /// The same walk by another way: in each directory it begins at another name, where the format lets it.
-    pub fn turned(mut self: Box<Self>, turn: usize) -> Box<Self> {
-        self.turn = turn;
-        self
     }
 
     /// The same walk with no look at what a directory of the store is when it is left, `depth` levels down from the root: two calls for each.
@@ -131,32 +118,37 @@ impl Changes {
         self.fresh = true;
         if !self.began {
             self.began = true;
-            let seen = self.root().map_err(sys("look at", b"."))?;
-            return Ok(Some(Step::Entry(self.entry(seen))));
+            self.last = Some(self.root().map_err(sys("look at", b"."))?);
+            return Ok(self.entry().map(Step::Entry));
         }
-        loop {
-            let Some(level) = self.levels.last_mut() else { return Ok(None) };
+        while let Some(level) = self.levels.last_mut() {
             self.path.truncate(level.path);
-            let next = level.next(&mut self.shelf).map_err(sys("list", &self.path))?;
-            if let Some(found) = next {
-                if !self.path.is_empty() {
-                    self.path.push(b'/');
-                }
-                self.path.extend_from_slice(found.name.to_bytes());
-                if let Some(seen) = self.look(found).map_err(sys("look at", &self.path))? {
-                    return Ok(Some(Step::Entry(self.entry(seen))));
+            if let Some(found) = level.next(&mut self.shelf).map_err(sys("list", &self.path))? {
+                if self.comes_upon(found)? {
+                    return Ok(self.entry().map(Step::Entry));
                 }
                 continue;
             }
-            let Some(level) = self.levels.pop() else { return Ok(None) };
+            let Some(level) = self.levels.pop() else { break };
             self.shelf.cut(level.mark);
             self.go_out(&level).map_err(sys("go back from", &self.path))?;
             if self.leaves {
                 self.fresh = false;
-                let seen = self.left(level).map_err(sys("look again at", &self.path))?;
-                return Ok(Some(Step::Leave(self.entry(seen))));
+                self.last = Some(self.left(level).map_err(sys("look again at", &self.path))?);
+                return Ok(self.entry().map(Step::Leave));
             }
         }
+        Ok(None)
+    }
+
+    /// Looks at a name of the current directory, whose path stands. False where it means nothing.
+    fn comes_upon(&mut self, found: Found) -> Result<bool> {
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(found.name.to_bytes());
+        self.last = self.look(found).map_err(sys("look at", &self.path))?;
+        Ok(self.last.is_some())
     }
 
     /// Goes back to the directory above one that was left.
@@ -178,35 +170,20 @@ impl Changes {
     }
 
     /// The entry of a directory that was left, looked at again.
-    fn left(&self, level: Level) -> nix::Result<Seen> {
+    fn left(&self, level: Level) -> nix::Result<Box<Seen>> {
         let above = self.levels.last().map_or(Below::Down, |above| above.base);
-        let known = level.stored && self.levels.len() < self.known;
-        let base = match self.base.last().filter(|_| above != Below::None && !known) {
-            Some(base) => stat(base.here(), &level.name)?,
-            None => None,
-        };
-        let node = if known {
-            None
-        } else if level.stored {
-            stat(self.store.here(), &level.name)?
-        } else {
-            base
-        };
-        Ok(Seen {
-            name: level.name,
-            change: level.change,
-            doubt: level.doubt,
-            node,
-            stored: level.stored,
-            base,
-            origin: level.origin,
-            differs: None,
-            whiteouts: level.whiteouts,
-            inside: None,
-            below: None,
-            file: None,
-            attrs: None,
-        })
+        let mut seen = Seen::new(level.name, level.stored, level.doubt);
+        seen.change = level.change;
+        seen.origin = level.origin;
+        seen.whiteouts = level.whiteouts;
+        if level.stored && self.levels.len() < self.known {
+            return Ok(seen);
+        }
+        if let Some(base) = self.base.last().filter(|_| above != Below::None) {
+            seen.base = stat(base.here(), &seen.name)?;
+        }
+        seen.node = if level.stored { stat(self.store.here(), &seen.name)? } else { seen.base };
+        Ok(seen)
     }
 
     /// Goes into the directory that was the last step. When that fails because another process was at it in the meantime ([`beside`]),
@@ -246,15 +223,9 @@ impl Changes {
             doubt: odd.map(|(_, doubt)| *doubt),
         };
         self.path.truncate(level.path);
-        if !self.path.is_empty() {
-            self.path.push(b'/');
-        }
-        self.path.extend_from_slice(name.to_bytes());
         self.fresh = true;
-        match self.look(found).map_err(sys("look at", &self.path))? {
-            Some(seen) => Ok(Some(self.entry(seen))),
-            None => Ok(None),
-        }
+        self.comes_upon(found)?;
+        Ok(self.entry())
     }
 
     /// The directory of the store that was entered last.
@@ -262,7 +233,7 @@ impl Changes {
         self.store.here()
     }
 
-    fn go_in(&mut self, dir: Seen) -> Result<()> {
+    fn go_in(&mut self, dir: Box<Seen>) -> Result<()> {
         let open = || sys("open the directory", &self.path);
         let root = self.levels.is_empty();
         let view = self.show == Show::View && !self.format.whole();
@@ -325,7 +296,8 @@ impl Changes {
             whiteouts: dir.whiteouts,
         };
         if level.stored {
-            level.names = match self.names(root) {
+            let names = decode::names(self.format, self.store.here(), &self.root, root, &mut self.shelf);
+            level.names = match names {
                 // Removed since it was opened.
                 Err(Errno::ENOENT) => Names::default(),
                 names => names.map_err(sys("list", &self.path))?,
@@ -336,23 +308,13 @@ impl Changes {
             level.below =
                 tree::Names::of(base.here(), &mut self.shelf).map_err(sys("list in the base", &self.path))?;
         }
-        if level.names.gone.is_empty() && level.below.is_empty() {
-            level.names.here.turn(self.turn, TURNS);
-        }
         self.levels.push(level);
         Ok(())
     }
 
-    fn names(&mut self, root: bool) -> nix::Result<Names> {
-        let below = &self.root;
-        let resolves = |path: &[u8]| {
-            resolve(below, path).is_ok_and(|far| far.is_some_and(|far| far.stat.kind == Kind::Dir))
-        };
-        decode::names(self.format, self.store.here(), root, &resolves, &mut self.shelf)
-    }
-
-    fn entry(&mut self, seen: Seen) -> Entry<'_> {
-        let seen = &*self.last.insert(seen);
+    /// The last step.
+    fn entry(&self) -> Option<Entry<'_>> {
+        let seen = self.last.as_deref()?;
         let strange = self.show != Show::Changes && self.levels.last().is_some_and(|level| level.strange);
         let below = self.base.last().map_or(&self.root, Chain::here);
         let name = seen.name.as_c_str();
@@ -366,7 +328,7 @@ impl Changes {
         let base = seen.base.as_ref().filter(|_| !strange);
         let base = base.map(|stat| Side { open: seen.below.as_ref(), ..Side::new(below, name, stat) });
         let (open, file, attrs) = (seen.inside.as_ref(), seen.file.as_ref(), seen.attrs.as_deref());
-        Entry {
+        Some(Entry {
             change: seen.change,
             doubt: seen.doubt,
             name,
@@ -379,6 +341,6 @@ impl Changes {
             from: seen.origin.as_ref().map(|origin| origin.from.as_slice()).filter(|from| !from.is_empty()),
             differs: seen.differs,
             attrs: None,
-        }
+        })
     }
 }

@@ -243,8 +243,8 @@ impl<'a> Writer<'a> {
         let (side, stored) = entry.attrs.unwrap_or((node, entry.stored));
         let mut attrs = compare::attrs(side, if stored { self.from } else { Format::Tree })
             .map_err(sys("read the attributes of", path))?;
-        for (attr, _) in attrs.iter_mut().filter(|(attr, _)| self.to.owns(attr.to_bytes())) {
-            match self.to.hidden(attr.to_bytes()) {
+        for (attr, _) in attrs.iter_mut().filter(|(attr, _)| self.to.own(attr).is_some()) {
+            match self.to.hidden(attr) {
                 Some(hidden) => *attr = hidden,
                 None => {
                     return Err(Error::failed(format_args!(
@@ -268,8 +268,8 @@ impl<'a> Writer<'a> {
     fn strip(&self, name: &CStr, keep: &[Attr]) -> nix::Result<()> {
         let here = self.here.here();
         for old in attr::names(here, name)? {
-            let attr = old.to_bytes();
-            if attr::kept(attr) && !self.to.owns(attr) && keep.iter().all(|(attr, _)| *attr != old) {
+            let part = attr::kept(old.to_bytes()) && self.to.own(&old).is_none();
+            if part && keep.iter().all(|(attr, _)| *attr != old) {
                 xattr::remove(&here.proc_path(name), &old)?;
             }
         }
@@ -300,7 +300,7 @@ impl<'a> Writer<'a> {
         }
         if self.to == Format::Overlayfs {
             let made =
-                here.make_link(&name, TARGET).and_then(|()| set_mark(self.to, here, &name, "whiteout"));
+                here.make_link(&name, TARGET).and_then(|()| set_mark(self.to, here, &name, b"whiteout"));
             return made.map_err(failed());
         }
         let aufs = self.to == Format::Aufs;
@@ -344,22 +344,16 @@ fn recorded(entry: &Entry<'_>) -> bool {
     base.is_some() && (node != base || entry.change == Change::Opaque)
 }
 
-/// The name of one of the driver's attributes.
-pub(super) fn attr_name(format: Format, attr: &str) -> nix::Result<CString> {
-    let attr = format!("{}{attr}", format.prefix().unwrap_or_default());
-    CString::new(attr).map_err(|_| Errno::EINVAL)
-}
-
 /// Sets one of the driver's attributes to `y`.
-pub(super) fn set_mark(format: Format, dir: &Dir, name: &CStr, attr: &str) -> nix::Result<()> {
-    xattr::set(&dir.proc_path(name), &attr_name(format, attr)?, b"y")
+pub(super) fn set_mark(format: Format, dir: &Dir, name: &CStr, attr: &[u8]) -> nix::Result<()> {
+    xattr::set(&dir.proc_path(name), &format.attr(attr)?, b"y")
 }
 
 /// Makes a new directory opaque; mini_fo has a record for it in the one above.
 pub(super) fn make_opaque(format: Format, dir: &Dir) -> nix::Result<()> {
     match format {
         Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::FuseOverlayfs => {
-            set_mark(format, dir, SELF, "opaque")
+            set_mark(format, dir, SELF, b"opaque")
         }
         Format::Aufs => mark(dir, OPAQUE),
         Format::MiniFo | Format::Snapshot | Format::Tree => Ok(()),

@@ -111,12 +111,14 @@ impl Dir {
         openat(&self.0, c"..", flags(), Mode::empty()).map(Self)
     }
 
-    /// Opens the directory that a path below this one ends in, through no link, and its last name there.
+    /// Opens the directory that a path below this one ends in, through no link, and its last name there. EINVAL where a name is empty
+    /// or leads upwards.
     pub fn reach(&self, path: &[u8]) -> nix::Result<(Self, CString)> {
         let mut dir = self.again()?;
         let mut parts = path.split(|b| *b == b'/');
         let mut name = parts.next();
-        while let Some(Ok(part)) = name.map(CString::new) {
+        while let Some(part) = name.filter(|part| !matches!(*part, b"" | b"." | b"..")) {
+            let part = CString::new(part).map_err(|_| Errno::EINVAL)?;
             name = parts.next();
             if name.is_none() {
                 return Ok((dir, part));

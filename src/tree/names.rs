@@ -140,17 +140,6 @@ impl Names {
         self.take(name, shelf)
     }
 
-    /// Are there none?
-    pub fn is_empty(&self) -> bool {
-        self.here.is_empty() && self.pieces.is_empty()
-    }
-
-    /// Begins `turn` of `turns` further on, for who does not need the order. What lies on the shelf stays in it.
-    pub fn turn(&mut self, turn: usize, turns: usize) {
-        let names = self.here.len();
-        self.here.rotate_left((names.saturating_mul(turn) / turns.max(1)).min(names));
-    }
-
     /// Before another directory is gone into: what was read ahead goes back where it would take too much.
     pub fn rest(&mut self, shelf: &mut Shelf) {
         if shelf.held <= MEMORY {
@@ -250,25 +239,6 @@ mod tests {
         }
         assert_eq!(names.head(&mut shelf).unwrap(), None);
         assert_eq!((shelf.held, names.bytes), (0, 0));
-    }
-
-    #[test]
-    fn turned_they_are_all_there() {
-        let (mut shelf, all) = (shelf(), [c"a", c"b", c"c", c"d", c"e"]);
-        for (turn, order) in ["abcde", "eabcd", "deabc"].into_iter().enumerate() {
-            let mut names = Names::default();
-            for name in all {
-                names.push(name.to_owned(), &mut shelf);
-            }
-            names.sort(&mut shelf);
-            names.turn(turn, 4);
-            for name in order.bytes() {
-                let name = CString::new([name]).unwrap();
-                assert!(names.take(&name, &mut shelf).unwrap());
-            }
-            assert!(names.is_empty());
-            names.turn(turn, 4);
-        }
     }
 
     #[test]
