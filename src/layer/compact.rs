@@ -181,7 +181,7 @@ impl<'a> Compact<'a> {
         // What fuse-overlayfs cannot copy up was copied when the store was made, and stays.
         let special =
             self.format == Format::FuseOverlayfs && !matches!(node.stat.kind, Kind::File | Kind::Link);
-        if special || !self.same(entry)? {
+        if special || !self.same(entry, self.ignore)? {
             return self.keep();
         }
         if node.stat.links > 1 || base.stat.links > 1 {
@@ -209,10 +209,10 @@ impl<'a> Compact<'a> {
         Ok(Way::Past)
     }
 
-    /// Is the entry as the base's, in all that anybody can see of it?
-    fn same(&mut self, entry: &Entry<'_>) -> Result<bool> {
+    /// Is the entry as the base's, in all that anybody can see of it but what is ignored?
+    fn same(&mut self, entry: &Entry<'_>, ignore: Aspects) -> Result<bool> {
         let (Some(node), Some(base)) = (entry.node, entry.base) else { return Ok(false) };
-        let differs = differences(self.format, entry)?.without(self.ignore);
+        let differs = differences(self.format, entry)?.without(ignore);
         (self.progress)(node.stat.size);
         if !differs.is_empty() {
             return Ok(false);
@@ -322,15 +322,16 @@ impl<'a> Compact<'a> {
         if !self.dry_run && node.stat.mtime != level.time {
             node.dir.set_mtime(node.name, level.time).map_err(sys("set the time of", entry.path))?;
         }
-        let stat = Stat { mtime: level.time, ..*node.stat };
-        let entry = Entry { node: Some(Side { stat: &stat, ..node }), ..*entry };
-        let base = entry.base.is_some_and(|base| base.stat.kind == Kind::Dir);
+        let as_base = |base: Side<'_>| {
+            base.stat.kind == Kind::Dir && (self.ignore.has(Aspects::TIME) || base.stat.mtime == level.time)
+        };
         let plain = entry.change == Change::Meta && entry.from.is_none() && !entry.path.is_empty();
-        if level.kept || !base || !plain || !self.same(&entry)? {
+        let may_go = plain && !level.kept && entry.base.is_some_and(as_base);
+        if !may_go || !self.same(entry, self.ignore.and(Aspects::TIME))? {
             return self.stay(level.held);
         }
         if !level.held.is_empty() {
-            return self.whole(&entry, Side { stat: &stat, ..node }, level.held);
+            return self.whole(entry, node, level);
         }
         if !self.dry_run {
             match node.dir.remove_dir(node.name) {
@@ -339,7 +340,7 @@ impl<'a> Compact<'a> {
             }
         }
         self.done.directories += 1;
-        self.done.bytes = self.done.bytes.plus(stat.allocated);
+        self.done.bytes = self.done.bytes.plus(node.stat.allocated);
         (self.tell)("as in the base: dropped", entry.path)
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn forget(format: Format, store: &Dir, base: &Dir) -> Result<()> {
         // Where the content is still the base's, the mark says whose.
         if let (Change::Put, Some(node), None) = (entry.change, entry.node, entry.data) {
             for prefix in format.prefixes() {
-                let mark = c_name(format!("{prefix}origin").as_bytes())?;
+                let mark = c_name(&[prefix.as_bytes(), b"origin"].concat())?;
                 match xattr::remove(&node.dir.proc_path(node.name), &mark) {
                     Ok(()) => removed = true,
                     Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EPERM | Errno::ENOENT) => {}

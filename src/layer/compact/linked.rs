@@ -2,11 +2,11 @@
 
 use nix::errno::Errno;
 
-use super::{Compact, Way};
+use super::{Compact, Level, Way};
 use crate::error::Result;
 use crate::layer::{Entry, Format, Side};
 use crate::sum::Sum;
-use crate::tree::{Stat, sys};
+use crate::tree::{Stat, Time, sys};
 
 /// As many names are held back at most, in a directory and below it; those that come after stay.
 const MOST: usize = 512;
@@ -69,7 +69,7 @@ impl Compact<'_> {
     /// A file with other names stays until it is known whether a directory goes with all of them.
     pub(super) fn hold(&mut self, entry: &Entry<'_>, node: Side<'_>, base: Side<'_>) -> Result<Way> {
         // fuse-overlayfs cannot copy such a file up: it was copied when the store was made.
-        let may = self.format != Format::FuseOverlayfs && !self.is_fixed(node);
+        let may = self.format != Format::FuseOverlayfs && !self.is_fixed(node, node.stat.mtime);
         let level = self.levels.last_mut().filter(|level| may && !level.kept);
         if level.is_some_and(|level| level.held.hold(node.stat, base.stat, entry.path)) {
             return Ok(Way::Past);
@@ -78,9 +78,9 @@ impl Compact<'_> {
         self.keep()
     }
 
-    /// Is it immutable? Then its time cannot be set, either.
-    fn is_fixed(&self, node: Side<'_>) -> bool {
-        !self.dry_run && node.dir.set_mtime(node.name, node.stat.mtime) == Err(Errno::EPERM)
+    /// Is it immutable? Then its time cannot be set, either, though it has that already.
+    fn is_fixed(&self, node: Side<'_>, time: Time) -> bool {
+        !self.dry_run && node.dir.set_mtime(node.name, time) == Err(Errno::EPERM)
     }
 
     fn linked(&mut self, path: &[u8]) -> Result<()> {
@@ -97,10 +97,12 @@ impl Compact<'_> {
     }
 
     /// A directory that is as the base's and holds nothing but names that were held back: it goes with them, or waits for the one above.
-    pub(super) fn whole(&mut self, entry: &Entry<'_>, node: Side<'_>, mut held: Held) -> Result<()> {
+    pub(super) fn whole(&mut self, entry: &Entry<'_>, node: Side<'_>, level: Level) -> Result<()> {
+        let mut held = level.held;
         if !self.dry_run {
             let names = node.dir.child(node.name).and_then(|dir| dir.some_names(held.direct));
-            if names.map_err(sys("list", entry.path))?.len() != held.direct || self.is_fixed(node) {
+            if names.map_err(sys("list", entry.path))?.len() != held.direct || self.is_fixed(node, level.time)
+            {
                 return self.stay(held);
             }
         }
