@@ -115,17 +115,28 @@ impl Changes {
     /// The next step; none at the end. The first entry is the root. A name that was removed since its directory was listed
     /// is passed over.
     pub fn step(&mut self) -> Result<Option<Step<'_>>> {
+        if !self.go_on()? {
+            return Ok(None);
+        }
+        Ok(match self.entry() {
+            Some(entry) if self.fresh => Some(Step::Entry(entry)),
+            left => left.map(Step::Leave),
+        })
+    }
+
+    /// Goes to the next step; false at the end.
+    fn go_on(&mut self) -> Result<bool> {
         self.fresh = true;
         if !self.began {
             self.began = true;
             self.last = Some(self.root().map_err(sys("look at", b"."))?);
-            return Ok(self.entry().map(Step::Entry));
+            return Ok(true);
         }
         while let Some(level) = self.levels.last_mut() {
             self.path.truncate(level.path);
             if let Some(found) = level.next(&mut self.shelf).map_err(sys("list", &self.path))? {
                 if self.comes_upon(found)? {
-                    return Ok(self.entry().map(Step::Entry));
+                    return Ok(true);
                 }
                 continue;
             }
@@ -135,10 +146,10 @@ impl Changes {
             if self.leaves {
                 self.fresh = false;
                 self.last = Some(self.left(level).map_err(sys("look again at", &self.path))?);
-                return Ok(self.entry().map(Step::Leave));
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Looks at a name of the current directory, whose path stands. False where it means nothing.
