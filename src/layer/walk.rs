@@ -60,7 +60,9 @@ pub struct Changes {
     pub(super) regrouped: Option<Box<Ids>>,
     /// The way down the base; a new one for each moved directory.
     pub(super) base: Vec<Chain>,
-    pub(super) levels: Vec<Level>,
+    // Each is handed on when it is left: by one word.
+    #[allow(clippy::vec_box)]
+    pub(super) levels: Vec<Box<Level>>,
     pub(super) path: Vec<u8>,
     pub(super) last: Option<Box<Seen>>,
     pub(super) began: bool,
@@ -181,7 +183,7 @@ impl Changes {
     }
 
     /// The entry of a directory that was left, looked at again.
-    fn left(&self, level: Level) -> nix::Result<Box<Seen>> {
+    fn left(&self, level: Box<Level>) -> nix::Result<Box<Seen>> {
         let above = self.levels.last().map_or(Below::Down, |above| above.base);
         let mut seen = Seen::new(level.name, level.stored, level.doubt);
         seen.change = level.change;
@@ -291,7 +293,7 @@ impl Changes {
         if let Some(above) = self.levels.last_mut() {
             above.rest(&mut self.shelf);
         }
-        let mut level = Level {
+        let mut level = Box::new(Level {
             names: Names::default(),
             below: tree::Names::default(),
             mark: self.shelf.mark(),
@@ -305,7 +307,7 @@ impl Changes {
             flat: flat || moved && self.show != Show::Changes,
             strange: strange || moved,
             whiteouts: dir.whiteouts,
-        };
+        });
         if level.stored {
             let names = decode::names(self.format, self.store.here(), &self.root, root, &mut self.shelf);
             level.names = match names {
