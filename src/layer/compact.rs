@@ -3,7 +3,7 @@
 
 mod linked;
 
-use std::ffi::CString;
+use std::ffi::CStr;
 
 use nix::errno::Errno;
 use serde::Serialize;
@@ -296,12 +296,11 @@ impl<'a> Compact<'a> {
             return Ok(());
         }
         useless.sort_unstable();
-        let drop = |line: &[u8]| {
-            records::gone(line)
-                .and_then(|name| CString::new(name).ok())
-                .is_some_and(|name| useless.binary_search(&name).is_ok())
+        let mut kept = |line: &[u8]| match records::gone(line) {
+            Some(name) => useless.binary_search_by(|other| other.to_bytes().cmp(name)).is_err(),
+            None => true,
         };
-        match records::rewrite(dir, self.scratch, &mut |line| !drop(line)) {
+        match records::rewrite(dir, self.scratch, &mut kept) {
             Err(Errno::ENOSPC | Errno::EDQUOT) => {
                 level.recorded = true;
                 self.done.stuck += 1;
@@ -354,17 +353,6 @@ fn removed(done: nix::Result<()>) -> nix::Result<()> {
 
 /// The attributes that no base keeps, and a view shows all the same: labels, signatures.
 fn labels(side: Side<'_>, format: Format) -> nix::Result<Vec<Attr>> {
-    let mut names = side.attr_names()?;
-    names.retain(|name| !attr::kept(name.to_bytes()) && format.own(name).is_none());
-    names.sort_unstable();
-    let path = side.dir.proc_path(side.name);
-    let mut labels = Vec::new();
-    for name in names {
-        match xattr::get(&path, &name) {
-            Ok(value) => labels.push((name, value)),
-            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(labels)
+    let label = |name: &CStr| !attr::kept(name.to_bytes()) && format.own(name).is_none();
+    attr::read_some(side.dir, side.name, side.attr_names()?, &label)
 }

@@ -1,5 +1,6 @@
 //! In what two entries differ.
 
+use std::ffi::CStr;
 use std::fs::File;
 
 use nix::errno::Errno;
@@ -147,9 +148,10 @@ pub(super) fn opened<'a>(side: Side<'a>, held: &'a mut Option<File>) -> nix::Res
 
 /// The attributes that the view shows of an entry, sorted.
 pub(super) fn attrs(side: Side<'_>, format: Format) -> nix::Result<Vec<Attr>> {
-    let mut names = side.attr_names()?;
-    names.retain(|name| format.own(name).is_none() || format.shown(name).is_some());
-    let mut attrs = attr::read(side.dir, side.name, names)?;
+    let shows = |name: &CStr| {
+        attr::kept(name.to_bytes()) && (format.own(name).is_none() || format.shown(name).is_some())
+    };
+    let mut attrs = attr::read_some(side.dir, side.name, side.attr_names()?, &shows)?;
     for (name, _) in &mut attrs {
         if let Some(shown) = format.shown(name) {
             *name = shown;

@@ -54,14 +54,22 @@ fn names(format: Format, store: &Dir, base: &Dir) -> nix::Result<Option<Vec<CStr
     let mut shelf = Shelf::new(store)?;
     let Names { here, gone, rare } = decode::names(format, store, base, false, &mut shelf)?;
     let (Some(here), Some(gone)) = (here.in_memory(), gone.in_memory()) else { return Ok(None) };
-    let mut left = base.some_names(here.len().saturating_add(gone.len()))?;
-    // Both are sorted backwards.
-    let has = |list: &[CString], name: &CString| list.binary_search_by(|other| name.cmp(other)).is_ok();
-    if rare.is_some() || left.iter().any(|name| !has(&here, name) && !has(&gone, name)) {
+    if rare.is_some() {
         return Ok(None);
     }
-    left.retain(|name| !has(&gone, name));
-    Ok(Some(left))
+    // Both are sorted backwards.
+    let has = |list: &[CString], name: &CString| list.binary_search_by(|other| name.cmp(other)).is_ok();
+    let mut both = Vec::new();
+    for name in base.some_names(here.len().saturating_add(gone.len()))? {
+        if has(&gone, &name) {
+            continue;
+        }
+        if !has(&here, &name) {
+            return Ok(None);
+        }
+        both.push(name);
+    }
+    Ok(Some(both))
 }
 
 /// Would the store's directory merge with the base's?

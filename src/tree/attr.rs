@@ -46,18 +46,31 @@ pub fn names_of(dir: &Dir, name: &CStr, open: Option<BorrowedFd<'_>>) -> nix::Re
 }
 
 /// Those of the attributes `names` of an entry that a base keeps, sorted by name, with their values.
-pub fn read(dir: &Dir, name: &CStr, mut names: Vec<CString>) -> nix::Result<Vec<Attr>> {
-    names.retain(|attr| kept(attr.to_bytes()));
+pub fn read(dir: &Dir, name: &CStr, names: Vec<CString>) -> nix::Result<Vec<Attr>> {
+    read_some(dir, name, names, &|attr| kept(attr.to_bytes()))
+}
+
+/// The same of those that are `wanted`. What the system lists but does not read is passed over where no base keeps it.
+pub fn read_some(
+    dir: &Dir,
+    name: &CStr,
+    mut names: Vec<CString>,
+    wanted: &dyn Fn(&CStr) -> bool,
+) -> nix::Result<Vec<Attr>> {
+    let mut attrs = Vec::new();
     if names.is_empty() {
-        return Ok(Vec::new());
+        return Ok(attrs);
     }
     names.sort_unstable();
     let path = dir.proc_path(name);
-    let mut attrs = Vec::with_capacity(names.len());
     for attr in names {
+        if !wanted(&attr) {
+            continue;
+        }
         match xattr::get(&path, &attr) {
             Ok(value) => attrs.push((attr, value)),
             Err(Errno::ENODATA) => {}
+            Err(Errno::EOPNOTSUPP) if !kept(attr.to_bytes()) => {}
             Err(errno) => return Err(errno),
         }
     }
