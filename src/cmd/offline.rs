@@ -93,7 +93,7 @@ pub fn grown(root: &Root, sliver: &Sliver, work: &mut dyn FnMut() -> Result<Vec<
 }
 
 /// Where the store is changed from, cleared of what a crash left unless this is only a dry run.
-pub fn scratch(held: Option<&Held>, format: Format, store: &Dir, dry_run: bool) -> Result<Scratch> {
+pub fn scratch(held: Option<&Held>, format: Format, store: &Dir, dry_run: bool) -> Result<Box<Scratch>> {
     let scratch = match held {
         Some(_) => layer::scratch_beside(format, store)?,
         None => Scratch::inside(store)?,

@@ -81,20 +81,21 @@ impl Names {
             seen => seen?.kind,
         };
         let kind = if fuse && kind == Kind::Char { Kind::File } else { kind };
-        let doubt = match rest {
-            b".wh.aufs" if root && !fuse && kind == Kind::File => return Ok(()),
-            b".wh.plnk" | b".wh.orph" if root && !fuse && kind == Kind::Dir => return Ok(()),
-            b".wh..opq" if !root && kind == Kind::File => return Ok(()),
-            b".wh.hino" => Doubt::Dirren,
-            _ if rest.starts_with(b".wh..dr.") => Doubt::Dirren,
-            // Of no name, or of what no folder can lack.
-            b"" | b"." | b".." | b".wh..opq" => Doubt::Foreign,
-            _ if rest.starts_with(WH) => Doubt::Garbage,
-            _ if kind != Kind::File => Doubt::Foreign,
-            _ => {
+        let doubt = match (rest.strip_prefix(WH), kind) {
+            (Some(b"aufs"), Kind::File) | (Some(b"plnk" | b"orph"), Kind::Dir) if root && !fuse => {
+                return Ok(());
+            }
+            (Some(b".opq"), Kind::File) if !root => return Ok(()),
+            (Some(b".opq"), _) => Doubt::Foreign,
+            (Some(b"hino"), _) => Doubt::Dirren,
+            (Some(own), _) if own.starts_with(b".dr.") => Doubt::Dirren,
+            (Some(_), _) => Doubt::Garbage,
+            (None, Kind::File) if !matches!(rest, b"" | b"." | b"..") => {
                 self.gone.push(CString::new(rest).map_err(|_| Errno::EINVAL)?, shelf);
                 return Ok(());
             }
+            // Of no name, of what no folder can lack, or no whiteout.
+            (None, _) => Doubt::Foreign,
         };
         self.rare.get_or_insert_default().odd.push((name.to_owned(), doubt));
         Ok(())

@@ -5,10 +5,11 @@ use std::ffi::CString;
 use nix::errno::Errno;
 use serde::Serialize;
 
+use super::look::leads_nowhere;
 use super::write::make_opaque;
 use super::{Change, Changes, Doubt, Format, Scratch, Show, origins};
 use crate::error::{Error, Result};
-use crate::tree::{Chain, Content, Dir, Kind, Meta, again, c_name, copy_entry, shown, sys};
+use crate::tree::{Chain, Content, Dir, Kind, Meta, Stat, again, c_name, copy_entry, shown, sys};
 
 /// How a path came to be the base's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -22,25 +23,23 @@ pub enum Restored {
     Copied,
 }
 
-/// A path, and where the base has it.
+/// A path, and what the base has there.
 struct Wanted<'a> {
     path: &'a [u8],
     parts: Vec<CString>,
     /// The base's root.
     base: &'a Dir,
-    /// The base's directory that the last part lies in.
-    last: Dir,
+    stat: Stat,
 }
 
 impl Wanted<'_> {
     /// The path of the parts up to one.
-    fn upto(&self, part: usize) -> Vec<u8> {
-        self.parts
-            .iter()
-            .take(part.saturating_add(1))
-            .map(|part| part.to_bytes())
-            .collect::<Vec<_>>()
-            .join(&b'/')
+    fn upto(&self, part: usize) -> &[u8] {
+        let mut end = part;
+        for name in self.parts.iter().take(part.saturating_add(1)) {
+            end = end.saturating_add(name.to_bytes().len());
+        }
+        self.path.get(..end).unwrap_or(self.path)
     }
 }
 
@@ -73,49 +72,43 @@ pub fn restore(
                 (entry.change, entry.from.is_some(), entry.base.map(|base| base.stat.kind))
             }
         };
-        let mut copy = |opaque: bool, contents: &[Content]| {
-            if !dry_run {
-                let place = changes.here().again().map_err(sys("open", path))?;
-                let made = Made { first: at, opaque, contents };
-                wanted.copy(format, scratch, &place, &made, progress)?;
-            }
-            Ok(Restored::Copied)
-        };
-        match change {
-            _ if moved && (!last || format == Format::MiniFo) => {
-                let folder = shown(&wanted.upto(at));
-                return Err(Error::failed(format_args!(
-                    "{} was moved here from elsewhere",
-                    folder.display()
-                ))
+        if moved && (!last || format == Format::MiniFo) {
+            let folder = shown(wanted.upto(at));
+            return Err(Error::failed(format_args!("{} was moved here from elsewhere", folder.display()))
                 .way_out("move it away in the view first"));
-            }
-            // What fuse-overlayfs cannot copy up must lie in the store as copies; the rest shows through.
-            _ if last && merged && format == Format::FuseOverlayfs && !wanted.plain()? => {
-                if !dry_run {
-                    origins::forget(format, &root, base)?;
-                }
-                return copy(false, &[Content::Special]);
-            }
+        }
+        let made = match change {
             _ if last && merged => {
                 if !dry_run {
                     origins::forget(format, &root, base)?;
-                    scratch.uncover(format, changes.here(), part, path)?;
                 }
-                return Ok(Restored::Uncovered);
+                // What fuse-overlayfs cannot copy up must lie in the store as copies; the rest shows through.
+                if format != Format::FuseOverlayfs || wanted.plain() {
+                    if !dry_run {
+                        scratch.uncover(format, changes.here(), part, path)?;
+                    }
+                    return Ok(Restored::Uncovered);
+                }
+                Made { first: at, opaque: false, contents: &[Content::Special] }
             }
-            _ if last => return copy(false, &BOTH),
+            _ if last => Made { first: at, opaque: false, contents: &BOTH },
             // Opaque where it hides the rest of the base's directory.
-            Change::Delete | Change::Nothing => return copy(merged, &BOTH),
+            Change::Delete | Change::Nothing => Made { first: at, opaque: merged, contents: &BOTH },
             Change::Put => {
-                let file = shown(&wanted.upto(at));
+                let file = shown(wanted.upto(at));
                 return Err(Error::failed(format_args!("{} is no directory in the view", file.display()))
                     .way_out("restore that one"));
             }
-            Change::Opaque => merged = false,
-            Change::Meta => merged &= folder == Some(Kind::Dir),
+            Change::Meta | Change::Opaque => {
+                merged &= change == Change::Meta && folder == Some(Kind::Dir);
+                changes.enter()?;
+                continue;
+            }
+        };
+        if !dry_run {
+            wanted.copy(format, scratch, changes.here(), &made, progress)?;
         }
-        changes.enter()?;
+        return Ok(Restored::Copied);
     }
     Ok(Restored::Already)
 }
@@ -135,26 +128,18 @@ fn refuse(entry: &super::Entry<'_>, last: bool) -> Result<()> {
 }
 
 fn find<'a>(base: &'a Dir, path: &'a [u8]) -> Result<Wanted<'a>> {
-    let failed = || sys("look in the base for", path);
-    let mut wanted = Wanted { path, parts: Vec::new(), base, last: again(base)? };
+    let mut parts = Vec::new();
     for part in path.split(|b| *b == b'/') {
-        let dir = match wanted.parts.last() {
-            Some(name) => wanted.last.child(name),
-            None => base.again(),
-        };
-        let part = c_name(part)?;
-        let found = dir.and_then(|dir| dir.stat_at(&part).map(|_| dir));
-        match found {
-            Ok(dir) => wanted.last = dir,
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
-                return Err(Error::usage(format_args!("the base has no {}", shown(path).display()))
-                    .way_out("what the sliver made itself can only be removed, in its view"));
-            }
-            Err(errno) => return Err(failed()(errno)),
-        }
-        wanted.parts.push(part);
+        parts.push(c_name(part)?);
     }
-    Ok(wanted)
+    match base.reach(path).and_then(|(dir, name)| dir.stat_at(&name)) {
+        Ok(stat) => Ok(Wanted { path, parts, base, stat }),
+        Err(errno) if leads_nowhere(errno) => {
+            Err(Error::usage(format_args!("the base has no {}", shown(path).display()))
+                .way_out("what the sliver made itself can only be removed, in its view"))
+        }
+        Err(errno) => Err(sys("look in the base for", path)(errno)),
+    }
 }
 
 /// Extents are shared where the disk can.
@@ -172,10 +157,8 @@ struct Made<'a> {
 
 impl Wanted<'_> {
     /// Can fuse-overlayfs copy it up?
-    fn plain(&self) -> Result<bool> {
-        let Some(name) = self.parts.last() else { return Ok(false) };
-        let stat = self.last.stat_at(name).map_err(sys("look at", self.path))?;
-        Ok(stat.links <= 1 && matches!(stat.kind, Kind::File | Kind::Link))
+    fn plain(&self) -> bool {
+        self.stat.links <= 1 && matches!(self.stat.kind, Kind::File | Kind::Link)
     }
 
     /// Puts a copy in place of what the store has there. Nothing is changed before it is whole.
@@ -204,7 +187,7 @@ impl Wanted<'_> {
             return Err(err);
         }
         match self.parts.get(how.first) {
-            Some(name) => scratch.publish(format, place, name, &self.upto(how.first)),
+            Some(name) => scratch.publish(format, place, name, self.upto(how.first)),
             None => Ok(()),
         }
     }

@@ -9,9 +9,10 @@ use nix::errno::Errno;
 use nix::unistd::fsync;
 
 use super::Format;
+use super::look::leads_nowhere;
 use crate::error::Result;
 use crate::sys::file::{read_all, write_at};
-use crate::tree::{self, Dir, Kind, SELF, Time, c_name, sys};
+use crate::tree::{self, Dir, Kind, SELF, Time, sys};
 
 /// A folder with the entry that is to be published.
 const NEW: &CStr = c".sliverfs-new";
@@ -54,33 +55,34 @@ pub fn settle(folder: &Path, format: Format) -> Result<()> {
 }
 
 /// The scratch of a sliver's store, in the folder in which its layer lies: the store's own, or its image's.
-pub fn beside(format: Format, store: &Dir) -> Result<Scratch> {
+pub fn beside(format: Format, store: &Dir) -> Result<Box<Scratch>> {
     let folder = store.parent().map_err(sys("open the folder of", b"the store"))?;
     if format.whole() { Scratch::beside_tree(folder, store) } else { Ok(Scratch::beside(folder)) }
 }
 
 impl Scratch {
     /// The folder of a sliver's store, in which the upper folder lies.
-    pub fn beside(dir: Dir) -> Self {
-        Self { dir, root: None, room: None }
+    pub fn beside(dir: Dir) -> Box<Self> {
+        Box::new(Self { dir, root: None, room: None })
     }
 
     /// The folder of a sliver's store, in which the store lies as a whole tree, or as a subvolume.
-    pub fn beside_tree(dir: Dir, store: &Dir) -> Result<Self> {
+    pub fn beside_tree(dir: Dir, store: &Dir) -> Result<Box<Self>> {
         let mut scratch = Self::inside(store)?;
         let failed = || sys("look beside", b".");
         if dir.stat().map_err(failed())?.id.0 != store.stat().map_err(failed())?.id.0 {
             scratch.room = Some(room(&dir, store).map_err(failed())?);
         }
-        Ok(Self { dir, ..scratch })
+        scratch.dir = dir;
+        Ok(scratch)
     }
 
     /// The store itself: a bare directory.
-    pub fn inside(store: &Dir) -> Result<Self> {
-        let failed = || sys("look at", b".");
-        let time = store.stat().map_err(failed())?.mtime;
-        let again = || store.again().map_err(failed());
-        Ok(Self { dir: again()?, root: Some((again()?, time)), room: None })
+    pub fn inside(store: &Dir) -> Result<Box<Self>> {
+        let time = store.stat().map_err(sys("look at", b"."))?.mtime;
+        let mut scratch = Self::beside(tree::again(store)?);
+        scratch.root = Some((tree::again(store)?, time));
+        Ok(scratch)
     }
 
     pub(super) fn dir(&self) -> &Dir {
@@ -101,8 +103,12 @@ impl Scratch {
 
     /// The names of what a crash left.
     pub fn left(&self) -> Vec<&'static CStr> {
-        let mut names = vec![JOURNAL, NOTE, NEW, OLD, RECORDS];
-        names.retain(|name| self.dir.stat_at(name).is_ok());
+        let mut names = Vec::new();
+        for name in [JOURNAL, NOTE, NEW, OLD, RECORDS] {
+            if self.dir.stat_at(name).is_ok() {
+                names.push(name);
+            }
+        }
         names
     }
 
@@ -158,7 +164,7 @@ impl Scratch {
         let noted = self.dir.stat_at(NOTE).is_ok();
         if let Some(room) = self.room.as_ref().filter(|_| noted) {
             // A note that is not whole was written before there was a room.
-            if noted_room(&self.dir).as_ref() == Ok(&Some(room.clone())) {
+            if matches!(noted_room(&self.dir), Ok(Some(noted)) if noted == *room) {
                 remove(root, room)?;
             }
         }
@@ -245,28 +251,20 @@ fn room(dir: &Dir, store: &Dir) -> nix::Result<CString> {
     if let Some(room) = noted_room(dir)? {
         return Ok(room);
     }
-    let names = (0..1000_u32).map(|number| format!(".sliverfs-room-{number}"));
-    let free = |name: &CString| matches!(store.stat_at(name), Err(Errno::ENOENT));
-    names.flat_map(CString::new).find(free).ok_or(Errno::EEXIST)
+    for number in 0..1000_u32 {
+        let name = CString::new(format!(".sliverfs-room-{number}")).map_err(|_| Errno::EINVAL)?;
+        if store.stat_at(&name).is_err_and(|errno| errno == Errno::ENOENT) {
+            return Ok(name);
+        }
+    }
+    Err(Errno::EEXIST)
 }
 
 /// The directory that a path in the store lies in, and its last name. None where there is no such directory, and where a name leads
 /// upwards: nobody notes such a path but who wants to lead root out of the store.
 fn place(store: &Dir, path: &[u8]) -> Result<Option<(Dir, CString)>> {
-    if path.split(|b| *b == b'/').any(|part| matches!(part, b"" | b"." | b"..") || part.contains(&0)) {
-        return Ok(None);
+    match store.reach(path) {
+        Err(errno) if leads_nowhere(errno) => Ok(None),
+        reached => reached.map(Some).map_err(sys("open the directory above", path)),
     }
-    let mut dir = store.again().map_err(sys("open", path))?;
-    let mut parts = path.split(|b| *b == b'/').peekable();
-    while let Some(part) = parts.next() {
-        let part = c_name(part)?;
-        if parts.peek().is_none() {
-            return Ok(Some((dir, part)));
-        }
-        dir = match dir.child(&part) {
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG) => return Ok(None),
-            child => child.map_err(sys("open the directory above", path))?,
-        };
-    }
-    Ok(None)
 }
