@@ -242,7 +242,7 @@ impl<'a> Unpack<'a> {
 
     /// The way from the root on.
     fn start(&self, path: &[u8]) -> Result<Chain> {
-        self.root.again().and_then(Chain::new).map_err(sys("open the folder of", path))
+        Chain::of(self.root).map_err(sys("open the folder of", path))
     }
 
     /// Lets go of the current folder. What was put into it changed its time: that is set back to what the archive said.

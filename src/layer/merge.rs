@@ -40,8 +40,7 @@ pub fn merge(
         levels: Vec::new(),
         tell,
     };
-    let root = new.again().and_then(Chain::new);
-    let mut new = root.map_err(sys("look at the new base at", b"."))?;
+    let mut new = Chain::of(new).map_err(sys("look at the new base at", b"."))?;
     let mut changes = Changes::new(from, store, old, Show::Flat)?.known(KNOWN);
     while let Some(step) = changes.step()? {
         match step {
@@ -116,7 +115,7 @@ struct Level {
 }
 
 struct Merge<'a, 'w> {
-    writer: Option<Writer<'w>>,
+    writer: Option<Box<Writer<'w>>>,
     judge: Judge,
     prefer: Prefer,
     levels: Vec<Level>,

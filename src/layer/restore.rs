@@ -203,7 +203,7 @@ impl Wanted<'_> {
         let failed = || sys("make a copy of", self.path);
         let (above, below) = self.parts.split_at_checked(how.first).unwrap_or_default();
         let Some((last, folders)) = below.split_last() else { return Ok(()) };
-        let mut base = Chain::new(again(self.base)?).map_err(failed())?;
+        let mut base = Chain::of(self.base).map_err(failed())?;
         for name in above {
             base.here().child(name).and_then(|child| base.down(child)).map_err(failed())?;
         }

@@ -80,7 +80,6 @@ impl Changes {
         let failed = || sys("look at", b".");
         let top = store.again().map_err(failed())?;
         let store = Chain::new(store).map_err(failed())?;
-        let again = || base.again();
         Ok(Box::new(Self {
             shelf: Shelf::new(store.here()).map_err(failed())?,
             format,
@@ -89,8 +88,8 @@ impl Changes {
             top,
             regrouped: None,
             store,
-            root: again().map_err(failed())?,
-            base: vec![again().and_then(Chain::new).map_err(failed())?],
+            root: base.again().map_err(failed())?,
+            base: vec![Chain::of(base).map_err(failed())?],
             levels: Vec::new(),
             path: Vec::new(),
             last: None,

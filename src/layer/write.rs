@@ -42,19 +42,19 @@ pub struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Begins at the root of the new store. `from` is the format of the store that the changes come from; `progress` is told
     /// the bytes of content as they are written.
-    pub fn new(from: Format, to: Format, root: &Dir, progress: &'a mut dyn FnMut(u64)) -> Result<Self> {
+    pub fn new(from: Format, to: Format, root: &Dir, progress: &'a mut dyn FnMut(u64)) -> Result<Box<Self>> {
         let failed = || sys("look at", b"the new store");
-        Ok(Self {
+        Ok(Box::new(Self {
             from,
             to,
-            here: root.again().and_then(Chain::new).map_err(failed())?,
+            here: Chain::of(root).map_err(failed())?,
             links: Links::new(root).map_err(failed())?,
             whiteout: None,
             records: Vec::new(),
             unmade: Vec::new(),
             buffer: Vec::new(),
             progress,
-        })
+        }))
     }
 
     /// Takes a step of the walk. After an entry that is a directory, the walk must enter it.
@@ -203,7 +203,7 @@ impl<'a> Writer<'a> {
             self.here.up().map_err(sys("go back from the new", entry.path))?;
         }
         match entry.node {
-            Some(node) => self.meta(entry, node, Some(made)),
+            Some(node) => self.meta(entry, node, Some(&made)),
             None => Ok(()),
         }
     }
@@ -234,11 +234,11 @@ impl<'a> Writer<'a> {
             }
             kind => here.make_node(name, kind, node.stat.device).map_err(sys("make", path))?,
         }
-        self.meta(entry, node, made)
+        self.meta(entry, node, made.as_ref())
     }
 
     /// Gives the new entry what the old one carries, and the new one has not.
-    fn meta(&self, entry: &Entry<'_>, node: Side<'_>, made: Option<Stat>) -> Result<()> {
+    fn meta(&self, entry: &Entry<'_>, node: Side<'_>, made: Option<&Stat>) -> Result<()> {
         let (stat, path) = (node.stat, entry.path);
         let (side, stored) = entry.attrs.unwrap_or((node, entry.stored));
         let mut attrs = compare::attrs(side, if stored { self.from } else { Format::Tree })

@@ -26,6 +26,11 @@ impl Chain {
         Ok(Self { here: root, id, above: Vec::new() })
     }
 
+    /// Starts at a second handle of `root`.
+    pub fn of(root: &Dir) -> nix::Result<Self> {
+        Self::new(root.again()?)
+    }
+
     /// The current directory.
     pub fn here(&self) -> &Dir {
         &self.here

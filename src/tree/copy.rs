@@ -193,7 +193,7 @@ impl<'a> Copy<'a> {
     fn begin(path: &[u8], to: &Dir, content: Content, progress: &'a mut dyn FnMut(u64)) -> Result<Self> {
         let failed = || sys("open the copy of", path);
         Ok(Self {
-            to: to.again().and_then(Chain::new).map_err(failed())?,
+            to: Chain::of(to).map_err(failed())?,
             linked: Links::new(to).map_err(failed())?,
             prefix: path.len(),
             copied: Copied::default(),

@@ -60,7 +60,7 @@ impl Meta {
         dir: &Dir,
         name: &CStr,
         kind: Kind,
-        made: Option<Stat>,
+        made: Option<&Stat>,
         path: &[u8],
     ) -> Result<()> {
         let owned = made.filter(|made| (made.uid, made.gid) == (self.uid, self.gid));

@@ -64,7 +64,7 @@ impl<'w> Merge<'_, 'w> {
     /// The writer; none in a plan, and where the new base's version stays.
     pub(super) fn writer(&mut self) -> Option<&mut Writer<'w>> {
         let quiet = self.levels.last().is_some_and(|level| level.quiet);
-        self.writer.as_mut().filter(|_| !quiet)
+        self.writer.as_deref_mut().filter(|_| !quiet)
     }
 
     pub(super) fn write(&mut self, entry: &Entry<'_>, new: Option<Side<'_>>, change: Change) -> Result<()> {
