@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::look::resolve;
 use super::{Doubt, Format, records};
 use crate::sys::xattr;
-use crate::tree::{self, Dir, Kind, Shelf};
+use crate::tree::{self, Dir, Kind, Shelf, attr};
 
 /// aufs: a whiteout is this and the name.
 pub(crate) const WH: &[u8] = b".wh.";
@@ -170,22 +170,21 @@ pub(super) fn marks(format: Format, dir: &Dir, name: &CStr, names: &[CString]) -
     let mut marks = Marks::default();
     for attr in names {
         let Some(rest) = format.own(attr) else { continue };
-        match rest {
-            b"metacopy" => marks.metacopy = true,
-            // The kernel looks whether overlay's is there, and what overlayfs's says.
-            b"whiteout" => marks.whiteout = true,
-            b"opaque" | b"redirect" => {
-                let value = match xattr::get(&dir.proc_path(name), attr) {
-                    Err(Errno::ENODATA) => continue,
-                    got => got?,
-                };
-                if rest == b"redirect" {
-                    marks.redirect = Some(value);
-                } else if marks.opaque != b'y' {
-                    marks.opaque = value.first().copied().unwrap_or_default();
-                }
+        let is = |mark: &[u8]| attr::same(rest, mark);
+        // The kernel looks whether overlay's is there, and what overlayfs's says.
+        marks.whiteout |= is(b"whiteout");
+        marks.metacopy |= is(b"metacopy");
+        let redirect = is(b"redirect");
+        if redirect || is(b"opaque") {
+            let value = match xattr::get(&dir.proc_path(name), attr) {
+                Err(Errno::ENODATA) => continue,
+                got => got?,
+            };
+            if redirect {
+                marks.redirect = Some(value);
+            } else if marks.opaque != b'y' {
+                marks.opaque = value.first().copied().unwrap_or_default();
             }
-            _ => {}
         }
     }
     Ok(marks)
