@@ -81,21 +81,30 @@ impl Names {
             seen => seen?.kind,
         };
         let kind = if fuse && kind == Kind::Char { Kind::File } else { kind };
-        let doubt = match (rest.strip_prefix(WH), kind) {
-            (Some(b"aufs"), Kind::File) | (Some(b"plnk" | b"orph"), Kind::Dir) if root && !fuse => {
-                return Ok(());
+        let (file, folder) = (kind == Kind::File, kind == Kind::Dir);
+        let doubt = match rest.strip_prefix(WH) {
+            Some(own) => {
+                let is = |word: &[u8]| attr::same(own, word);
+                let (opaque, top) = (is(b".opq"), root && !fuse);
+                if top && (file && is(b"aufs") || folder && (is(b"plnk") || is(b"orph")))
+                    || opaque && file && !root
+                {
+                    return Ok(());
+                }
+                if opaque {
+                    Doubt::Foreign
+                } else if is(b"hino") || own.starts_with(b".dr.") {
+                    Doubt::Dirren
+                } else {
+                    Doubt::Garbage
+                }
             }
-            (Some(b".opq"), Kind::File) if !root => return Ok(()),
-            (Some(b".opq"), _) => Doubt::Foreign,
-            (Some(b"hino"), _) => Doubt::Dirren,
-            (Some(own), _) if own.starts_with(b".dr.") => Doubt::Dirren,
-            (Some(_), _) => Doubt::Garbage,
-            (None, Kind::File) if !matches!(rest, b"" | b"." | b"..") => {
+            None if file && !matches!(rest, b"" | b"." | b"..") => {
                 self.gone.push(CString::new(rest).map_err(|_| Errno::EINVAL)?, shelf);
                 return Ok(());
             }
             // Of no name, of what no folder can lack, or no whiteout.
-            (None, _) => Doubt::Foreign,
+            None => Doubt::Foreign,
         };
         self.rare.get_or_insert_default().odd.push((name.to_owned(), doubt));
         Ok(())
