@@ -140,7 +140,7 @@ fn same_content(one: Side<'_>, other: Side<'_>) -> nix::Result<bool> {
 
 /// A regular file that may be open already; `held` keeps it open where it is not.
 pub(super) fn opened<'a>(side: Side<'a>, held: &'a mut Option<File>) -> nix::Result<&'a File> {
-    match side.file {
+    match &side.more.file {
         Some(file) => Ok(file),
         None => Ok(held.insert(side.dir.open_file(side.name, side.stat)?)),
     }

@@ -1,10 +1,9 @@
 //! What a walk remembers: the directories that it is in, with the names that are to come, and the entry that it came upon.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
 
 use super::decode::Names;
-use super::{Aspects, Change, Doubt};
+use super::{Aspects, Change, Doubt, More};
 use crate::tree::{self, Dir, Shelf, Stat};
 
 /// An entry of the base that stands somewhere else.
@@ -34,13 +33,9 @@ pub(super) struct Seen {
     pub(super) differs: Option<Aspects>,
     /// A directory that may hold whiteouts by attribute.
     pub(super) whiteouts: bool,
-    /// The store's directory itself, where it was opened already, and the base's.
-    pub(super) inside: Option<Dir>,
-    pub(super) below: Option<Dir>,
-    /// A regular file of the store, where it was opened already.
-    pub(super) file: Option<File>,
-    /// The names of the attributes in the store, where they were listed.
-    pub(super) attrs: Option<Vec<CString>>,
+    /// Of `node`, where that lies in the store, and of `base`.
+    pub(super) inside: More,
+    pub(super) below: More,
 }
 
 impl Seen {
@@ -56,10 +51,8 @@ impl Seen {
             origin: None,
             differs: None,
             whiteouts: false,
-            inside: None,
-            below: None,
-            file: None,
-            attrs: None,
+            inside: More::default(),
+            below: More::default(),
         })
     }
 

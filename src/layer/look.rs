@@ -1,8 +1,5 @@
 //! What a name of a store means over its base.
 
-use std::fs::File;
-use std::os::fd::AsFd;
-
 use nix::errno::Errno;
 
 use super::compare::sides;
@@ -86,7 +83,7 @@ impl Changes {
         // Who is told of it mostly goes in.
         let merges = seen.change == Change::Meta && seen.origin.is_none();
         if merges && seen.base.is_some_and(|base| base.kind == Kind::Dir) {
-            seen.below = self.base.last().and_then(|base| base.here().child(&seen.name).ok());
+            seen.below.dir = self.base.last().and_then(|base| base.here().child(&seen.name).ok());
         }
         let hidden = flat && seen.change == Change::Delete && seen.doubt.is_none();
         Ok(if hidden { None } else { Some(seen) })
@@ -98,21 +95,20 @@ impl Changes {
         match &seen.node {
             Some(node) if node.kind == Kind::Dir && seen.name.as_c_str() != SELF => {
                 let same = |dir: &Dir| dir.stat().is_ok_and(|stat| node.id == stat.id);
-                seen.inside = here.child(&seen.name).ok().filter(same);
+                seen.inside.dir = here.child(&seen.name).ok().filter(same);
             }
             Some(node) if node.kind == Kind::File && self.known > 0 => {
-                seen.file = here.open_file(&seen.name, node).ok();
+                seen.inside.file = here.open_file(&seen.name, node).ok();
             }
             _ => {}
         }
-        let open = seen.inside.as_ref().map(Dir::as_fd).or(seen.file.as_ref().map(File::as_fd));
-        let names = match attr::names_of(here, &seen.name, open) {
+        let names = match attr::names_of(here, &seen.name, seen.inside.open()) {
             // Removed since it was looked at: whoever opens it will see.
             Err(Errno::ENOENT) => Vec::new(),
             listed => listed?,
         };
         let marks = decode::marks(self.format, here, &seen.name, &names);
-        seen.attrs = Some(names);
+        seen.inside.attrs = Some(names);
         match marks {
             Err(Errno::ENOENT) => Ok(Marks::default()),
             marks => marks,

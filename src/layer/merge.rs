@@ -10,10 +10,10 @@ mod seen;
 use std::ffi::CStr;
 
 pub use self::outcome::{Action, Outcome, Prefer};
-use self::seen::{Listed, look};
+use self::seen::{list, look};
 use super::judge::{Judge, META, Verdict, changed_in, is_dir, merged};
 use super::walk::stat;
-use super::{Aspects, Change, Changes, Entry, Format, Show, Side, Step, Writer};
+use super::{Aspects, Change, Changes, Entry, Format, More, Show, Side, Step, Writer};
 use crate::error::Result;
 use crate::tree::{Chain, Dir, Stat, sys};
 
@@ -48,25 +48,24 @@ pub fn merge(
                 let open = merge.levels.last().is_none_or(|level| level.open);
                 let seen = if open { look(new.here(), &entry) } else { Ok((None, None)) };
                 let (there, inside) = seen.map_err(sys("look in the new base at", entry.path))?;
-                let open = inside.as_ref();
-                let side =
-                    there.as_ref().map(|stat| Side { open, ..Side::new(new.here(), entry.name, stat) });
+                let side = there.as_ref().map(|stat| Side::new(new.here(), entry.name, stat));
                 // Each of them is compared with the other two.
-                let (mut olds, mut news) = (Listed::default(), Listed::default());
-                if let (Some(old), Some(new)) = (entry.base, side) {
+                let (mut old, mut news) = (More::default(), More { dir: inside, ..More::default() });
+                let mut base = entry.base;
+                if let (Some(base), Some(side)) = (&mut base, side) {
                     let failed = || sys("list the attributes in the bases of", entry.path);
-                    olds = Listed::of(old).map_err(failed())?;
-                    news = Listed::of(new).map_err(failed())?;
+                    list(*base, &mut old).map_err(failed())?;
+                    list(side, &mut news).map_err(failed())?;
+                    base.more = &old;
                 }
-                let base = entry.base.map(|base| olds.of_side(base));
-                let side = side.map(|side| news.of_side(side));
+                let side = side.map(|side| Side { more: &news, ..side });
                 let depth = merge.levels.len();
                 let Some(mut level) = merge.entry(&Entry { base, ..entry }, side)? else { continue };
-                level.bare = news.attrs.is_some_and(|names| names.is_empty());
+                level.bare = news.attrs.as_ref().is_some_and(Vec::is_empty);
                 if let Some(node) = entry.node.filter(|_| depth < KNOWN) {
                     level.seen = Some(Box::new((*node.stat, there)));
                 }
-                if let Some((child, stat)) = inside.zip(there).filter(|_| level.open) {
+                if let Some((child, stat)) = news.dir.zip(there).filter(|_| level.open) {
                     new.down_to(child, stat.id);
                 }
                 merge.levels.push(level);
@@ -86,9 +85,13 @@ pub fn merge(
                 let there = there.map_err(sys("look in the new base at", entry.path))?;
                 let node = level.seen.as_deref().map(|(node, _)| Side::new(entry.here, entry.name, node));
                 let entry = Entry { node: entry.node.or(node), ..entry };
-                let attrs = level.bare.then_some(&[][..]);
-                let side =
-                    there.as_ref().map(|stat| Side { attrs, ..Side::new(new.here(), entry.name, stat) });
+                let mut more = More::default();
+                if level.bare {
+                    more.attrs = Some(Vec::new());
+                }
+                let side = there
+                    .as_ref()
+                    .map(|stat| Side { more: &more, ..Side::new(new.here(), entry.name, stat) });
                 merge.leave(&entry, side, &level)?;
             }
         }

@@ -39,10 +39,10 @@ pub use write::{Writer, cannot};
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::error::{Error, Result};
-use crate::tree::{Dir, SELF, Stat, attr, shown};
+use crate::tree::{Dir, Stat, attr, shown};
 
 /// What became of a name of the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +127,30 @@ impl Doubt {
     }
 }
 
+/// What more of an entry is at hand already: nothing needs be looked up for that again.
+#[derive(Debug, Default)]
+pub struct More {
+    /// It itself, where it is a directory that is open.
+    pub dir: Option<Dir>,
+    /// The same of a regular file.
+    pub file: Option<File>,
+    /// The names of its attributes, where they were listed.
+    pub attrs: Option<Vec<CString>>,
+}
+
+impl More {
+    /// Nothing.
+    pub const NONE: &Self = {
+        static NONE: More = More { dir: None, file: None, attrs: None };
+        &NONE
+    };
+
+    /// It itself, where it is open.
+    fn open(&self) -> Option<BorrowedFd<'_>> {
+        self.dir.as_ref().map(Dir::as_fd).or(self.file.as_ref().map(File::as_fd))
+    }
+}
+
 /// Where an entry lies: its directory, its name there and what it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Side<'a> {
@@ -136,26 +160,21 @@ pub struct Side<'a> {
     pub name: &'a CStr,
     /// What it is.
     pub stat: &'a Stat,
-    /// It itself, where it is a directory that is open already.
-    pub open: Option<&'a Dir>,
-    /// The same of a regular file.
-    pub file: Option<&'a File>,
-    /// The names of its attributes, where they were listed already.
-    pub attrs: Option<&'a [CString]>,
+    /// What more is at hand.
+    pub more: &'a More,
 }
 
 impl<'a> Side<'a> {
     /// Of which nothing more is known.
     pub fn new(dir: &'a Dir, name: &'a CStr, stat: &'a Stat) -> Self {
-        Self { dir, name, stat, open: None, file: None, attrs: None }
+        Self { dir, name, stat, more: More::NONE }
     }
 
     /// The names of all its attributes.
     fn attr_names(&self) -> nix::Result<Vec<CString>> {
-        match (self.attrs, self.open) {
-            (Some(names), _) => Ok(names.to_vec()),
-            (None, Some(open)) => attr::names(open, SELF),
-            (None, None) => attr::names_of(self.dir, self.name, self.file.map(File::as_fd)),
+        match &self.more.attrs {
+            Some(names) => Ok(names.clone()),
+            None => attr::names_of(self.dir, self.name, self.more.open()),
         }
     }
 }

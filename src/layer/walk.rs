@@ -251,7 +251,7 @@ impl Changes {
         let view = self.show == Show::View && !self.format.whole();
         let (flat, strange) = self.levels.last().map_or((view, false), |level| (level.flat, level.strange));
         let child = match dir.node {
-            Some(_) if dir.inside.is_some() => dir.inside,
+            Some(_) if dir.inside.dir.is_some() => dir.inside.dir,
             Some(node) if dir.stored && !root => {
                 let child = self.store.here().child(&dir.name).map_err(open())?;
                 if child.stat().map_err(open())?.id != node.id {
@@ -278,7 +278,7 @@ impl Changes {
             dir.base.filter(|stat| dir.change == Change::Meta && stat.kind == Kind::Dir)
         {
             if let Some(base) = self.base.last_mut().filter(|_| !root) {
-                let child = match dir.below {
+                let child = match dir.below.dir {
                     Some(child) => child,
                     None => base.here().child(&dir.name).map_err(open())?,
                 };
@@ -338,14 +338,13 @@ impl Changes {
         };
         let dir = if seen.stored { self.store.here() } else { below };
         let base = seen.base.as_ref().filter(|_| !strange);
-        let base = base.map(|stat| Side { open: seen.below.as_ref(), ..Side::new(below, name, stat) });
-        let (open, file, attrs) = (seen.inside.as_ref(), seen.file.as_ref(), seen.attrs.as_deref());
+        let base = base.map(|stat| Side { dir: below, name, stat, more: &seen.below });
         Some(Entry {
             change: seen.change,
             doubt: seen.doubt,
             name,
             path: &self.path,
-            node: seen.node.as_ref().map(|stat| Side { open, file, attrs, ..Side::new(dir, name, stat) }),
+            node: seen.node.as_ref().map(|stat| Side { dir, name, stat, more: &seen.inside }),
             stored: seen.stored,
             here: self.store.here(),
             data,
