@@ -80,21 +80,24 @@ impl Aspects {
 
 /// How an entry differs from what the base has; none where either is missing. Contents are read where nothing less decides.
 pub fn differences(format: Format, entry: &Entry<'_>) -> Result<Aspects> {
-    match (entry.node, entry.base) {
-        (Some(_), Some(_)) if entry.differs.is_some() => Ok(entry.differs.unwrap_or_default()),
-        (Some(node), Some(base)) => {
-            match sides(format, node, entry.data.unwrap_or(node), base) {
-                // Replaced while it was looked at, in a view that is mounted.
-                Err(Errno::ENOENT | Errno::ESTALE) => Ok(Aspects::CONTENT),
-                found => found.map_err(sys("compare", entry.path)),
-            }
-        }
-        _ => Ok(Aspects::NONE),
+    let (Some(node), Some(base)) = (&entry.node, &entry.base) else { return Ok(Aspects::NONE) };
+    if let Some(found) = entry.differs {
+        return Ok(found);
+    }
+    match sides(format, node, entry.data.as_ref().unwrap_or(node), base) {
+        // Replaced while it was looked at, in a view that is mounted.
+        Err(Errno::ENOENT | Errno::ESTALE) => Ok(Aspects::CONTENT),
+        found => found.map_err(sys("compare", entry.path)),
     }
 }
 
 /// As above for what lies where; `data` is where the content does.
-pub(super) fn sides(format: Format, node: Side<'_>, data: Side<'_>, base: Side<'_>) -> nix::Result<Aspects> {
+pub(super) fn sides(
+    format: Format,
+    node: &Side<'_>,
+    data: &Side<'_>,
+    base: &Side<'_>,
+) -> nix::Result<Aspects> {
     let (new, old) = (node.stat, base.stat);
     let mut found = at_sight(new, data.stat, old);
     if found.has(Aspects::TYPE) {
@@ -133,13 +136,13 @@ pub(super) fn at_sight(new: &Stat, data: &Stat, old: &Stat) -> Aspects {
 }
 
 /// Do two files of one size hold the same?
-fn same_content(one: Side<'_>, other: Side<'_>) -> nix::Result<bool> {
+fn same_content(one: &Side<'_>, other: &Side<'_>) -> nix::Result<bool> {
     let (mut held, mut others) = (None, None);
     equal(opened(one, &mut held)?, opened(other, &mut others)?, 0, one.stat.size)
 }
 
 /// A regular file that may be open already; `held` keeps it open where it is not.
-pub(super) fn opened<'a>(side: Side<'a>, held: &'a mut Option<File>) -> nix::Result<&'a File> {
+pub(super) fn opened<'a>(side: &Side<'a>, held: &'a mut Option<File>) -> nix::Result<&'a File> {
     match &side.more.file {
         Some(file) => Ok(file),
         None => Ok(held.insert(side.dir.open_file(side.name, side.stat)?)),
@@ -147,7 +150,7 @@ pub(super) fn opened<'a>(side: Side<'a>, held: &'a mut Option<File>) -> nix::Res
 }
 
 /// The attributes that the view shows of an entry, sorted.
-pub(super) fn attrs(side: Side<'_>, format: Format) -> nix::Result<Vec<Attr>> {
+pub(super) fn attrs(side: &Side<'_>, format: Format) -> nix::Result<Vec<Attr>> {
     let shows = |name: &CStr| {
         attr::kept(name.to_bytes()) && (format.own(name).is_none() || format.shown(name).is_some())
     };

@@ -35,21 +35,18 @@ impl Judge {
         entry: &Entry<'_>,
         new: Option<Side<'_>>,
     ) -> Result<(Aspects, Aspects, Aspects)> {
-        let (Some(node), Some(new)) = (entry.node, new) else {
+        let (Some(node), Some(new)) = (&entry.node, &new) else {
             return Ok((CORE, Aspects::NONE, Aspects::NONE));
         };
-        let Some(old) = entry.base.filter(|old| old.stat.kind == node.stat.kind) else {
-            let apart = self.apart(entry, node, new).map_err(sys("compare", entry.path))?;
-            return Ok((CORE, CORE, apart.both(META)));
+        let Some(old) = entry.base.as_ref().filter(|old| old.stat.kind == node.stat.kind) else {
+            return Ok((CORE, CORE, self.apart(entry, node, new)?.both(META)));
         };
         let mine = self.mine(entry)?;
-        let theirs = self.theirs(old, new).map_err(sys("compare", entry.path))?;
-        let both = mine.both(theirs).both(CORE);
-        let clash = if both.is_empty() {
-            both
-        } else {
-            self.apart(entry, node, new).map_err(sys("compare", entry.path))?.both(both)
-        };
+        let theirs = self.theirs(entry, old, new)?;
+        let mut clash = mine.both(theirs).both(CORE);
+        if !clash.is_empty() {
+            clash = self.apart(entry, node, new)?.both(clash);
+        }
         Ok((mine, theirs, clash))
     }
 
@@ -59,24 +56,27 @@ impl Judge {
     }
 
     /// What the new base changed. Of two directories that is what they are, not what is in them.
-    fn theirs(&self, old: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
-        Ok(sides(Format::Tree, new, new, old)?.without(Aspects::LINKS))
+    fn theirs(&self, entry: &Entry<'_>, old: &Side<'_>, new: &Side<'_>) -> Result<Aspects> {
+        let found = sides(Format::Tree, new, new, old).map_err(sys("compare", entry.path))?;
+        Ok(found.without(Aspects::LINKS))
     }
 
     /// How the sliver's version differs from the new base's.
-    fn apart(&self, entry: &Entry<'_>, node: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
+    fn apart(&self, entry: &Entry<'_>, node: &Side<'_>, new: &Side<'_>) -> Result<Aspects> {
         // Two trees that were not made of one another share no inodes, whatever their numbers are.
         let format = if self.from.whole() { Format::Tree } else { self.from };
-        Ok(sides(format, node, entry.data.unwrap_or(node), new)?.without(Aspects::LINKS))
+        let data = entry.data.as_ref().unwrap_or(node);
+        let found = sides(format, node, data, new).map_err(sys("compare", entry.path))?;
+        Ok(found.without(Aspects::LINKS))
     }
 
-    pub(super) fn verdict(&self, entry: &Entry<'_>, new: Option<Side<'_>>) -> nix::Result<Verdict> {
+    pub(super) fn verdict(&self, entry: &Entry<'_>, new: Option<Side<'_>>) -> Result<Verdict> {
         let both = "changed here and in the new base";
-        let (node, new) = match (entry.node, entry.base, new) {
+        let (node, new) = match (&entry.node, &entry.base, &new) {
             // A whiteout that hides nothing any more is corruption to mini_fo.
             (None, None, _) | (None, _, None) => return Ok(Verdict::Take),
             (None, Some(old), Some(new)) => {
-                return Ok(if self.news(old, new)?.has(CORE) {
+                return Ok(if self.news(entry, old, new)?.has(CORE) {
                     Verdict::Conflict("deleted here, changed in the new base")
                 } else {
                     Verdict::Keep
@@ -88,42 +88,42 @@ impl Judge {
                 if node.stat.kind == Kind::Dir || old.stat.kind == Kind::Dir {
                     return Ok(Verdict::Keep);
                 }
-                let mine =
-                    sides(self.from, node, entry.data.unwrap_or(node), old)?.without(self.from.loses());
-                return Ok(if mine.has(CORE) || linked(entry, node.stat, old.stat) {
+                return Ok(if self.mine(entry)?.has(CORE) || linked(entry, node.stat, old.stat) {
                     Verdict::Conflict("changed here, gone from the new base")
                 } else {
                     Verdict::Take
                 });
             }
         };
-        let Some(old) = entry.base else {
+        let Some(old) = &entry.base else {
             let same = self.apart(entry, node, new)?.both(CORE).is_empty();
             return Ok(if same { Verdict::Take } else { Verdict::Conflict("new here and in the new base") });
         };
         if node.stat.kind == Kind::Dir {
             // Deleted and made anew: it hides what the new base has, too.
-            return Ok(if self.news(old, new)?.has(CORE) { Verdict::Conflict(both) } else { Verdict::Keep });
+            let changed = self.news(entry, old, new)?.has(CORE);
+            return Ok(if changed { Verdict::Conflict(both) } else { Verdict::Keep });
         }
         let linked = linked(entry, node.stat, old.stat);
-        let (data, loses) = (entry.data.unwrap_or(node), self.from.loses());
+        let data = entry.data.as_ref().unwrap_or(node);
         let all = CORE.and(Aspects::TIME);
-        let seen = linked || at_sight(node.stat, data.stat, old.stat).without(loses).has(all);
+        let sight = at_sight(node.stat, data.stat, old.stat).without(self.from.loses());
+        let seen = linked || sight.has(all);
         let mut theirs = Aspects::NONE;
         if seen {
-            theirs = self.news(old, new)?;
+            theirs = self.news(entry, old, new)?;
             if !theirs.has(CORE) {
                 // Whatever else was changed here: it needs not be read for that.
                 return Ok(Verdict::Keep);
             }
         }
-        let mine = sides(self.from, node, data, old)?.without(loses).without(Aspects::LINKS);
+        let mine = self.mine(entry)?;
         if !seen {
             if !mine.has(all) {
                 // Whatever the new base has.
                 return Ok(Verdict::Take);
             }
-            theirs = self.news(old, new)?;
+            theirs = self.news(entry, old, new)?;
         }
         let went_on = theirs.has(CORE);
         if old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir {
@@ -155,9 +155,9 @@ impl Judge {
     }
 
     /// What the new base has changed. What is in a directory is looked at by itself, where the sliver has it.
-    fn news(&self, old: Side<'_>, new: Side<'_>) -> nix::Result<Aspects> {
+    fn news(&self, entry: &Entry<'_>, old: &Side<'_>, new: &Side<'_>) -> Result<Aspects> {
         let folders = old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir;
-        if folders { Ok(Aspects::NONE) } else { self.theirs(old, new) }
+        if folders { Ok(Aspects::NONE) } else { self.theirs(entry, old, new) }
     }
 }
 

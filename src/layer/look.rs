@@ -248,7 +248,7 @@ impl Changes {
         let id = node.id;
         let node = Side::new(self.store.here(), &seen.name, node);
         let base = Side::new(base, &seen.name, old);
-        let mut differs = sides(self.format, node, node, base)?;
+        let mut differs = sides(self.format, &node, &node, &base)?;
         if linked && !kept && differs.is_empty() && self.regrouped(id)? {
             differs = Aspects::LINKS;
         }

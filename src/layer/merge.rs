@@ -153,7 +153,7 @@ impl<'w> Merge<'_, 'w> {
                 return Ok(Some(Level { blocked: true, made: false, quiet, ..level }));
             }
         }
-        let verdict = self.judge.verdict(entry, new).map_err(sys("compare", entry.path))?;
+        let verdict = self.judge.verdict(entry, new)?;
         let change = if entry.change == Change::Opaque && !is_dir(new) { Change::Meta } else { entry.change };
         match verdict {
             Verdict::Take => {

@@ -100,7 +100,7 @@ pub fn survey(from: Format, store: &Dir, base: &Dir, to: Format) -> Result<Surve
         }
         if let Some(node) = entry.node.filter(|_| obeyed || unseen) {
             let source = if entry.stored { from } else { Format::Tree };
-            let attrs = match compare::attrs(node, source) {
+            let attrs = match compare::attrs(&node, source) {
                 Err(Errno::ENOENT) => continue,
                 attrs => attrs.map_err(sys("read the attributes of", entry.path))?,
             };

@@ -123,7 +123,7 @@ impl Layer {
     fn meta(&self, entry: &Entry<'_>, node: Side<'_>) -> Result<Meta> {
         let stat = node.stat;
         let source = if entry.stored { self.format } else { Format::Tree };
-        let attrs = compare::attrs(node, source).map_err(sys("read the attributes of", entry.path))?;
+        let attrs = compare::attrs(&node, source).map_err(sys("read the attributes of", entry.path))?;
         Ok(Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, attrs })
     }
 

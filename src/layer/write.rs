@@ -220,7 +220,7 @@ impl<'a> Writer<'a> {
             Kind::File => {
                 let data = entry.data.unwrap_or(node);
                 let mut held = None;
-                let from = compare::opened(data, &mut held).map_err(sys("open", path))?;
+                let from = compare::opened(&data, &mut held).map_err(sys("open", path))?;
                 let file = here.create_file_as(name, early(entry, 0o600)).map_err(sys("create", path))?;
                 made = Some(Stat::of(file.as_fd()).map_err(sys("create", path))?);
                 copy_content(from, data.stat, &file, path, &mut self.buffer, self.progress)?;
@@ -241,7 +241,7 @@ impl<'a> Writer<'a> {
     fn meta(&self, entry: &Entry<'_>, node: Side<'_>, made: Option<&Stat>) -> Result<()> {
         let (stat, path) = (node.stat, entry.path);
         let (side, stored) = entry.attrs.unwrap_or((node, entry.stored));
-        let mut attrs = compare::attrs(side, if stored { self.from } else { Format::Tree })
+        let mut attrs = compare::attrs(&side, if stored { self.from } else { Format::Tree })
             .map_err(sys("read the attributes of", path))?;
         for (attr, _) in attrs.iter_mut().filter(|(attr, _)| self.to.own(attr).is_some()) {
             match self.to.hidden(attr) {
