@@ -12,8 +12,10 @@ struct Level {
     dir: Option<Dir>,
 }
 
-/// The current directory of a walk and the way back to its root.
-pub struct Chain {
+/// The current directory of a walk and the way back to its root. It goes through many hands, by one word.
+pub struct Chain(Box<Way>);
+
+struct Way {
     here: Dir,
     id: (u64, u64),
     above: Vec<Level>,
@@ -23,7 +25,7 @@ impl Chain {
     /// Starts at `root`; the chain never leaves it upwards.
     pub fn new(root: Dir) -> nix::Result<Self> {
         let id = root.stat()?.id;
-        Ok(Self { here: root, id, above: Vec::new() })
+        Ok(Self(Box::new(Way { here: root, id, above: Vec::new() })))
     }
 
     /// Starts at a second handle of `root`.
@@ -33,17 +35,17 @@ impl Chain {
 
     /// The current directory.
     pub fn here(&self) -> &Dir {
-        &self.here
+        &self.0.here
     }
 
     /// Device and inode of the current directory.
     pub fn id(&self) -> (u64, u64) {
-        self.id
+        self.0.id
     }
 
     /// How many levels below the root.
     pub fn depth(&self) -> usize {
-        self.above.len()
+        self.0.above.len()
     }
 
     /// Goes down into `child`, a directory of the current one.
@@ -55,35 +57,37 @@ impl Chain {
 
     /// The same where device and inode of `child` are known.
     pub fn down_to(&mut self, child: Dir, id: (u64, u64)) {
-        let dir = std::mem::replace(&mut self.here, child);
-        self.above.push(Level { id: self.id, dir: Some(dir) });
-        self.id = id;
-        if let Some(level) = self.above.len().checked_sub(OPEN + 1).and_then(|n| self.above.get_mut(n)) {
+        let way = &mut *self.0;
+        let dir = std::mem::replace(&mut way.here, child);
+        way.above.push(Level { id: way.id, dir: Some(dir) });
+        way.id = id;
+        if let Some(level) = way.above.len().checked_sub(OPEN + 1).and_then(|n| way.above.get_mut(n)) {
             level.dir = None;
         }
     }
 
     /// Goes one level up; false at the root. ESTALE when the tree was rearranged under the walk.
     pub fn up(&mut self) -> nix::Result<bool> {
-        let Some(level) = self.above.last_mut() else { return Ok(false) };
+        let way = &mut *self.0;
+        let Some(level) = way.above.last_mut() else { return Ok(false) };
         let dir = match level.dir.take() {
             Some(dir) => dir,
             None => {
-                let dir = self.here.parent()?;
+                let dir = way.here.parent()?;
                 if dir.stat()?.id != level.id {
                     return Err(Errno::ESTALE);
                 }
                 dir
             }
         };
-        self.id = level.id;
-        self.here = dir;
-        self.above.pop();
+        way.id = level.id;
+        way.here = dir;
+        way.above.pop();
         Ok(true)
     }
 
     /// The current directory alone.
     pub fn into_here(self) -> Dir {
-        self.here
+        self.0.here
     }
 }
