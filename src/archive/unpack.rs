@@ -67,7 +67,7 @@ pub(super) struct Unpack<'a> {
     policy: Policy,
     folder: Option<Folder>,
     /// Directories that the archive gave a time to.
-    named: Ids,
+    named: Box<Ids>,
     buffer: Vec<u8>,
 }
 

@@ -273,7 +273,7 @@ impl Changes {
 /// The files of a store whose names are not those of one file of the base.
 fn groups(format: Format, tree: &Dir, root: &Dir) -> Result<Box<Ids>> {
     let failed = || sys("look for the names of files in", b".");
-    let ids = || Ids::beside(tree).map(Box::new).map_err(failed());
+    let ids = || Ids::beside(tree).map_err(failed());
     let (mut first, mut found) = (ids()?, ids()?);
     let top = tree.again().map_err(failed())?;
     // Neither compares.

@@ -13,7 +13,7 @@ use crate::tree::{self, Dir, Kind, Links, Meta, attr, shown, sys};
 pub struct Layer {
     format: Format,
     tar: Tar,
-    links: Links,
+    links: Box<Links>,
     /// The folders on the way down that are as in the base and not in the tar: each by the length of its path, and what it is.
     way: Vec<(usize, Meta)>,
     /// Written so far.

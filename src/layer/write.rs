@@ -27,7 +27,7 @@ pub struct Writer<'a> {
     from: Format,
     to: Format,
     here: Chain,
-    links: Links,
+    links: Box<Links>,
     /// A whiteout that the others can be links of.
     whiteout: Option<(Dir, CString)>,
     /// mini_fo's records of the directories on the way down.

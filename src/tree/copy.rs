@@ -132,15 +132,15 @@ pub fn copy_path(from: &Path, to: &Path, content: Content) -> Result<()> {
 pub(crate) struct Links {
     root: Dir,
     /// Where in `first` the path begins that belongs to what the file is in the source.
-    seen: Ids,
+    seen: Box<Ids>,
     /// First paths, below the root: four bytes with the length before each.
-    first: Spill,
+    first: Box<Spill>,
 }
 
 impl Links {
     /// Begins with an empty tree.
-    pub(crate) fn new(root: &Dir) -> nix::Result<Self> {
-        Ok(Self { root: root.again()?, seen: Ids::beside(root)?, first: Spill::new(root)? })
+    pub(crate) fn new(root: &Dir) -> nix::Result<Box<Self>> {
+        Ok(Box::new(Self { root: root.again()?, seen: Ids::beside(root)?, first: Spill::new(root)? }))
     }
 
     /// The first name of a file that was seen before. None where it was not, or has no other: `path` is noted as its first name.
@@ -180,7 +180,7 @@ impl Links {
 
 struct Copy<'a> {
     to: Chain,
-    linked: Links,
+    linked: Box<Links>,
     prefix: usize,
     copied: Copied,
     content: Content,

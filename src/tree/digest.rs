@@ -96,7 +96,7 @@ pub fn hex(bytes: &[u8]) -> String {
 struct Stream<'a> {
     hash: Sha256,
     /// The number of the first name of each file that has several.
-    linked: Ids,
+    linked: Box<Ids>,
     number: u64,
     with_attrs: bool,
     bytes: u64,

@@ -29,8 +29,8 @@ pub struct Ids {
 
 impl Ids {
     /// None yet. The file will lie on the disk of `dir`, or among the temporary files where that takes none.
-    pub fn beside(dir: &Dir) -> nix::Result<Self> {
-        Ok(Self { dir: dir.again()?, places: Vec::new(), file: None, taken: 0 })
+    pub fn beside(dir: &Dir) -> nix::Result<Box<Self>> {
+        Ok(Box::new(Self { dir: dir.again()?, places: Vec::new(), file: None, taken: 0 }))
     }
 
     /// The number of `id`, where one was noted before; else `number` is noted.

@@ -18,7 +18,7 @@ const AT_ONCE: usize = 4 << 10;
 
 /// Where the names of the directories on the way down lie: the deepest one's last.
 pub struct Shelf {
-    spill: Spill,
+    spill: Box<Spill>,
     held: usize,
 }
 

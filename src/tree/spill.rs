@@ -25,8 +25,8 @@ pub struct Spill {
 
 impl Spill {
     /// Begins without a file. It will lie on the disk of `dir`, or among the temporary files where that takes none.
-    pub fn new(dir: &Dir) -> nix::Result<Self> {
-        Ok(Self { dir: dir.again()?, file: None, written: 0, tail: Vec::new(), limit: KEPT })
+    pub fn new(dir: &Dir) -> nix::Result<Box<Self>> {
+        Ok(Box::new(Self { dir: dir.again()?, file: None, written: 0, tail: Vec::new(), limit: KEPT }))
     }
 
     /// How many bytes there are.

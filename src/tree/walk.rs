@@ -58,12 +58,13 @@ pub struct Walk {
 
 impl Walk {
     /// Begins at `root`. `prefix` stands before every path: the root's own path, or nothing.
-    pub fn new(root: Dir, prefix: &[u8]) -> Result<Self> {
+    pub fn new(root: Dir, prefix: &[u8]) -> Result<Box<Self>> {
         let chain = Chain::new(root).map_err(sys("look at", prefix))?;
         let mut shelf = Shelf::new(chain.here()).map_err(sys("look at", prefix))?;
         let names = Names::of(chain.here(), &mut shelf).map_err(sys("list", prefix))?;
         let levels = vec![Level { names, mark: 0, path: prefix.len(), name: CString::default() }];
-        Ok(Self { chain, shelf, levels, path: prefix.to_vec(), last: None, left: CString::default() })
+        let (path, left) = (prefix.to_vec(), CString::default());
+        Ok(Box::new(Self { chain, shelf, levels, path, last: None, left }))
     }
 
     /// The next step; `None` at the end of the root. A name that was removed since its directory was listed is passed over.

@@ -71,7 +71,7 @@ const NAMED: usize = 20;
 
 /// Lines or JSON objects as they will be printed: a store may have millions of them.
 pub(super) struct Lines {
-    text: Spill,
+    text: Box<Spill>,
     pub(super) count: u64,
 }
 
