@@ -19,10 +19,10 @@ use crate::sys::{file, loopdev, sync, tool};
 use crate::tree::{self, Content, Summary};
 
 /// What the image is formatted with: one copy of everything, since its SHA-256 tells whether it is whole.
-const FORMAT: [&str; 6] = ["-q", "-f", "-m", "single", "-d", "single"];
+const FORMAT: &str = "-q -f -m single -d single";
 
 /// What makes a file system a seed.
-const SEED: [&str; 3] = ["-f", "-S", "1"];
+const SEED: &str = "-f -S 1";
 
 /// The programs' package.
 pub const PACKAGE: &str = "btrfs-progs";
@@ -54,9 +54,9 @@ pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
     let [format, tune] = PROGRAMS;
     for _ in 0..ATTEMPTS {
         file::set_size(&file, 0).and_then(|()| file::set_size(&file, size)).at("lay out", to)?;
-        run(format, &FORMAT, to)?;
+        run(format, FORMAT, to)?;
         if fill(from, to)? {
-            run(tune, &SEED, to)?;
+            run(tune, SEED, to)?;
             return file.sync_all().at("write to the disk", to);
         }
         size = size.times(2);
@@ -64,12 +64,8 @@ pub fn pack(from: &Path, to: &Path, what: &Summary) -> Result<()> {
     Err(Error::sys("pack into", to, Errno::ENOSPC))
 }
 
-fn run(program: &str, options: &[&str], to: &Path) -> Result<()> {
-    match tool::run_on(to, program, options, PACKAGE, NOT_PACKED)? {
-        None => Ok(()),
-        Some(how) => Err(Error::failed(format_args!("{program} failed on {} ({how})", to.display()))
-            .way_out("what it wrote above says why")),
-    }
+fn run(program: &str, options: &str, to: &Path) -> Result<()> {
+    tool::run_on(to, program, options, "", (PACKAGE, NOT_PACKED))
 }
 
 /// Copies the tree into the formatted image. False where that is too small.
@@ -113,8 +109,6 @@ fn fill(from: &Path, image: &Path) -> Result<bool> {
 /// The steps of [`pack`] as a person would type them.
 pub fn typed(from: &str, to: &str) -> String {
     format!(
-        "truncate -s 1G {to} && mkfs.btrfs {} {to} && mount -o compress=zstd {to} /mnt && cp -a {from}/. /mnt && umount /mnt && btrfstune {} {to}",
-        FORMAT.join(" "),
-        SEED.join(" ")
+        "truncate -s 1G {to} && mkfs.btrfs {FORMAT} {to} && mount -o compress=zstd {to} /mnt && cp -a {from}/. /mnt && umount /mnt && btrfstune {SEED} {to}"
     )
 }

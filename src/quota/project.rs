@@ -25,9 +25,37 @@ use crate::sys::project::{self, Amount};
 use crate::sys::statfs;
 use crate::tree;
 
-const EXT4: u32 = 0xef53;
-const XFS: u32 = 0x5846_5342;
-const F2FS: u32 = 0xf2f5_2010;
+/// A file system that keeps project quotas.
+struct Keeper {
+    magic: u32,
+    name: &'static str,
+    /// How to have it do so.
+    on: &'static str,
+    /// Bytes that an inode takes beside what is counted: f2fs counts no block for one, and XFS none for a full chunk of them;
+    /// ext4's tables are there from the start.
+    inode: u64,
+}
+
+const KEEPERS: [Keeper; 3] = [
+    Keeper {
+        magic: 0xef53,
+        name: "ext4",
+        on: "`tune2fs -O project -Q prjquota` on the unmounted disk, and mount it with prjquota",
+        inode: 0,
+    },
+    Keeper {
+        magic: 0x5846_5342,
+        name: "XFS",
+        on: "unmount it, and mount it with prjquota: a remount turns none on",
+        inode: 512,
+    },
+    Keeper {
+        magic: 0xf2f5_2010,
+        name: "f2fs",
+        on: "mkfs.f2fs -O extra_attr,project_quota,quota, and mount it with prjquota",
+        inode: 4096,
+    },
+];
 
 /// The first project that is taken, and the last one: XFS disks of before 2013 have only 16 bits for one.
 const FIRST: u32 = 20_000;
@@ -44,20 +72,18 @@ const ROOM: Amount = Amount { bytes: 256 << 10, inodes: 16 };
 #[derive(Clone, Copy)]
 pub struct Disk {
     at: project::Disk,
-    magic: u32,
+    /// As [`Keeper`] has it.
+    inode: u64,
 }
 
 impl Disk {
     /// The disk of a folder. Refuses one that does not keep them, with the way to have it do so. Nothing is changed on it.
     pub fn of(folder: &Path) -> Result<Self> {
         let magic = statfs::of(folder)?.magic;
-        let (fstype, on) = match magic {
-            EXT4 => {
-                ("ext4", "`tune2fs -O project -Q prjquota` on the unmounted disk, and mount it with prjquota")
-            }
-            XFS => ("XFS", "unmount it, and mount it with prjquota: a remount turns none on"),
-            F2FS => ("f2fs", "mkfs.f2fs -O extra_attr,project_quota,quota, and mount it with prjquota"),
-            _ => return Err(Error::unsupported("project quotas are of ext4, XFS and f2fs alone")),
+        let Some(Keeper { name: fstype, on, inode, .. }) =
+            KEEPERS.iter().find(|keeper| keeper.magic == magic)
+        else {
+            return Err(Error::unsupported("project quotas are of ext4, XFS and f2fs alone"));
         };
         let number = fs::metadata(folder).at("look at", folder)?.dev();
         let link = format!("/sys/dev/block/{}:{}", major(number), minor(number));
@@ -66,7 +92,7 @@ impl Disk {
         let device = for_good(CString::new(name.as_os_str().as_bytes()).unwrap_or_default());
         let at = project::Disk(device, folder.stays());
         if project::kept(at) == Ok(true) {
-            return Ok(Self { at, magic });
+            return Ok(Self { at, inode: *inode });
         }
         Err(Error::unsupported(format_args!(
             "the {fstype} of {} keeps no project quotas: they are off, or not in this kernel",
@@ -75,21 +101,11 @@ impl Disk {
         .way_out(format_args!("take the image, or {on}")))
     }
 
-    /// Bytes that an inode takes beside what is counted: f2fs counts no block for one, and XFS none for a full chunk of them;
-    /// ext4's tables are there from the start.
-    const fn inode(&self) -> u64 {
-        match self.magic {
-            F2FS => 4096,
-            XFS => 512,
-            _ => 0,
-        }
-    }
-
     /// What the kernel is told, so that blocks and inodes together are no more than the limit, and what is counted of the base.
     /// Where `more`, the room for a mount comes on top.
     fn most(&self, limit: &Limit, more: bool) -> Amount {
         let inodes = limit.bytes / PER_INODE;
-        let bytes = limit.bytes.minus(inodes.times(self.inode()));
+        let bytes = limit.bytes.minus(inodes.times(self.inode));
         let room = if more { ROOM } else { Amount::default() };
         Amount {
             bytes: bytes.plus(limit.base).plus(room.bytes),
@@ -111,7 +127,9 @@ impl Disk {
     }
 
     fn look(&self, id: u32) -> Result<[Amount; 2]> {
-        project::look(self.at, id).at("ask for the quota of a project of", self.path())
+        let mut amounts = [Amount::default(); 2];
+        let asked = project::look(self.at, id, &mut amounts);
+        asked.at("ask for the quota of a project of", self.path()).map(|()| amounts)
     }
 
     /// What the kernel counts of a project.
@@ -121,7 +139,7 @@ impl Disk {
 
     /// Bytes of its limit that a project uses, which has so much.
     pub fn used(&self, has: Amount, limit: &Limit) -> u64 {
-        let inodes = has.inodes.minus(limit.inodes).times(self.inode());
+        let inodes = has.inodes.minus(limit.inodes).times(self.inode);
         has.bytes.minus(limit.base).plus(inodes)
     }
 
@@ -220,8 +238,8 @@ mod tests {
 
     #[test]
     fn blocks_and_inodes_are_no_more_than_the_limit() {
-        for (magic, bytes) in [(EXT4, 64 << 20), (XFS, 62 << 20), (F2FS, 48 << 20)] {
-            let disk = Disk { at: project::Disk(c"", Path::new("/")), magic };
+        for (keeper, bytes) in KEEPERS.iter().zip([64 << 20, 62 << 20, 48 << 20]) {
+            let disk = Disk { at: project::Disk(c"", Path::new("/")), inode: keeper.inode };
             let of = |bytes| Limit::plain(bytes, Means::Project);
             let most = disk.most(&of(64 << 20), false);
             assert_eq!((most.bytes, most.inodes), (bytes, 4096));
@@ -229,7 +247,7 @@ mod tests {
             assert_eq!((most.bytes, most.inodes), (bytes + (5 << 20), 4166));
             // Beyond what 32 bits hold.
             let most = disk.most(&of(6 << 40), false);
-            assert_eq!(most.bytes + most.inodes * disk.inode(), 6 << 40);
+            assert_eq!(most.bytes + most.inodes * disk.inode, 6 << 40);
         }
     }
 

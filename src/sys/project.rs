@@ -118,8 +118,8 @@ pub fn kept(disk: Disk) -> nix::Result<bool> {
     Ok(flags & KEPT == KEPT)
 }
 
-/// What a project has, and its limits.
-pub fn look(disk: Disk, project: u32) -> nix::Result<[Amount; 2]> {
+/// What a project has, and may have.
+pub fn look(disk: Disk, project: u32, amounts: &mut [Amount; 2]) -> nix::Result<()> {
     let mut found = DiskQuota::default();
     match call(disk, GET, project, &mut found) {
         // XFS has nothing about a project that was never used.
@@ -127,8 +127,11 @@ pub fn look(disk: Disk, project: u32) -> nix::Result<[Amount; 2]> {
         failed => failed?,
     }
     let [most, _, most_inodes, _, blocks, inodes] = found.numbers;
-    let amount = |blocks: u64, inodes| Amount { bytes: blocks.times(BLOCK), inodes };
-    Ok([amount(blocks, inodes), amount(most, most_inodes)])
+    *amounts = [
+        Amount { bytes: blocks.times(BLOCK), inodes },
+        Amount { bytes: most.times(BLOCK), inodes: most_inodes },
+    ];
+    Ok(())
 }
 
 /// Limits a project.
@@ -171,7 +174,7 @@ mod tests {
         let null = std::fs::File::open("/dev/null").unwrap();
         assert!(of(&null).is_err() && join(&null, 1).is_err());
         let disk = Disk(c"/dev/null", Path::new("/dev/null"));
-        assert!(kept(disk).is_err() && look(disk, 1).is_err());
+        assert!(kept(disk).is_err() && look(disk, 1, &mut Default::default()).is_err());
         assert!(limit(disk, 1, Amount::default()).is_err());
     }
 }

@@ -66,25 +66,32 @@ pub fn absent(program: &str, package: &str, or: &str, errno: Errno) -> Error {
     }
 }
 
-/// Runs a program of a package on a file, with its errors where ours go. None where it ended well, or else how it ended. `or` is what
-/// [`absent`] says.
+/// Runs a program of a package on a file, with its errors where ours go; it may end like `well`, too. `or` is what [`absent`] says.
 pub fn run_on(
     file: &Path,
     program: &str,
-    options: &[&str],
-    package: &str,
-    or: &str,
-) -> Result<Option<String>> {
-    start(program, &on(options, file), [Stream::Null, Stream::Null, Stream::Ours])
+    options: &str,
+    well: &str,
+    (package, or): (&str, &str),
+) -> Result<()> {
+    let ended = start(program, &on(options, file), [Stream::Null, Stream::Null, Stream::Ours])
         .and_then(|mut child| child.wait())
-        .map_err(|errno| absent(program, package, or, errno))
+        .map_err(|errno| absent(program, package, or, errno))?;
+    match ended {
+        Some(how) if how != well => {
+            let file = crate::shell::path(file);
+            Err(Error::failed(format_args!("{program} failed on {file} ({how})"))
+                .way_out(format_args!("what it wrote above says why, or `{program} {file}`")))
+        }
+        _ => Ok(()),
+    }
 }
 
-/// Options, and the file that they are for, as a program's arguments.
-pub fn on<'a>(options: &[&'a str], file: &'a Path) -> Vec<&'a OsStr> {
+/// Options, with a blank between them, and the file that they are for, as a program's arguments.
+pub fn on<'a>(options: &'a str, file: &'a Path) -> Vec<&'a OsStr> {
     let mut args: Vec<&OsStr> = Vec::new();
-    for option in options {
-        args.push(OsStr::new(*option));
+    for option in options.split(' ') {
+        args.push(OsStr::new(option));
     }
     args.push(file.as_os_str());
     args

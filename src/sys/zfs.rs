@@ -1,6 +1,5 @@
 //! ZFS, the kernel's or that of FUSE: the dataset that a path lies in, and the program that is asked about one.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -61,11 +60,7 @@ pub fn run(words: &str, dataset: &str) -> Result<()> {
 
 /// The same, and gives what it prints, without blanks around it. It is killed where it says nothing for so long.
 pub fn ask(words: &str, dataset: &str, patience: PollTimeout) -> Result<&'static str> {
-    let mut args = Vec::new();
-    for word in words.split(' ') {
-        args.push(OsStr::new(word));
-    }
-    args.push(OsStr::new(dataset));
+    let args = tool::on(words, Path::new(dataset));
     let (mut printed, mut said) = (Vec::new(), Vec::new());
     let ended = tool::start("zfs", &args, [Stream::Null, Stream::Pipe, Stream::Pipe])
         .and_then(|mut zfs| {
