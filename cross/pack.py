@@ -30,7 +30,7 @@ FLAGS = """-Os -ffreestanding -fno-builtin -fomit-frame-pointer -fno-stack-prote
 FLAGS.append("-Wl,-T," + os.path.join(UNPACK, "unpack.ld"))
 ZIG = [sys.executable, "-m", "ziglang", "cc"]
 # A part of 65536, never none and never all.
-LOGISTIC = [min(max(round(65536 / (1 + math.exp(8 - half / 2))), 16), 65520) for half in range(33)]
+LOGISTIC = [min(max(round(65536 / (1 + math.exp(8 - x))), 16), 65520) for x in range(17)]
 
 
 def image(program):

@@ -6,7 +6,7 @@
  *
  *   MIPS  1 where the program is for MIPS, else 0
  */
-enum { CONTEXTS = 8 };
+enum { CONTEXTS = 9 };
 
 static uint32_t hash(uint32_t a, uint32_t b)
 {
@@ -100,6 +100,7 @@ static void choose_plain(uint32_t *contexts, const uint8_t *byte, uint32_t at, u
 	contexts[5] = hash(number(byte, 4), 8);
 	contexts[6] = hash(word, 9);
 	contexts[7] = hash(at % 4 << 24 | (uint32_t)byte[-1] << 16 | byte[-4] << 8 | byte[-5], 10);
+	contexts[8] = 0;
 }
 
 /* The contexts of the byte that is this many bytes into its instruction, which begins with `first`, or will. */
@@ -119,6 +120,7 @@ static void choose(uint32_t *contexts, const struct history *history, const uint
 		contexts[5] = hash(hash(now, last), before & 0xffff);
 		contexts[6] = hash(now, (place % 2 ? history->begun[first] : last) >> 16);
 		contexts[7] = hash(place << 8 | first, 0x98);
+		contexts[8] = place;
 		return;
 	}
 	contexts[1] = hash(hash(now, last >> 16), before >> 16);
@@ -134,6 +136,7 @@ static void choose(uint32_t *contexts, const struct history *history, const uint
 		contexts[6] = hash(hash(now, did), place ? 0 : history->call);
 		contexts[7] = place ? hash(now, history->begun[first] >> 16)
 				    : hash(hash(did, operation(before) << 8 | written(before)), operation(third));
+		contexts[8] = hash(hash(now, 5), place ? written(last) << 8 | written(before) : before);
 		return;
 	}
 	/* In the lower half the operation counts, and what was done with its registers, not which these are. */
@@ -144,6 +147,7 @@ static void choose(uint32_t *contexts, const struct history *history, const uint
 	contexts[5] = hash(hash(now, history->based[from] & NUMBER), from == STACK_POINTER);
 	contexts[6] = hash(now, history->wrote[from]);
 	contexts[7] = hash(hash(now, alike & NUMBER), from == base(alike >> 16));
+	contexts[8] = hash(hash(now, alike & NUMBER), did);
 }
 
 /*

@@ -1,9 +1,9 @@
 /*
  * The coder of packed programs: what packs (pack.c) and what unpacks (unpack.c) do the same here, and so know the same before each
- * bit. There are no copies, as LZMA has them. Of each bit, eight contexts, the longest match and a value that an instruction
- * of this kind had lately each say how likely a one is; the sum of what they say, weighted by how well each did lately, is what an arithmetic coder is told. That is the method of
- * PAQ (Matt Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression", 2005), in whole numbers and with
- * contexts that know what an instruction is (known.h, which says what it wants to know).
+ * bit. There are no copies, as LZMA has them. Of each bit, nine contexts, the longest match and a value that an instruction
+ * of this kind had lately each say how likely a one is; the sum of what they say, weighted by how well each did lately, is what an
+ * arithmetic coder is told. That is the method of PAQ (Matt Mahoney, "Adaptive Weighing of Context Models for Lossless Data
+ * Compression", 2005), in whole numbers and with contexts that know what an instruction is (known.h, which says what it wants to know).
  *
  * Who includes it defines `struct coder`, and
  *
@@ -12,7 +12,7 @@
  *   PLAIN                     how many bytes the image has
  *   BEGIN, END                where those begin and end that are run, counted from its start
  *   UNIT                      how many bytes an instruction has at least, 4 or 2; its first byte says most about it
- *   LOGISTIC                  65536 / (1 + exp(-x)) for x from -8 to 8 by halves, but never certain
+ *   LOGISTIC                  65536 / (1 + exp(-x)) for x from -8 to 8, but never certain
  */
 
 #include "known.h"
@@ -23,7 +23,7 @@
  * two bits or more. A line has the slots of two bits, and in place of the first, which no bits lead to, whose it is.
  */
 enum { MATCH = CONTEXTS, GUESS, BIAS, INPUTS, SOME = 4, EXACT = 6, LEVELS = 2 << EXACT, STATES = 256, WIDTH = 4096 / (STATES - LEVELS) };
-enum { LINES = 20, LINE = 4, WAYS = 3, SEEN = 15, LONGEST = 31, MISSES = 8, STEP = 128, MEANT = 11 };
+enum { LINES = 20, LINE = 4, WAYS = 3, SEEN = 15, LONGEST = 31, MISSES = 8, STEP = 256, MEANT = 11 };
 /* The bytes in front that are not coded, so that each that is has some before it. */
 enum { BARE = 16 };
 
@@ -142,15 +142,13 @@ static uint8_t *line(uint8_t (*lines)[LINE], uint32_t hash)
 	uint32_t at = hash >> (32 - LINES), i;
 	uint8_t *least = lines[at];
 
-	for (i = 0; i < WAYS; i++) {
-		uint8_t *one = lines[at ^ i];
-
-		if (*one == (uint8_t)hash)
-			return one;
-		/* Whatever a line knows, its first slot does, too. */
-		if (one[1] < least[1])
-			least = one;
-	}
+	for (i = 0; i < WAYS; i++)
+		if (*lines[at ^ i] == (uint8_t)hash)
+			return lines[at ^ i];
+	/* Whatever a line knows, its first slot does, too. */
+	for (i = 1; i < WAYS; i++)
+		if (lines[at ^ i][1] < least[1])
+			least = lines[at ^ i];
 	least[0] = (uint8_t)hash;
 	least[1] = least[2] = least[3] = 0;
 	return least;
@@ -189,18 +187,22 @@ static uint16_t nearer(uint16_t chance, unsigned bit)
 }
 
 /* One bit of a byte, of which `known` has those before, behind a one. `expected` is what the match says, and -1 where there is none. */
-static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *match, const struct byte *byte, uint8_t **slots,
+static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *match, const struct byte *byte, uint8_t **lines,
 			unsigned known, unsigned bits, int expected, unsigned bit)
 {
 	unsigned kind = expected < 0 ? 0 : match->length < 16 ? 1 : 2, i, chance, part, some = 0, guess = 0;
 	int32_t *by_place = mixer->by_place[byte->place << 8 | known];
 	int32_t *by_first = mixer->by_first[(byte->place * 256 + byte->first) * 3 + kind], *by_slots;
 	uint16_t *right = &mixer->right[match->missed][match->length], *guessed = 0, *meant;
+	/* Which slot of each line it is. */
+	unsigned slot = bits % 2 ? 2 | (known & 1) : 1;
 	int inputs[INPUTS], sum = 0, error;
 
 	for (i = 0; i < CONTEXTS; i++) {
-		inputs[i] = mixer->says[*slots[i]];
-		some = some * 2 + (*slots[i] >= SOME);
+		unsigned state = lines[i][slot];
+
+		inputs[i] = mixer->says[state];
+		some = some * 2 + (state >= SOME);
 	}
 	inputs[MATCH] = expected < 0 ? 0 : mixer->stretched[*right >> 4];
 	if (!expected)
@@ -232,7 +234,7 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 
 	error = (int)(bit << 12) - (int)(chance >> 4);
 	/* Most are so small that they teach nothing. */
-	for (i = error < -16 || error > 16 ? 0 : INPUTS; i < INPUTS; i++) {
+	for (i = error < -24 || error > 24 ? 0 : INPUTS; i < INPUTS; i++) {
 		int change = (inputs[i] * error + 8192) >> 14;
 
 		by_place[i] += change;
@@ -242,7 +244,7 @@ static unsigned mix_bit(struct mixer *mixer, struct coder *coder, struct match *
 	meant += part >= STEP / 2;
 	*meant = nearer(*meant, bit);
 	for (i = 0; i < CONTEXTS; i++)
-		*slots[i] = mixer->next[bit][*slots[i]];
+		lines[i][slot] = mixer->next[bit][lines[i][slot]];
 	if (guessed)
 		*guessed = nearer(*guessed, guess == bit);
 	if (expected >= 0) {
@@ -266,8 +268,8 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 	for (at = BARE; at < PLAIN; at++) {
 		uint32_t contexts[CONTEXTS], place = 4;
 		struct byte byte = { 4, out[at - 1], 0, KINDS, 0 };
-		uint8_t *lines[CONTEXTS], *slots[CONTEXTS];
-		unsigned known = 1, low = 1, bits;
+		uint8_t *lines[CONTEXTS];
+		unsigned known = 1, bits;
 
 		if (at >= BEGIN && at < END) {
 			byte.first = out[begin];
@@ -295,16 +297,10 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 
 			if (match.length && (out[match.next] | 256u) >> (left + 1) == known)
 				expected = out[match.next] >> left & 1;
-			if (bits % 2 == 0)
-				low = 1;
-			for (i = 0; i < CONTEXTS; i++) {
-				if (low == 1)
-					lines[i] = line(mixer->lines, hash(contexts[i] + i, known));
-				slots[i] = lines[i] + low;
-			}
-			bit = mix_bit(mixer, coder, &match, &byte, slots, known, bits, expected, out[at] >> left & 1);
+			for (i = bits % 2 ? CONTEXTS : 0; i < CONTEXTS; i++)
+				lines[i] = line(mixer->lines, hash(contexts[i] + i, known));
+			bit = mix_bit(mixer, coder, &match, &byte, lines, known, bits, expected, out[at] >> left & 1);
 			known = known << 1 | bit;
-			low = low << 1 | bit;
 		}
 		out[at] = (uint8_t)known;
 		if (place + 1 == length(out[begin]))
