@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use self::linked::Held;
 use super::covered::covered;
-use super::decode::{OPAQUE, WH};
+use super::decode::OPAQUE;
+use super::scratch::{removed, unwhite};
 use super::{
     Aspects, Change, Changes, Doubt, Entry, Format, Scratch, Show, Side, Step, differences, origins, records,
     walk,
@@ -19,7 +20,7 @@ use crate::error::Result;
 use crate::sum::Sum;
 use crate::sys::xattr;
 use crate::tree::attr::{self, Attr};
-use crate::tree::{self, Dir, Kind, Stat, Time, c_name, shown, sys};
+use crate::tree::{self, Dir, Kind, Stat, Time, shown, sys};
 
 /// What was dropped, and what was not.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -163,10 +164,7 @@ impl<'a> Compact<'a> {
         (self.tell)("a whiteout of nothing: dropped", entry.path)?;
         if !self.dry_run {
             let failed = || sys("remove the whiteout of", entry.path);
-            if matches!(self.format, Format::Aufs | Format::FuseOverlayfs) {
-                let name = c_name(&[WH, entry.name.to_bytes()].concat())?;
-                removed(entry.here.unlink(&name)).map_err(failed())?;
-            }
+            unwhite(self.format, entry.here, entry.name).map_err(failed())?;
             if self.format != Format::Aufs {
                 removed(entry.here.unlink(entry.name)).map_err(failed())?;
             }
@@ -341,13 +339,6 @@ impl<'a> Compact<'a> {
         self.done.directories += 1;
         self.done.bytes = self.done.bytes.plus(node.stat.allocated);
         (self.tell)("as in the base: dropped", entry.path)
-    }
-}
-
-fn removed(done: nix::Result<()>) -> nix::Result<()> {
-    match done {
-        Err(Errno::ENOENT) => Ok(()),
-        done => done,
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod place;
 
+pub(super) use place::{removed, unwhite};
+
 use std::ffi::{CStr, CString};
 use std::path::Path;
 

@@ -8,7 +8,7 @@ use super::{DROP, NEW, OLD, PUT, RECORDS, Scratch, told};
 use crate::error::Result;
 use crate::layer::decode::WH;
 use crate::layer::{Format, records, walk};
-use crate::tree::{Dir, Kind, SELF, c_name, sync_tree, sys};
+use crate::tree::{Dir, Kind, SELF, sync_tree, sys};
 
 impl Scratch {
     /// Puts the entry `name` out of the fresh folder to where it belongs, `dir`, in place of what is there: in one step, or noted
@@ -22,7 +22,7 @@ impl Scratch {
     ) -> Result<()> {
         let done = self.put(format, dir, name, path);
         if done.is_err() && self.begun() {
-            let new = self.place().and_then(|place| place.child(NEW));
+            let new = self.new_entry();
             let unpublished = new.is_ok_and(|new| new.stat_at(name).is_ok());
             if !(unpublished && self.take_back(dir, name)) {
                 // The next command ends it.
@@ -33,9 +33,14 @@ impl Scratch {
         done.map(|()| told(cleared))
     }
 
+    /// The folder of the new entry.
+    fn new_entry(&self) -> nix::Result<Dir> {
+        self.place()?.child(NEW)
+    }
+
     fn put(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
         let look = || sys("look at", path);
-        let from = self.place().and_then(|place| place.child(NEW)).map_err(look())?;
+        let from = self.new_entry().map_err(look())?;
         // What is named later must be whole on the disk before.
         sync_tree(&from.proc_path(SELF))?;
         let new = from.stat_at(name).map_err(look())?;
@@ -43,10 +48,8 @@ impl Scratch {
         if self.is_room(dir, name) {
             return Err(look()(Errno::EEXIST));
         }
-        let whited = match aufs_whiteout(format, name)? {
-            Some(whiteout) => dir.stat_at(&whiteout).is_ok(),
-            None => false,
-        };
+        let whiteout = aufs_whiteout(format, name).map_err(look())?;
+        let whited = whiteout.is_some_and(|whiteout| dir.stat_at(&whiteout).is_ok());
         if !whited && old.is_none_or(|old| old.kind != Kind::Dir && new.kind != Kind::Dir) {
             let moved = from.rename(name, dir, name);
             return moved.and_then(|()| dir.sync()).map_err(sys("put in place", path));
@@ -66,26 +69,23 @@ impl Scratch {
     /// After a failure: what was moved away is put back where it was, and the journal ends. False where it cannot be.
     fn take_back(&self, dir: &Dir, name: &CStr) -> bool {
         let back = || self.place().and_then(|place| place.rename(OLD, dir, name));
-        let there = dir.stat_at(name).is_ok() || gone(back()).is_ok();
+        let there = dir.stat_at(name).is_ok() || removed(back()).is_ok();
         there && self.end().is_ok()
     }
 
     /// Can be cut and begun again anywhere.
     pub(super) fn exchange(&self, format: Format, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
         let failed = || sys("put in place", path);
-        let opened = self.place().and_then(|place| place.child(NEW).map(|new| (place, new)));
-        let opened = match opened {
+        let new = match self.new_entry() {
             Err(Errno::ENOENT) => None,
-            opened => Some(opened.map_err(failed())?),
+            new => Some(new.map_err(failed())?),
         };
-        if let Some((place, new)) = opened.filter(|(_, new)| new.stat_at(name).is_ok()) {
-            gone(dir.rename(name, &place, OLD)).map_err(failed())?;
+        if let Some(new) = new.filter(|new| new.stat_at(name).is_ok()) {
+            let place = self.place().map_err(failed())?;
+            removed(dir.rename(name, &place, OLD)).map_err(failed())?;
             new.rename(name, dir, name).map_err(failed())?;
         }
-        if let Some(whiteout) = aufs_whiteout(format, name)? {
-            gone(dir.unlink(&whiteout)).map_err(failed())?;
-        }
-        dir.sync().map_err(failed())
+        unwhite(format, dir, name).and_then(|()| dir.sync()).map_err(failed())
     }
 
     /// Removes what the store has by a name, so that the base's shows again. `path` is its path in the store.
@@ -116,11 +116,8 @@ impl Scratch {
             }
         } else {
             // Beside a whiteout of aufs's it is hidden, and goes first.
-            self.take_out(dir, name).map_err(failed())?;
-            if let Some(whiteout) = aufs_whiteout(format, name)? {
-                gone(dir.unlink(&whiteout)).map_err(failed())?;
-            }
-            dir.sync().map_err(failed())?;
+            let done = self.take_out(dir, name).and_then(|()| unwhite(format, dir, name));
+            done.and_then(|()| dir.sync()).map_err(failed())?;
         }
         told(self.clear());
         Ok(())
@@ -132,7 +129,7 @@ impl Scratch {
     }
 
     fn unrecord(&self, dir: &Dir, name: &CStr, path: &[u8]) -> Result<()> {
-        let rewritten = gone(self.dir.unlink(RECORDS)).and_then(|()| {
+        let rewritten = removed(self.dir.unlink(RECORDS)).and_then(|()| {
             records::rewrite(dir, self, &mut |line| records::gone(line) != Some(name.to_bytes()))
         });
         rewritten.and_then(|_| dir.sync()).map_err(sys("rewrite the records beside", path))
@@ -143,7 +140,7 @@ impl Scratch {
         match walk::stat(dir, name)? {
             None => Ok(()),
             Some(stat) if stat.kind == Kind::Dir => dir.rename(name, &self.place()?, OLD),
-            Some(_) => gone(dir.unlink(name)),
+            Some(_) => removed(dir.unlink(name)),
         }
     }
 }
@@ -156,19 +153,25 @@ fn recorded(dir: &Dir, name: &CStr) -> nix::Result<bool> {
     }
 }
 
-/// The name of aufs's whiteout of a name, which fuse-overlayfs obeys, too.
-fn aufs_whiteout(format: Format, name: &CStr) -> Result<Option<CString>> {
+/// The name of aufs's whiteout of a name, which fuse-overlayfs obeys, too; none with other formats.
+fn aufs_whiteout(format: Format, name: &CStr) -> nix::Result<Option<CString>> {
     if !matches!(format, Format::Aufs | Format::FuseOverlayfs) {
         return Ok(None);
     }
-    let mut whiteout = WH.to_vec();
-    whiteout.extend_from_slice(name.to_bytes());
-    c_name(&whiteout).map(Some)
+    CString::new([WH, name.to_bytes()].concat()).map(Some).map_err(|_| Errno::EINVAL)
+}
+
+/// Removes that whiteout, where there is one.
+pub(in crate::layer) fn unwhite(format: Format, dir: &Dir, name: &CStr) -> nix::Result<()> {
+    match aufs_whiteout(format, name)? {
+        Some(whiteout) => removed(dir.unlink(&whiteout)),
+        None => Ok(()),
+    }
 }
 
 /// What is not there is as good as removed.
-fn gone(removed: nix::Result<()>) -> nix::Result<()> {
-    match removed {
+pub(in crate::layer) fn removed(done: nix::Result<()>) -> nix::Result<()> {
+    match done {
         Err(Errno::ENOENT) => Ok(()),
         done => done,
     }
