@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use self::writer::Writer;
+use self::writer::{Unwritten, Writer};
 use crate::error::{Error, Result};
 use crate::sum::Sum;
 
@@ -37,16 +37,16 @@ pub trait FromJson: Sized {
 /// Writes a document. Nothing of ours that is written down can fail but a path that is no text; serde_json's reasons would bring
 /// all of its texts along.
 pub fn write(document: &impl Serialize) -> Result<Vec<u8>> {
-    let mut writer = Writer::default();
-    match document.serialize(&mut writer) {
-        Ok(()) => Ok(writer.0),
-        Err(_) => Err(unwritten()),
-    }
+    written(&|writer| document.serialize(writer))
 }
 
-#[cold]
-fn unwritten() -> Error {
-    Error::failed("write JSON: it would hold what is no text")
+#[inline(never)]
+fn written(document: &dyn Fn(&mut Writer) -> Result<(), Unwritten>) -> Result<Vec<u8>> {
+    let mut writer = Writer::default();
+    match document(&mut writer) {
+        Ok(()) => Ok(writer.0),
+        Err(_) => Err(Error::failed("write JSON: it would hold what is no text")),
+    }
 }
 
 /// How deep arrays and objects may lie in one another; ours need four.

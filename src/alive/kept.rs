@@ -21,7 +21,7 @@ pub fn mountinfo(path: &Path) -> Result<MountInfo> {
         setns(&namespace, CloneFlags::CLONE_NEWNS).at("look into the mount namespace", path)?;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         openat(&proc, c"self/mountinfo", flags, Mode::empty())
-            .and_then(|info| read_all(info, usize::MAX))
+            .and_then(|info| Ok(&*read_all(info, usize::MAX)?.leak()))
             .at("read the mounts of the mount namespace", path)
     })
     .map_err(|err| {
@@ -29,5 +29,5 @@ pub fn mountinfo(path: &Path) -> Result<MountInfo> {
             "run it as root; every mount namespace must be looked at, and what keeps one can be unmounted",
         )
     })?;
-    Ok(MountInfo::new(text))
+    Ok(MountInfo::new(text.to_vec()))
 }

@@ -159,13 +159,12 @@ fn records(head: &Head<'_>) -> Vec<u8> {
     if head.link.len() > 100 {
         record(&mut text, b"linkpath", head.link);
     }
-    for (key, value, max) in [
-        (&b"size"[..], head.size, MAX_LONG),
-        (b"uid", u64::from(meta.uid), MAX_SHORT),
-        (b"gid", u64::from(meta.gid), MAX_SHORT),
-    ] {
-        if value > max {
-            record(&mut text, key, value.to_string().as_bytes());
+    if head.size > MAX_LONG {
+        record(&mut text, b"size", head.size.to_string().as_bytes());
+    }
+    for (key, id) in [(b"uid", meta.uid), (b"gid", meta.gid)] {
+        if u64::from(id) > MAX_SHORT {
+            record(&mut text, key, id.to_string().as_bytes());
         }
     }
     if meta.mtime.nanos != 0 || seconds(meta.mtime).is_none() {
@@ -180,22 +179,26 @@ fn records(head: &Head<'_>) -> Vec<u8> {
 /// `LENGTH KEY=VALUE\n`; the length counts its own digits.
 fn record(text: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
-    let mut length = (rest + 1).to_string();
-    while length.len() + rest != length.parse().unwrap_or(0) {
-        length = (rest + length.len()).to_string();
+    let mut length = rest + 1;
+    let mut digits = length.to_string();
+    while length != rest + digits.len() {
+        length += 1;
+        digits = length.to_string();
     }
-    for part in [length.as_bytes(), b" ", key, b"=", value, b"\n"] {
+    for part in [digits.as_bytes(), b" ", key, b"=", value, b"\n"] {
         text.extend_from_slice(part);
     }
 }
 
 /// `-SECONDS.FRACTION`: the fraction counts away from 1970.
 fn time(time: Time) -> String {
-    let (sign, seconds, nanos) = match (time.seconds, time.nanos) {
-        (seconds @ 0.., nanos) => ("", seconds.unsigned_abs(), nanos),
-        (seconds, 0) => ("-", seconds.unsigned_abs(), 0),
-        (seconds, nanos) => ("-", seconds.saturating_add(1).unsigned_abs(), 1_000_000_000 - nanos),
-    };
+    let (mut seconds, mut nanos) = (time.seconds.unsigned_abs(), time.nanos);
+    let before = time.seconds < 0;
+    if before && nanos > 0 {
+        seconds = seconds.minus(1);
+        nanos = 1_000_000_000 - nanos;
+    }
+    let sign = if before { "-" } else { "" };
     format!("{sign}{seconds}.{nanos:09}")
 }
 
@@ -209,19 +212,17 @@ fn block(head: &Head<'_>) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     let meta = head.meta;
     set(&mut block, 0, 100, head.path);
-    for (at, value) in [
-        (100, u64::from(meta.mode)),
-        (108, u64::from(meta.uid)),
-        (116, u64::from(meta.gid)),
-        (329, head.device.0),
-        (337, head.device.1),
+    for (at, digits, value) in [
+        (100, 7, u64::from(meta.mode)),
+        (108, 7, u64::from(meta.uid)),
+        (116, 7, u64::from(meta.gid)),
+        (124, 11, head.size),
+        (136, 11, seconds(meta.mtime).unwrap_or(0)),
+        (329, 7, head.device.0),
+        (337, 7, head.device.1),
     ] {
-        let value = if value > MAX_SHORT { 0 } else { value };
-        set(&mut block, at, 8, format!("{value:07o}").as_bytes());
-    }
-    for (at, value) in [(124, head.size), (136, seconds(meta.mtime).unwrap_or(0))] {
-        let value = if value > MAX_LONG { 0 } else { value };
-        set(&mut block, at, 12, format!("{value:011o}").as_bytes());
+        let text = format!("{value:0digits$o}");
+        set(&mut block, at, digits, if text.len() > digits { b"00000000000" } else { text.as_bytes() });
     }
     set(&mut block, 156, 1, &[head.flag]);
     set(&mut block, 157, 100, head.link);
@@ -233,6 +234,7 @@ fn block(head: &Head<'_>) -> [u8; BLOCK] {
     block
 }
 
+#[inline(never)]
 fn set(block: &mut [u8; BLOCK], at: usize, length: usize, bytes: &[u8]) {
     let bytes = bytes.get(..length).unwrap_or(bytes);
     if let Some(field) = block.get_mut(at..at + bytes.len()) {

@@ -233,14 +233,14 @@ fn try_kind(root: &Root, kind: Kind) -> Result<Verdict> {
     };
     let mut trial = Some(trial);
     let answer = private::run(root.path(), &mut || {
-        let Some(trial) = trial.take() else { return Ok(Vec::new()) };
+        let Some(trial) = trial.take() else { return Ok(&[]) };
         // What kept the trial from being made at all may pass.
         let verdict = trial().unwrap_or_else(|err| Verdict::untried(kind, not_made(path, &err)));
-        json::write(&verdict)
+        Ok(json::write(&verdict)?.leak())
     });
     sweep(&stores)?;
     match answer {
-        Ok(verdict) => Json::parse(&verdict).and_then(|verdict| Verdict::from_json(&verdict)),
+        Ok(verdict) => Json::parse(verdict).and_then(|verdict| Verdict::from_json(&verdict)),
         // Missing rights.
         Err(err) => Ok(Verdict::untried(kind, err)),
     }

@@ -224,7 +224,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
         let left = scratch.left();
         let mut work = || {
             let store = tree::open(folder.below(layer(sliver.backend)))?;
-            offline::scratch(Some(&held), Format::of(sliver.backend), &store, false).map(|_| Vec::new())
+            offline::scratch(Some(&held), Format::of(sliver.backend), &store, false).map(|_| &[][..])
         };
         let repair = report.repair && !left.is_empty();
         let settled = if repair { offline::grown(root, sliver, &mut work).map(drop) } else { Ok(()) };

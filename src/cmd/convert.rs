@@ -24,6 +24,7 @@ use crate::name::Name;
 use crate::out;
 use crate::quota;
 use crate::size::Size;
+use crate::sys::child::Answer;
 use crate::tree;
 
 /// What was done.
@@ -34,7 +35,7 @@ struct Done {
     to: &'static str,
     state: &'static str,
     /// All of it, as `convert --json` prints it.
-    json: Vec<u8>,
+    json: &'static [u8],
 }
 
 /// What `convert --json` prints: see docs/json.md.
@@ -53,12 +54,12 @@ struct Report<'a> {
 
 impl Done {
     fn new(name: Option<Name>, from: &'static str, to: &'static str, state: &'static str) -> Self {
-        Self { name, from, to, state, json: Vec::new() }
+        Self { name, from, to, state, json: &[] }
     }
 
     /// As JSON, with what a look at the store came to.
-    fn json(&self, survey: &Survey, kept_store: Option<&'static Path>) -> Result<Vec<u8>> {
-        json::write(&Report {
+    fn json(&self, survey: &Survey, kept_store: Option<&'static Path>) -> Answer {
+        let report = Report {
             name: self.name,
             from: self.from,
             to: self.to,
@@ -67,7 +68,8 @@ impl Done {
             bytes: survey.bytes,
             told: &survey.told,
             kept_store,
-        })
+        };
+        Ok(json::write(&report)?.leak())
     }
 
     /// Where nothing was looked at.
@@ -120,7 +122,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         }
     };
     if args.json {
-        return out::json_line(done.json);
+        return out::json_line(done.json.to_vec());
     }
     done.tell()?;
     match &name {

@@ -131,7 +131,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
                 private::make(root, name, &mut || {
                     let limit = renew()?;
                     exec::run(&stage(limit)?)?;
-                    quota::settle(root, name, limit).map(|()| Vec::new())
+                    quota::settle(root, name, limit).map(|()| &[][..])
                 })
                 .inspect_err(|_| left_over(root, name))?;
             }

@@ -4,9 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-
 use crate::archive::{self, Content, is_stdin, is_unnamed, unpack_layer};
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
@@ -66,7 +63,6 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         quota::prepare(root, name, sliver.quota)?;
     }
     private::beside(root, name, &mut || {
-        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", root.path())?;
         exec::run(&import.ground.image()?)?;
         if !args.replace {
             import.refuse_changes()?;
@@ -75,7 +71,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
             import.ground.limit = quota::renew(root, sliver.quota, (sliver.backend, base), false)?;
             import.stage(source, dump).map_err(|err| replace::full(sliver, err))?;
         }
-        Ok(Vec::new())
+        Ok(&[])
     })
     .inspect_err(|_| replace::left_over(root, name, args.dry_run))?;
     if args.dry_run {

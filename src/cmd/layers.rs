@@ -3,16 +3,13 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-
 use crate::alive::Views;
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver};
 use crate::cli::Args;
 use crate::cmd::offline::Held;
 use crate::cmd::{Ctx, offline};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::form::Form;
 use crate::layer::{Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
@@ -20,6 +17,7 @@ use crate::mount::{exec, image, private, seed};
 use crate::name::Name;
 use crate::quota::{image as quota, zfs};
 use crate::stay::Below;
+use crate::sys::child::Answer;
 use crate::sys::mountpoint::look;
 use crate::tree::{self, Dir};
 use crate::view;
@@ -42,7 +40,7 @@ pub struct Layers<'a> {
 pub type Work<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<()>;
 
 /// The same, with an answer.
-pub type Question<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Result<Vec<u8>>;
+pub type Question<'a> = &'a mut dyn FnMut(Format, Dir, Dir, &[String]) -> Answer;
 
 /// A sliver's folder while nothing keeps others from its store; or what keeps them from it.
 pub struct Watch {
@@ -102,14 +100,13 @@ impl<'a> Layers<'a> {
     /// Opens the layers, and does the work. A base that is an image is mounted in a namespace of its own for as long as it takes,
     /// and the work is done there, in a child.
     pub fn with(&self, ctx: &mut Ctx, work: Work<'_>) -> Result<()> {
-        let silent = &mut |format, base, store, words: &[String]| {
-            work(format, base, store, words).map(|()| Vec::new())
-        };
+        let silent =
+            &mut |format, base, store, words: &[String]| work(format, base, store, words).map(|()| &[][..]);
         self.ask(ctx, silent).map(drop)
     }
 
     /// The same, and what the work answers comes back.
-    pub fn ask(&self, ctx: &mut Ctx, work: Question<'_>) -> Result<Vec<u8>> {
+    pub fn ask(&self, ctx: &mut Ctx, work: Question<'_>) -> Answer {
         match (self.format, self.base, self.store) {
             (Some(format), Some(base), Some(store)) => {
                 return work(format, tree::open(base)?, tree::open_store(store)?, self.words);
@@ -151,7 +148,6 @@ impl<'a> Layers<'a> {
         }
         if sliver.has_image() && !quota::is_mounted(stored) {
             return private::run(stored, &mut || {
-                set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", stored)?;
                 exec::run(&quota::mount_steps(stored, format))?;
                 let done = done();
                 quota::keep_spare(stored.below(quota::POINT));
@@ -164,13 +160,12 @@ impl<'a> Layers<'a> {
 }
 
 /// Opens the base's tree, and does the work with it; in a child where it is an image.
-fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+fn with_base(root: &Root, base: &Base, work: &mut dyn FnMut(Dir) -> Answer) -> Answer {
     let Some((fstype, file)) = base.image(root) else {
         return work(tree::open(base.content(root))?);
     };
     let (folder, mounted) = (root.base(&base.name), root.base_mount(&base.name));
     private::run(folder, &mut || {
-        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", folder)?;
         // The namespace has the mount that views stand on, too, whatever becomes of it outside.
         if MountInfo::of_self()?.at(mounted).is_some() {
             return work(tree::open(mounted)?);

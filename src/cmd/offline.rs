@@ -1,8 +1,5 @@
 //! A sliver that is changed while it is mounted nowhere.
 
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-
 use crate::alive::{Views, refuse_alive};
 use crate::backend::features::Features;
 use crate::backend::probe;
@@ -12,7 +9,7 @@ use crate::catalog::lock::Lock;
 use crate::catalog::{Root, Sliver};
 use crate::cmd::Ctx;
 use crate::cmd::layers::Layers;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::kind::Kind;
 use crate::layer::{self, Format, Scratch};
 use crate::lxc::Sockets;
@@ -22,6 +19,7 @@ use crate::name::Name;
 use crate::quota::project::Room;
 use crate::quota::{image, zfs};
 use crate::stay::Below;
+use crate::sys::child::Answer;
 use crate::tree::{self, Dir};
 use crate::view;
 
@@ -76,13 +74,12 @@ pub fn hold(ctx: &mut Ctx, layers: &Layers<'_>) -> Result<Option<Held>> {
 
 /// Mounts a store that grew from a seed where only the work sees it, in the folder that other whole trees have; what a command that
 /// was cut began in it is ended. The sliver's lock is held.
-pub fn grown(root: &Root, sliver: &Sliver, work: &mut dyn FnMut() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+pub fn grown(root: &Root, sliver: &Sliver, work: &mut dyn FnMut() -> Answer) -> Answer {
     let base = Base::load(root, &sliver.base)?;
     view::free_seed(root, sliver.backend, &base.name)?;
     let stored = root.store(&sliver.name);
     let ground = Ground { root, base, kind: sliver.backend, features: Features::default(), limit: None };
     private::run(stored, &mut || {
-        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", stored)?;
         let mut steps = ground.hang(stored, None);
         steps.push(Step::Settle(stored, Format::of(sliver.backend)));
         exec::run(&steps)?;
@@ -120,5 +117,5 @@ pub fn settle(root: &Root, sliver: &Sliver) -> Result<()> {
     if Scratch::beside(tree::open(folder)?).left().is_empty() {
         return Ok(());
     }
-    grown(root, sliver, &mut || Ok(Vec::new())).map(drop)
+    grown(root, sliver, &mut || Ok(&[])).map(drop)
 }

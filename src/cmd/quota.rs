@@ -191,7 +191,7 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: &Limit, policy: &Policy)
             let grown = work();
             // It is as large as that now, and goes with the namespace.
             sweep::told(image::release(store));
-            grown.map(|()| Vec::new())
+            grown.map(|()| &[][..])
         })
         .map(drop),
     });
@@ -209,7 +209,7 @@ pub fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Resul
     offline::settle(root, old)?;
     sweep::new(root, name)?;
     quota::prepare(root, name, new.quota)?;
-    private::beside(root, name, &mut || copy(root, old, new, policy).map(|()| Vec::new()))
+    private::beside(root, name, &mut || copy(root, old, new, policy).map(|()| &[][..]))
         .inspect_err(|_| left_over(root, name, false))?;
     let publish = |catalog| {
         admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;

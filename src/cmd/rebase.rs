@@ -15,6 +15,7 @@ use crate::layer::{self, Format, Outcome, Prefer};
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
+use crate::out::joined;
 use crate::progress::Progress;
 use crate::quota::{self, image, zfs};
 use crate::stay::Below;
@@ -113,7 +114,7 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         let _words = LastWords::begin(true);
         work()
     } else {
-        private::beside(root, name, &mut || work().map(|()| Vec::new())).map(drop)
+        private::beside(root, name, &mut || work().map(|()| &[][..])).map(drop)
     };
     if grown && how.plan || made.is_err() {
         left_over(root, name, how.plan && !grown);
@@ -187,7 +188,7 @@ fn make(
     let done = merged.and(exec::run(&down));
     done.map_err(|err| if sliver.backend.grows_image() { seed::torn(err, stage) } else { err })?;
     if how.fail && report.conflicts.count > 0 {
-        let mut paths = report.named.join("\n");
+        let mut paths = joined(&report.named, "\n");
         let more = report.conflicts.count.minus(report.named.len() as u64);
         if more > 0 {
             paths = format!("{paths}\nand {more} more, which --plan shows");

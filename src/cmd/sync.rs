@@ -7,8 +7,6 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use crate::backend::probe;
@@ -19,7 +17,6 @@ use crate::cli::Args;
 use crate::cmd::replace::{self, Keep};
 use crate::cmd::{Ctx, offline};
 use crate::error::{Context, Error, Result};
-use crate::json::Json;
 use crate::kind::Kind;
 use crate::layer::{Aspects, Compact, Format, Scratch, survey};
 use crate::mount::plan::Step;
@@ -29,6 +26,7 @@ use crate::quota::{self, image};
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sum::Sum;
+use crate::sys::child::Answer;
 use crate::sys::rsync::{Rsync, Stats};
 use crate::sys::{file, statfs};
 use crate::tree;
@@ -72,10 +70,10 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             (tree::open_store(root.store(name).below("tree"))?, tree::open(work.ground()?.tree())?);
         survey(Format::Tree, &store, &base, Format::Tree)?.check(Format::Snapshot)?;
     }
-    let stats = if args.dry_run { work.list(args.json)? } else { work.publish(args.json)? };
+    let told = if args.dry_run { work.list(args.json)? } else { work.publish(args.json)? };
+    let Stats { files, created, deleted, bytes } = Stats::parse(told);
     let kept = Some(sweep::kept_store(root, name)).filter(|_| !args.dry_run);
     if args.json {
-        let Stats { files, created, deleted, bytes } = stats;
         let (name, source, dry_run) = (name.as_str(), args.word(1), args.dry_run);
         return out::json(&Sheet { name, source, dry_run, files, created, deleted, bytes, kept_store: kept });
     }
@@ -83,11 +81,8 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         return Ok(());
     }
     out::line(format_args!(
-        "`{name}` is as the source: {} files with {} came, {} entries are new, {} are removed",
-        stats.files,
-        Size(stats.bytes),
-        stats.created,
-        stats.deleted
+        "`{name}` is as the source: {files} files with {} came, {created} entries are new, {deleted} are removed",
+        Size(bytes)
     ))?;
     replace::tell_kept(root, name)
 }
@@ -178,29 +173,11 @@ impl Work<'_> {
         })
     }
 
-    /// Runs in a private mount namespace, all of which ends with this process.
-    fn apart(&self, work: &dyn Fn() -> Result<Stats>) -> Result<Stats> {
-        let text = private::beside(self.root, &self.sliver.name, &mut || {
-            set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", self.root.path())?;
-            let Stats { files, created, deleted, bytes } = work()?;
-            Ok(format!("{{\"files\":{files},\"created\":{created},\"deleted\":{deleted},\"bytes\":{bytes}}}")
-                .into_bytes())
-        })?;
-        let json = Json::parse(&text)?;
-        let of = |key| json.number(key);
-        Ok(Stats {
-            files: of("files")?,
-            created: of("created")?,
-            deleted: of("deleted")?,
-            bytes: of("bytes")?,
-        })
-    }
-
     /// Tells what would change, in a view of the store itself: nothing is written through it.
-    fn list(&self, quiet: bool) -> Result<Stats> {
+    fn list(&self, quiet: bool) -> Answer {
         let ground = self.ground()?;
         let name = &self.sliver.name;
-        self.apart(&|| {
+        private::beside(self.root, name, &mut || {
             // In this namespace it is a free mount point.
             let (stored, view) = (self.root.store(name), self.root.run().below("mounted"));
             if Format::of(ground.kind).whole() && !ground.kind.grows_image() {
@@ -219,7 +196,7 @@ impl Work<'_> {
     }
 
     /// Runs rsync in a view that these steps mount, and waits for the end of what serves it.
-    fn run(&self, mount: Vec<Step>, view: &Path, rsync: &dyn Fn() -> Result<Stats>) -> Result<Stats> {
+    fn run(&self, mount: Vec<Step>, view: &Path, rsync: &dyn Fn() -> Answer) -> Answer {
         let mut daemon = None;
         for step in mount {
             match step {
@@ -227,9 +204,9 @@ impl Work<'_> {
                 step => exec::run(&[step])?,
             }
         }
-        let mut stats = rsync();
+        let mut done = rsync();
         if self.sliver.backend.grows_image() {
-            stats = stats.and_then(|stats| seed::written(view).map(|()| stats));
+            done = done.and_then(|told| seed::written(view).map(|()| told));
         }
         let unmounted = exec::unmount(view);
         if let Some(mut daemon) = daemon {
@@ -242,17 +219,17 @@ impl Work<'_> {
                     None
                 }
             };
-            if let (Some(how), Ok(_)) = (ended, &stats) {
+            if let (Some(how), Ok(_)) = (ended, &done) {
                 return Err(Error::failed(format_args!(
                     "fuse-overlayfs failed ({how}); the sliver is as it was"
                 )));
             }
         }
-        stats.and_then(|stats| unmounted.map(|()| stats))
+        done.and_then(|told| unmounted.map(|()| told))
     }
 
     /// Makes the new store, and lets it change places with the old one.
-    fn publish(&self, quiet: bool) -> Result<Stats> {
+    fn publish(&self, quiet: bool) -> Answer {
         let (root, name) = (self.root, &self.sliver.name);
         let kept = replace::kept(root, self.sliver)?;
         let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
@@ -260,17 +237,17 @@ impl Work<'_> {
         replace::prepare(root, name, kept.is_some())?;
         quota::prepare(root, name, self.sliver.quota)?;
         let watched = !quiet && std::io::stderr().is_terminal();
-        let stats = self
-            .apart(&|| self.make(watched).map_err(|err| replace::full(self.sliver, err)))
-            .inspect_err(|_| replace::left_over(root, name, false))?;
+        let mut work = || self.make(watched).map_err(|err| replace::full(self.sliver, err));
+        let told =
+            private::beside(root, name, &mut work).inspect_err(|_| replace::left_over(root, name, false))?;
         replace::put(root, name, &replace::publish(root, name, keep))?;
         Mounted::forget(root, name)?;
         sweep::told(sweep::new(root, name));
-        Ok(stats)
+        Ok(told)
     }
 
     /// The new store: a copy of the old one, written through a view of it, and compacted.
-    fn make(&self, watched: bool) -> Result<Stats> {
+    fn make(&self, watched: bool) -> Answer {
         let (root, name, kind) = (self.root, &self.sliver.name, self.sliver.backend);
         let (stored, stage) = (root.store(name), sweep::new_store(root, name));
         let view = stage.below(".view");
@@ -287,7 +264,7 @@ impl Work<'_> {
         steps.extend(ground.again(image::content(stored).below(layer(kind)), inner));
         steps.push(Step::CreateDir(view));
         exec::run(&steps)?;
-        let stats = self.run(ground.mount(&format!(".new.{name}"), view)?, view, &|| {
+        let told = self.run(ground.mount(&format!(".new.{name}"), view)?, view, &|| {
             self.rsync.run(&self.source.word, view, self.attrs, false, true, watched)
         })?;
         exec::run(&[Step::RemoveDir(view)])?;
@@ -299,7 +276,7 @@ impl Work<'_> {
         }
         let converted = self.sliver.converted.plus(1);
         replace::finish(root, &Sliver { converted, quota: limit, ..*self.sliver })?;
-        Ok(stats)
+        Ok(told)
     }
 }
 

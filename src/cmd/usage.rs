@@ -305,7 +305,7 @@ fn compare(ctx: &mut Ctx, name: &Name) -> Result<[u64; 2]> {
         let compact = Compact::new(format, &scratch, Aspects::NONE, true, tell, progress);
         let bytes = compact.run(tree::again(&store)?, &base)?.bytes;
         let covered = usage::covered(format, store, &base)?;
-        Ok([bytes.to_ne_bytes(), covered.to_ne_bytes()].concat())
+        Ok([bytes.to_ne_bytes(), covered.to_ne_bytes()].concat().leak())
     })?;
     match (answer.first_chunk(), answer.last_chunk()) {
         (Some(compact), Some(covered)) => Ok([u64::from_ne_bytes(*compact), u64::from_ne_bytes(*covered)]),

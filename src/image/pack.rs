@@ -137,7 +137,7 @@ fn mounts(form: Form, image: &Path, over: &Path) -> Result<()> {
     private::run(over, &mut || {
         image::mount_read_only(form.name(), image, over)?;
         exec::unmount(over)?;
-        Ok(Vec::new())
+        Ok(&[])
     })
     .map(drop)
 }

@@ -6,8 +6,6 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
 
 use super::NOT_PACKED;
 use crate::error::{Context, Error, Result};
@@ -74,7 +72,6 @@ fn fill(from: &Path, image: &Path) -> Result<bool> {
     // Opened before the image lies over it.
     let source = tree::open(from)?;
     private::run(target, &mut || {
-        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", Path::new("a child process"))?;
         let device = loopdev::bind(image, true)?;
         // zstd wants Linux 4.14.
         let mut mounted = Err(Errno::EINVAL);
@@ -99,11 +96,11 @@ fn fill(from: &Path, image: &Path) -> Result<bool> {
         exec::unmount(target)?;
         match copied {
             // It may also be the disk that is full, which seems to the image as an error of its device.
-            Err(err) if err.errno() == Some(Errno::ENOSPC) => Ok(vec![0]),
-            copied => copied.map(|()| Vec::new()).map_err(|err| seed::torn(err, image)),
+            Err(err) if err.errno() == Some(Errno::ENOSPC) => Ok(&[0]),
+            copied => copied.map(|()| &[][..]).map_err(|err| seed::torn(err, image)),
         }
     })
-    .map(|answer| answer.is_empty())
+    .map(<[u8]>::is_empty)
 }
 
 /// The steps of [`pack`] as a person would type them.

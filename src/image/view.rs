@@ -3,8 +3,6 @@
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use super::Superblock;
@@ -33,14 +31,12 @@ pub fn look(file: &Path, form: Form, folder: &Path, attrs: bool, total: Option<u
     // While a seed is mounted, no sliver on it can be.
     let _lock = if form == Form::Btrfs { Some(seed::lock(file)?) } else { None };
     let answer = private::run(folder, &mut || {
-        // The mount must not outlive the command that asked for it.
-        set_pdeathsig(Signal::SIGKILL).at("ask for a signal for", Path::new("a child process"))?;
         image::mount_read_only(form.name(), file, folder)?;
         let seen = sum_up(folder, block.attrs, attrs, total);
         exec::unmount(folder)?;
-        json::write(&seen?)
+        Ok(json::write(&seen?)?.leak())
     })?;
-    let seen = Json::parse(&answer)?;
+    let seen = Json::parse(answer)?;
     Ok(Seen { summary: Summary::from_json(seen.get("summary"))?, hidden: seen.is_true("hidden") })
 }
 

@@ -7,34 +7,35 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::mountinfo::{Mount, MountInfo};
 use crate::catalog::{Root, sweep};
-use crate::error::{Context, Result};
+use crate::error::Context;
 use crate::name::Name;
 use crate::quota::zfs;
+use crate::sys::child::{self, Answer};
+use crate::sys::loopdev;
 use crate::sys::mountpoint::mount;
 use crate::sys::signals::LastWords;
-use crate::sys::{child, loopdev};
 
 /// What is done there, once.
-type Work<'a> = &'a mut dyn FnMut() -> Result<Vec<u8>>;
+type Work<'a> = &'a mut dyn FnMut() -> Answer;
 
 /// Runs `work` in a child with a private mount namespace, and returns its answer. `keep` is the folder to work on.
-pub fn run(keep: &Path, work: Work<'_>) -> Result<Vec<u8>> {
+pub fn run(keep: &Path, work: Work<'_>) -> Answer {
     run_holding(keep, &[], work)
 }
 
 /// As [`run`], for what makes a store, and may take long: no other's dataset is held.
-pub fn make(root: &Root, name: &Name, work: Work<'_>) -> Result<Vec<u8>> {
+pub fn make(root: &Root, name: &Name, work: Work<'_>) -> Answer {
     let own = [zfs::content(root.store(name)), zfs::content(sweep::new_store(root, name))];
     run_holding(root.path(), &own, work)
 }
 
 /// As [`make`], beside the sliver's own store: a signal that ends it leaves to say that the sliver is as it was.
-pub fn beside(root: &Root, name: &Name, work: Work<'_>) -> Result<Vec<u8>> {
+pub fn beside(root: &Root, name: &Name, work: Work<'_>) -> Answer {
     let _words = LastWords::begin(true);
     make(root, name, work)
 }
 
-fn run_holding(keep: &Path, own: &[Option<&Path>], work: Work<'_>) -> Result<Vec<u8>> {
+fn run_holding(keep: &Path, own: &[Option<&Path>], work: Work<'_>) -> Answer {
     child::answer(&mut || {
         let slash = Path::new("/");
         unshare(CloneFlags::CLONE_NEWNS).at("make a mount namespace from", slash)?;

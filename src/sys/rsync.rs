@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use super::child::Answer;
 use super::file::{read_all, read_some, say};
 use super::tool::{self, Stream};
 use crate::error::{Context, Error, Result};
@@ -46,12 +47,12 @@ impl Rsync {
             text = read_all(out, usize::MAX).at("read what it says of itself from", PROGRAM.as_ref())?;
         }
         asked.wait().at("wait for", PROGRAM.as_ref())?;
-        Ok(Self::parse(&String::from_utf8_lossy(&text)))
+        Ok(Self::parse(&text))
     }
 
-    fn parse(version: &str) -> Self {
+    fn parse(version: &[u8]) -> Self {
         let built_with = |what: &str| {
-            let mut words = version.as_bytes().split(|byte| matches!(byte, b',' | b'\n'));
+            let mut words = version.split(|byte| matches!(byte, b',' | b'\n'));
             words.any(|word| word.trim_ascii() == what.as_bytes())
         };
         let protocol = after(version, "protocol version ");
@@ -74,7 +75,8 @@ impl Rsync {
     }
 
     /// Makes the folder `to` what the source is. `attrs` are kept where the view shows them; a `dry_run` only lists what would
-    /// change, on standard output unless `quiet`; `watched` shows the progress on standard error.
+    /// change, on standard output unless `quiet`; `watched` shows the progress on standard error. What it wrote last comes back, for
+    /// [`Stats`].
     pub fn run(
         self,
         from: &OsStr,
@@ -83,7 +85,7 @@ impl Rsync {
         dry_run: bool,
         quiet: bool,
         watched: bool,
-    ) -> Result<Stats> {
+    ) -> Answer {
         let mut target = to.as_os_str().to_owned();
         target.push("/");
         // What the other end's shell would make of a path is none of its business: -s.
@@ -132,14 +134,15 @@ impl Rsync {
             }
         }
         match child.wait().at("wait for", program)? {
-            None => Ok(Stats::parse(&String::from_utf8_lossy(&tail))),
+            None => Ok(tail.leak()),
             Some(ended) => Err(failed(&ended)),
         }
     }
 }
 
 impl Stats {
-    fn parse(text: &str) -> Self {
+    /// Reads them where they stand at the end of what it wrote.
+    pub fn parse(text: &[u8]) -> Self {
         let of = |what: &str| after(text, what);
         // "files transferred: " before 3.1, "regular files transferred: " since.
         Self {
@@ -152,30 +155,35 @@ impl Stats {
 }
 
 /// The number behind the first of these words in a text; 0 where there is none.
-fn after(text: &str, words: &str) -> u64 {
-    let at = text.as_bytes().windows(words.len()).position(|here| here == words.as_bytes());
+fn after(text: &[u8], words: &str) -> u64 {
+    let at = text.windows(words.len()).position(|here| here == words.as_bytes());
     at.and_then(|at| text.get(at + words.len()..)).map_or(0, number)
 }
 
 /// The number that a text starts with; its digits may stand in groups.
-fn number(text: &str) -> u64 {
-    let word = text.bytes().take_while(|byte| !matches!(byte, b' ' | b'\n'));
-    let digits = word.filter(u8::is_ascii_digit).map(|digit| u64::from(digit - b'0'));
-    digits.fold(0, |number, digit| number.times(10).plus(digit))
+fn number(text: &[u8]) -> u64 {
+    let mut number = 0_u64;
+    for byte in text {
+        match byte {
+            b' ' | b'\n' => break,
+            b'0'..=b'9' => number = number.times(10).plus(u64::from(byte - b'0')),
+            _ => {}
+        }
+    }
+    number
 }
 
 /// What its end means (rsync(1), EXIT VALUES).
 fn failed(ended: &str) -> Error {
-    let (what, way_out) = match ended {
-        "exit code 5" => ("the daemon refused it", "look at the module's name and its rights"),
-        "exit code 10" | "exit code 30" | "exit code 35" => ("the source did not answer", "is its host up?"),
-        "exit code 11" => ("files could not be read or written", "mostly the disk is full: free some of it"),
-        "exit code 12" => ("the connection broke", "does the other end have rsync, and does the login work?"),
-        "exit code 23" => ("not everything came over", "make what it names readable, or free space"),
-        "exit code 24" => ("files vanished from the source", "sync from a source that nobody writes to"),
-        "exit code 127" | "exit code 255" => {
-            ("no connection", "does ssh to that host work without a password?")
-        }
+    // 0 where a signal ended it.
+    let (what, way_out) = match after(ended.as_bytes(), "exit code ") {
+        5 => ("the daemon refused it", "look at the module's name and its rights"),
+        10 | 30 | 35 => ("the source did not answer", "is its host up?"),
+        11 => ("files could not be read or written", "mostly the disk is full: free some of it"),
+        12 => ("the connection broke", "does the other end have rsync, and does the login work?"),
+        23 => ("not everything came over", "make what it names readable, or free space"),
+        24 => ("files vanished from the source", "sync from a source that nobody writes to"),
+        127 | 255 => ("no connection", "does ssh to that host work without a password?"),
         _ => ("it failed", "what it wrote above says why"),
     };
     Error::failed(format_args!("rsync: {what} ({ended}); the sliver is as it was")).way_out(way_out)
@@ -189,12 +197,12 @@ mod tests {
     #[test]
     fn what_it_says_of_itself() {
         let debian = Rsync::parse(
-            "rsync  version 3.2.7  protocol version 31\nCapabilities:\n    socketpairs, symlinks, symtimes, hardlinks, \
+            b"rsync  version 3.2.7  protocol version 31\nCapabilities:\n    socketpairs, symlinks, symtimes, hardlinks, \
              hardlink-specials,\n    append, ACLs, xattrs, optional secluded-args, iconv\n",
         );
         assert!(debian.info && debian.lacks().is_none());
         let router = Rsync::parse(
-            "rsync  version 3.0.9  protocol version 30\nCapabilities:\n    batchfiles, inplace,\n    append, no ACLs, no xattrs, no iconv\n",
+            b"rsync  version 3.0.9  protocol version 30\nCapabilities:\n    batchfiles, inplace,\n    append, no ACLs, no xattrs, no iconv\n",
         );
         assert!(!router.info);
         assert_eq!(router.lacks(), Some("ACLs and extended attributes"));
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn statistics() {
-        let text = "\nNumber of files: 9 (reg: 3)\nNumber of created files: 1,002 (reg: 1)\nNumber of deleted files: 4\n\
+        let text = b"\nNumber of files: 9 (reg: 3)\nNumber of created files: 1,002 (reg: 1)\nNumber of deleted files: 4\n\
                     Number of regular files transferred: 3\nTotal file size: 4 bytes\nTotal transferred file size: 1,048,576 bytes\n";
         assert_eq!(Stats::parse(text), Stats { files: 3, created: 1002, deleted: 4, bytes: 1 << 20 });
         assert!(failed("exit code 23").to_string().contains("not everything"));
