@@ -101,13 +101,13 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
             mark.extend_from_slice(if long { b"" } else { WH });
             mark.extend_from_slice(gone.to_bytes());
             let what = if long { What::Node(Kind::Socket, (0, 0)) } else { What::File(0, None) };
-            to.member(&Member { path: mark, what, meta: Meta::default() }, &mut reader)?;
+            plain(&mut to, mark, what, &mut reader)?;
             continue;
         }
         to.member(&member, &mut reader)?;
         if marked {
             let path = [path, &b"/"[..], OPAQUE.to_bytes()].concat();
-            to.member(&Member { path, what: What::File(0, None), meta: Meta::default() }, &mut reader)?;
+            plain(&mut to, path, What::File(0, None), &mut reader)?;
         }
     }
     to.leave()?;
@@ -123,6 +123,11 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
     Ok(Taken { entries, dump })
 }
 
+/// Makes what stands for something else: nobody sees its owner, mode and time.
+fn plain(to: &mut Unpack<'_>, path: Vec<u8>, what: What, reader: &mut Reader<'_>) -> Result<()> {
+    to.member(&Member { path, what, meta: Meta::default() }, reader)
+}
+
 /// Takes overlayfs's mark from a folder that is opaque, or a link that is a whiteout, in the dump of a store; was there one? All other
 /// attributes of a union's are refused.
 fn take_mark(member: &mut Member) -> bool {
@@ -131,10 +136,10 @@ fn take_mark(member: &mut Member) -> bool {
         What::Link(_) => c"trusted.overlay.whiteout",
         What::File(..) | What::HardLink(_) | What::Node(..) => return false,
     };
+    // No name stands there twice.
     let attrs = &mut member.meta.attrs;
-    let all = attrs.len();
-    attrs.retain(|(name, value)| name.as_c_str() != mark || value != b"y");
-    attrs.len() < all
+    let at = attrs.iter().position(|(name, value)| name.as_c_str() == mark && value == b"y");
+    at.map(|at| attrs.swap_remove(at)).is_some()
 }
 
 /// A whiteout in a layer hides what lies below the layer, and never the layer's own: where both have a name, a folder is made opaque

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -38,7 +38,7 @@ pub struct Head<'a> {
 /// A tar that is being written.
 pub struct Tar {
     to: File,
-    name: PathBuf,
+    name: &'static Path,
     /// [`AT_ONCE`] bytes, of which the first `filled` wait to be written.
     buffer: Vec<u8>,
     filled: usize,
@@ -50,10 +50,10 @@ pub struct Tar {
 
 impl Tar {
     /// Begins one that goes to a file or a pipe; `name` is for messages. Without `digest` none is made.
-    pub fn new(to: File, name: &Path, digest: bool) -> Self {
+    pub fn new(to: File, name: &'static Path, digest: bool) -> Self {
         Self {
             to,
-            name: name.to_owned(),
+            name,
             buffer: vec![0; AT_ONCE],
             filled: 0,
             hash: digest.then(Sha256::new),
@@ -132,10 +132,10 @@ impl Tar {
     }
 
     /// Writes the end. Returns the SHA-256 of all bytes, as OCI writes it, where it is wanted, and their number.
-    pub fn finish(mut self) -> Result<(String, u64)> {
+    pub fn finish(&mut self) -> Result<(String, u64)> {
         self.zeros(BLOCK as u64 * 2)?;
         self.flush()?;
-        let digest = self.hash.map(|hash| format!("sha256:{}", hex(&hash.finalize())));
+        let digest = self.hash.take().map(|hash| format!("sha256:{}", hex(&hash.finalize())));
         Ok((digest.unwrap_or_default(), self.size))
     }
 
@@ -144,7 +144,7 @@ impl Tar {
         if let Some(hash) = &mut self.hash {
             hash.update(bytes);
         }
-        self.to.write_all(bytes).at("write to", &self.name)?;
+        self.to.write_all(bytes).at("write to", self.name)?;
         self.progress.add(bytes.len() as u64);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `sliverfs check`: what a crash left, and what is damaged.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -38,6 +38,8 @@ struct Finding<'a> {
 struct Report {
     json: bool,
     repair: bool,
+    /// What stands before the next sliver, and before the next finding.
+    before: &'static str,
     comma: &'static str,
     /// What was found and is still there.
     left: u64,
@@ -54,7 +56,7 @@ impl Report {
         };
         self.left = self.left.plus(u64::from(!repaired));
         self.failed = self.failed.plus(u64::from(error.is_some()));
-        let path = if path.is_empty() { ".".to_owned() } else { escape(path) };
+        let path = escape(if path.is_empty() { b"." } else { path });
         if !self.json {
             let done = match &error {
                 Some(err) => format!(": not put right: {err}"),
@@ -68,10 +70,21 @@ impl Report {
         out::print(&String::from_utf8_lossy(&text))
     }
 
+    /// Something at `path` that `mend` puts right, where that is asked for.
+    fn found(
+        &mut self,
+        what: &str,
+        words: &str,
+        path: &Path,
+        mend: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let done = if self.repair { mend().map(|()| true) } else { Ok(false) };
+        self.tell(what, words, path.as_os_str().as_bytes(), done)
+    }
+
     /// What a crash left at `path`, which `remove` removes.
     fn left_over(&mut self, path: &Path, remove: fn(&Path) -> Result<()>) -> Result<()> {
-        let done = if self.repair { remove(path).map(|()| true) } else { Ok(false) };
-        self.tell("left_over", "left over by a crash", path.as_os_str().as_bytes(), done)
+        self.found("left_over", "left over by a crash", path, &mut || remove(path))
     }
 
     /// What a crash left where a store is changed from, by these names, and what came of settling it.
@@ -107,13 +120,14 @@ impl Report {
     }
 
     /// The findings of one sliver, or of the node, stand between these two.
-    fn begin(&mut self, name: Option<&Name>, before: &'static str) -> Result<()> {
+    fn begin(&mut self, name: Option<&Name>) -> Result<()> {
         self.comma = "";
         if !self.json {
             return Ok(());
         }
-        let name = name.map_or_else(|| "null".to_owned(), |name| format!("\"{name}\""));
-        out::print(&format!("{before}{{\"name\":{name},\"findings\":["))
+        let (quote, name) = name.map_or(("", "null"), |name| ("\"", name.as_str()));
+        let before = std::mem::replace(&mut self.before, ",");
+        out::print(&format!("{before}{{\"name\":{quote}{name}{quote},\"findings\":["))
     }
 
     fn end(&self, in_use: bool) -> Result<()> {
@@ -125,45 +139,55 @@ impl Report {
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let root = ctx.root()?;
     let all = args.words.is_empty();
-    let mut report = Report { json: args.json, repair: args.repair, comma: "", left: 0, failed: 0 };
-    let mut failed: Option<Error> = None;
-    let mut before = "[";
+    let (json, repair) = (args.json, args.repair);
+    let mut report = Report { json, repair, before: "[", comma: "", left: 0, failed: 0 };
+    let mut failed = None;
     if all {
-        report.begin(None, before)?;
-        let done = node(root, &mut report);
-        report.end(false)?;
-        before = ",";
-        if let Err(err) = done {
-            log::error!("{err}");
-            failed = Some(err);
-        }
+        part(ctx, None, true, &mut report, &mut failed)?;
     }
     let names = if all { Sliver::names(root)? } else { args.names()? };
     for name in &names {
-        report.begin(Some(name), before)?;
-        before = ",";
-        let done = sliver(ctx, root, name, &mut report);
-        let in_use = done.as_ref().is_err_and(|err| err.class() == Class::InUse);
-        report.end(in_use)?;
-        match done {
-            // Of all slivers, those that are in use are passed over.
-            Err(err) if in_use && all => crate::info!("{name} is not looked into: {err}"),
-            // Another process destroyed it meanwhile.
-            Err(_) if all && root.store(name).symlink_metadata().is_err() => {}
-            Err(err) => {
-                log::error!("{name}: {err}");
-                failed = failed.or(Some(err));
-            }
-            Ok(()) => {}
-        }
+        part(ctx, Some(name), all, &mut report, &mut failed)?;
     }
     if args.json {
         out::print("]\n")?;
     }
     match failed {
-        Some(err) => Err(Error::new(err.class(), "not all is well")),
+        Some(class) => Err(Error::new(class, "not all is well")),
         None => report.end_of_all(),
     }
+}
+
+/// Looks at one sliver, of `all` or by its name, or at the node. What fails is told, and the first of it kept.
+fn part(
+    ctx: &mut Ctx,
+    name: Option<&Name>,
+    all: bool,
+    report: &mut Report,
+    failed: &mut Option<Class>,
+) -> Result<()> {
+    let root = ctx.root()?;
+    report.begin(name)?;
+    let done = match name {
+        Some(name) => sliver(ctx, root, name, report),
+        None => node(root, report),
+    };
+    let in_use = name.is_some() && done.as_ref().is_err_and(|err| err.class() == Class::InUse);
+    report.end(in_use)?;
+    let Err(err) = done else { return Ok(()) };
+    match name {
+        // Of all slivers, those that are in use are passed over.
+        Some(name) if in_use && all => {
+            crate::info!("{name} is not looked into: {err}");
+            return Ok(());
+        }
+        // Another process destroyed it meanwhile.
+        Some(name) if all && root.store(name).symlink_metadata().is_err() => return Ok(()),
+        Some(name) => log::error!("{name}: {err}"),
+        None => log::error!("{err}"),
+    }
+    failed.get_or_insert(err.class());
+    Ok(())
 }
 
 /// What interrupted commands left of bases, and of slivers that there may be no more.
@@ -191,9 +215,12 @@ fn node(root: &Root, report: &mut Report) -> Result<()> {
 /// What an interrupted command left, without the store that `convert` kept to be taken back. Of a sliver whose store alone is missing it
 /// may be all that there is.
 fn left(root: &Root, name: &Name) -> Vec<&'static Path> {
-    let known = root.store(name).exists() || root.container(name).exists();
-    let kept = Some(sweep::kept_store(root, name)).filter(|_| known);
-    sweep::left(root, name).into_iter().filter(|path| Some(path) != kept.as_ref()).collect()
+    let mut left = sweep::left(root, name);
+    if root.store(name).exists() || root.container(name).exists() {
+        let kept = sweep::kept_store(root, name);
+        left.retain(|path| *path != kept);
+    }
+    left
 }
 
 fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Result<()> {
@@ -210,9 +237,8 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
         && Views::everywhere(root)?.of(root, name).next().is_none()
         && holders(root, name)?.is_empty()
     {
-        let done = if report.repair { Mounted::forget(root, name).map(|()| true) } else { Ok(false) };
-        let path = noted.as_os_str().as_bytes();
-        report.tell("note", "noted as mounted, which it is not", path, done)?;
+        let words = "noted as mounted, which it is not";
+        report.found("note", words, noted, &mut || Mounted::forget(root, name))?;
     }
     let record = folder.below(".sliver.json.new");
     if record.exists() {
@@ -264,19 +290,23 @@ fn check_limit(root: &Root, sliver: &Sliver, folder: &Path, report: &mut Report)
     let as_it_is = sliver.limited(Some(for_good(Limit { bytes, ..*limit })));
     let _catalog = root.lock_catalog()?;
     admission::forget(root.stores());
-    let done = if report.repair { as_it_is.write(folder).map(|()| true) } else { Ok(false) };
-    report.tell("limit", "not as large as the limit that is recorded", path.as_os_str().as_bytes(), done)
+    let words = "not as large as the limit that is recorded";
+    report.found("limit", words, path, &mut || as_it_is.write(folder))
 }
 
 /// What a driver left in overlay's work folder when it was cut: half-made copies. The kernel clears it with the next mount. The
 /// whiteout that others are links of stays there after each unmount.
 fn stale_work(folder: &Path) -> Result<Vec<&'static Path>> {
     let work = folder.below("work/work");
+    let mut stale = Vec::new();
     let dir = match tree::open(work) {
-        Err(err) if err.errno() == Some(nix::errno::Errno::ENOENT) => return Ok(Vec::new()),
+        Err(err) if err.errno() == Some(nix::errno::Errno::ENOENT) => return Ok(stale),
         opened => opened?,
     };
-    let mut names = dir.names().map_err(tree::sys("list", work.as_os_str().as_bytes()))?;
-    names.retain(|name| dir.stat_at(name).is_ok_and(|stat| stat.kind != Kind::Char));
-    Ok(names.iter().map(|name| stay(work.join(std::ffi::OsStr::from_bytes(name.to_bytes())))).collect())
+    for name in dir.names().map_err(tree::sys("list", work.as_os_str().as_bytes()))? {
+        if dir.stat_at(&name).is_ok_and(|stat| stat.kind != Kind::Char) {
+            stale.push(stay(work.join(OsStr::from_bytes(name.to_bytes()))));
+        }
+    }
+    Ok(stale)
 }

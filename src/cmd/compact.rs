@@ -50,7 +50,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             if !shown && !args.verbose {
                 return Ok(());
             }
-            let path = if path.is_empty() { ".".to_owned() } else { escape(path) };
+            let path = escape(if path.is_empty() { b"." } else { path });
             if shown {
                 return out::line(format_args!("{path}: {what}"));
             }

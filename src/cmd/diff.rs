@@ -1,6 +1,5 @@
 //! `sliverfs diff`: what a sliver changed against its base.
 
-use std::ffi::CString;
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -57,11 +56,22 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
 
 /// A path of the view as the walk writes it.
 pub fn inside(path: &str) -> Result<Vec<u8>> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    if parts.contains(&"..") {
-        return Err(Error::usage(format_args!("`{}` leads out of the sliver", escape(path.as_bytes()))));
+    let mut inside = Vec::new();
+    for part in path.as_bytes().split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => continue,
+            b".." => {
+                return Err(Error::usage(format_args!(
+                    "`{}` leads out of the sliver",
+                    escape(path.as_bytes())
+                )));
+            }
+            _ if inside.is_empty() => {}
+            _ => inside.push(b'/'),
+        }
+        inside.extend_from_slice(part);
     }
-    Ok(parts.join("/").into_bytes())
+    Ok(inside)
 }
 
 /// Does `path` lie in the folder `top`, or is it the folder?
@@ -73,7 +83,7 @@ fn lies_in(path: &[u8], top: &[u8]) -> bool {
 }
 
 fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Result<()> {
-    let nowhere = lacks(base, top) && lacks(&store, top);
+    let nowhere = !top.is_empty() && lacks(base, top) && lacks(&store, top);
     let mut changes = Changes::new(format, store, base, Show::Changes)?.without_leaves();
     let (mut unclear, mut text, mut comma) = (0_u64, String::new(), "");
     if json {
@@ -125,14 +135,7 @@ fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Resul
 
 /// Is there nothing by this path? No link is followed.
 fn lacks(tree: &Dir, path: &[u8]) -> bool {
-    let mut dir = tree.again();
-    let mut there = true;
-    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
-        let (Ok(above), Ok(name)) = (dir, CString::new(part)) else { return true };
-        there = above.stat_at(&name).is_ok();
-        dir = above.child(&name);
-    }
-    !there
+    tree.reach(path).and_then(|(above, name)| above.stat_at(&name)).is_err()
 }
 
 /// What is told of an entry; none where the view shows what the base has.
@@ -165,14 +168,11 @@ fn row(entry: &Entry<'_>, format: Format) -> Result<Option<Row>> {
             "modified"
         }
     };
-    let names = |aspects: Aspects| -> Vec<&'static str> {
-        Aspects::NAMES.iter().filter(|(aspect, _)| aspects.has(*aspect)).map(|(_, name)| *name).collect()
-    };
     let size = |stat: &&Stat| (stat.kind == Kind::File).then_some(stat.size);
     let kind = node.or(old).map(|stat| word(stat.kind));
     let was = old.map(|stat| word(stat.kind)).filter(|was| Some(*was) != kind);
     Ok(Some(Row {
-        path: if entry.path.is_empty() { ".".to_owned() } else { escape(entry.path) },
+        path: escape(if entry.path.is_empty() { b"." } else { entry.path }),
         change,
         kind,
         was,
@@ -183,6 +183,17 @@ fn row(entry: &Entry<'_>, format: Format) -> Result<Option<Row>> {
         driver: names(what.without(what.without(format.loses()))),
         doubt: entry.doubt.map(Doubt::name),
     }))
+}
+
+/// The names of aspects.
+fn names(aspects: Aspects) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for (aspect, name) in &Aspects::NAMES {
+        if aspects.has(*aspect) {
+            names.push(*name);
+        }
+    }
+    names
 }
 
 /// Does what the store says of the origin name the entry itself?

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -17,6 +17,7 @@ use crate::cmd::layers::Layers;
 use crate::error::{Context, Error, Result};
 use crate::layer::{Changes, Format, Layer, Show, Step};
 use crate::out::{self, escape};
+use crate::stay::stay;
 use crate::sys::tool::{self, Child};
 use crate::sys::{file, sync};
 use crate::tree::Dir;
@@ -50,30 +51,35 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         if !words.is_empty() {
             return Err(Error::usage("one sliver at a time, and all of it"));
         }
-        let mut output = Output::open(path, gzip)?;
-        let done = output.tar(args.json).and_then(|tar| write(format, &base, store, tar));
-        let done = done.and_then(|done| watch.same().map(|()| done));
-        let (diff_id, size, entries) = match done.and_then(|done| output.publish().map(|()| done)) {
-            Ok(done) => done,
-            Err(err) => {
-                output.discard();
-                // Gzip ended before us, and has said why.
-                return Err(match err.errno() {
-                    Some(Errno::EPIPE) if gzip => {
-                        Error::failed(format_args!("gzip did not write {}", output.name.display()))
-                            .way_out("what it says stands above")
-                    }
-                    _ => err,
-                });
-            }
+        let (mut output, to) = Output::open(path, gzip)?;
+        let mut row = Row {
+            format: format.name(),
+            file: escape(name),
+            gzip,
+            diff_id: String::new(),
+            size: 0,
+            entries: 0,
         };
-        let Some(file) = path.filter(|_| args.json) else { return Ok(()) };
-        let file = escape(file.as_os_str().as_encoded_bytes());
-        out::json(&Row { format: format.name(), file, gzip, diff_id, size, entries })
+        let tar = Tar::new(to, output.name, args.json);
+        let done = write(format, &base, store, tar, &mut row)
+            .and_then(|()| watch.same())
+            .and_then(|()| output.publish());
+        if let Err(err) = done {
+            output.discard();
+            // Gzip ended before us, and has said why.
+            return Err(match err.errno() {
+                Some(Errno::EPIPE) if gzip => {
+                    Error::failed(format_args!("gzip did not write {}", output.name.display()))
+                        .way_out("what it says stands above")
+                }
+                _ => err,
+            });
+        }
+        if args.json { out::json(&row) } else { Ok(()) }
     })
 }
 
-fn write(format: Format, base: &Dir, store: Dir, tar: Tar) -> Result<(String, u64, u64)> {
+fn write(format: Format, base: &Dir, store: Dir, tar: Tar, row: &mut Row) -> Result<()> {
     let mut layer = Layer::new(format, &store, tar)?;
     let mut changes = Changes::new(format, store, base, Show::Flat)?.without_leaves();
     while let Some(step) = changes.step()? {
@@ -82,66 +88,60 @@ fn write(format: Format, base: &Dir, store: Dir, tar: Tar) -> Result<(String, u6
             changes.enter()?;
         }
     }
-    layer.finish()
+    (row.diff_id, row.size) = layer.finish()?;
+    row.entries = layer.entries;
+    Ok(())
 }
 
 /// Where the layer goes: a pipe or a device as it is, a file by way of another one beside it.
 struct Output {
-    file: File,
     /// For messages.
-    name: PathBuf,
+    name: &'static Path,
     /// The file beside it.
-    temp: Option<PathBuf>,
+    temp: Option<&'static Path>,
     gzip: Option<Child>,
 }
 
 impl Output {
-    fn open(path: Option<&Path>, gzip: bool) -> Result<Self> {
-        let name = path.unwrap_or(Path::new("standard output")).to_owned();
-        let mut temp = None;
+    /// Also gives what the tar is written to.
+    fn open(path: Option<&'static Path>, gzip: bool) -> Result<(Self, File)> {
+        let name = path.unwrap_or(Path::new("standard output"));
+        let mut output = Self { name, temp: None, gzip: None };
         let file = match path {
-            None => File::from(file::stdout().at("open", &name)?),
+            None => File::from(file::stdout().at("open", name)?),
             // A pipe or a device stays what it is.
             Some(path) if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) => {
                 file::open_as(path, OFlag::O_WRONLY, 0).at("open", path)?
             }
             Some(path) => {
-                let mut beside = OsStr::new(".").to_owned();
-                beside.push(path.file_name().unwrap_or_default());
-                beside.push(".new");
-                let beside = path.with_file_name(beside);
-                match fs::remove_file(&beside) {
+                let beside = [b".", path.file_name().unwrap_or_default().as_bytes(), b".new"].concat();
+                let temp = stay(folder_of(path).join(OsStr::from_bytes(&beside)));
+                match fs::remove_file(temp) {
                     Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-                    done => done.at("remove", &beside)?,
+                    done => done.at("remove", temp)?,
                 }
                 // The layer may hold what only the sliver's root may read.
-                let new = file::open_as(&beside, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o600);
-                let new = new.at("create", &beside)?;
-                temp = Some(beside);
+                let new = file::open_as(temp, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o600);
+                let new = new.at("create", temp)?;
+                output.temp = Some(temp);
                 new
             }
         };
-        let mut output = Self { file, name, temp, gzip: None };
-        if gzip {
-            // Without name and time in it: the same bytes for the same layer.
-            match tool::start_into("gzip", &[OsStr::new("-cn")], &output.file) {
-                Ok(child) => output.gzip = Some(child),
-                Err(errno) => {
-                    output.discard();
-                    return Err(not_started(errno));
-                }
+        if !gzip {
+            return Ok((output, file));
+        }
+        // Without name and time in it: the same bytes for the same layer.
+        match tool::start_into("gzip", &[OsStr::new("-cn")], &file) {
+            Ok(mut child) => {
+                let to = child.stdin.take().unwrap_or(file);
+                output.gzip = Some(child);
+                Ok((output, to))
+            }
+            Err(errno) => {
+                output.discard();
+                Err(not_started(errno))
             }
         }
-        Ok(output)
-    }
-
-    fn tar(&mut self, digest: bool) -> Result<Tar> {
-        let pipe = self.gzip.as_mut().and_then(|gzip| gzip.stdin.take());
-        let to = match pipe {
-            Some(pipe) => pipe,
-            None => self.file.try_clone().at("open", &self.name)?,
-        };
-        Ok(Tar::new(to, &self.name, digest))
     }
 
     /// After the last byte: waits for gzip, and gives the file its name when it is on the disk.
@@ -152,12 +152,11 @@ impl Output {
             }
             self.gzip = None;
         }
-        let Some(temp) = &self.temp else { return Ok(()) };
-        self.file.sync_all().at("write to the disk", temp)?;
-        fs::rename(temp, &self.name).at("rename to", &self.name)?;
+        let Some(temp) = self.temp else { return Ok(()) };
+        file::open(temp).and_then(|file| file.sync_all()).at("write to the disk", temp)?;
+        fs::rename(temp, self.name).at("rename to", self.name)?;
         self.temp = None;
-        let folder = self.name.parent().filter(|folder| !folder.as_os_str().is_empty());
-        sync::dir(folder.unwrap_or(Path::new(".")))
+        sync::dir(folder_of(self.name))
     }
 
     /// After a failure: nothing of it stays.
@@ -165,10 +164,15 @@ impl Output {
         if let Some(gzip) = &mut self.gzip {
             gzip.kill();
         }
-        if let Some(temp) = &self.temp {
+        if let Some(temp) = self.temp {
             let _told_by_the_failure = fs::remove_file(temp);
         }
     }
+}
+
+/// The folder that a path lies in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn not_started(errno: Errno) -> Error {

@@ -108,6 +108,7 @@ impl ser::SerializeStruct for Open<'_> {
     type Ok = ();
     type Error = Unwritten;
 
+    #[inline(never)]
     fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result {
         self.0.key(key)?;
         value.serialize(&mut *self.0)

@@ -17,7 +17,7 @@ pub struct Layer {
     /// The folders on the way down that are as in the base and not in the tar: each by the length of its path, and what it is.
     way: Vec<(usize, Meta)>,
     /// Written so far.
-    entries: u64,
+    pub entries: u64,
 }
 
 impl Layer {
@@ -100,10 +100,9 @@ impl Layer {
         self.tar.head(head)
     }
 
-    /// Writes the end; the layer's DiffID, its bytes and the number of its entries.
-    pub fn finish(self) -> Result<(String, u64, u64)> {
-        let (digest, size) = self.tar.finish()?;
-        Ok((digest, size, self.entries))
+    /// Writes the end; the layer's DiffID, where it is wanted, and its bytes.
+    pub fn finish(&mut self) -> Result<(String, u64)> {
+        self.tar.finish()
     }
 
     /// What is as in the base is no change, though a store has it: what was changed back, and folders on the way to nothing that is one.

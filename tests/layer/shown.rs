@@ -159,7 +159,8 @@ pub fn convert(from: Format, store: &Path, base: &Path, to: Format, new: &Path) 
 pub fn layer(format: Format, store: &Path, base: &Path, new: &Path) -> Result<(), String> {
     let file = new.with_extension("tar");
     let (root, base) = (tree::open(store).unwrap(), tree::open(base).unwrap());
-    let tar = Tar::new(std::fs::File::create(&file).unwrap(), &file, true);
+    let tar =
+        Tar::new(std::fs::File::create(&file).unwrap(), Box::leak(file.clone().into_boxed_path()), true);
     let mut layer = Layer::new(format, &root, tar).unwrap();
     let mut changes = Changes::new(format, root, &base, Show::Flat).unwrap();
     while let Some(step) = changes.step().map_err(|err| err.to_string())? {
