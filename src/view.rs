@@ -72,12 +72,12 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     let ground = Ground { root, base, kind: sliver.backend, features, limit: sliver.quota };
     steps.extend([Step::CreateDir(root.container(name)), Step::CreateDir(view)]);
     if stands_on_image(root, sliver, base) {
-        steps.extend(ground.image()?);
+        ground.image(&mut steps)?;
     }
     let store = root.store(name);
     if let Some(limit) = sliver.quota {
         match limit.means {
-            Means::Image => steps.extend(image::mount_steps(store, Format::of(sliver.backend))),
+            Means::Image => image::mount_steps(store, Format::of(sliver.backend), &mut steps),
             // A store that came from another disk begins with no group here, and a change that was cut left another limit.
             Means::Qgroup => {
                 qgroup::need(root.stores())?;
@@ -95,7 +95,7 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
             Means::Seed | Means::Soft => {}
         }
     }
-    steps.extend(ground.mount(name.as_str(), view)?);
+    ground.mount(name.as_str(), view, &mut steps)?;
     if let Some(limit) = quota::by(sliver.quota, Means::Project) {
         steps.push(Step::Limit(store, limit, false));
     }

@@ -5,9 +5,9 @@ use std::path::Path;
 use super::features::Features;
 use super::fuse as daemon;
 use super::union::{self, Layers};
-use crate::catalog::Root;
 use crate::catalog::base::Base;
 use crate::catalog::mounted::source;
+use crate::catalog::{Root, Sliver};
 use crate::error::{Context, Result};
 use crate::form::Form;
 use crate::kind::{Kind, Union};
@@ -58,42 +58,57 @@ impl Ground<'_> {
         self.root.path().below(self.lower())
     }
 
-    /// The steps that mount the base's image, where it is one that is not mounted yet.
-    pub fn image(&self) -> Result<Vec<Step>> {
+    /// Adds the steps that mount the base's image, where it is one that is not mounted yet.
+    pub fn image(&self, steps: &mut Vec<Step>) -> Result<()> {
         let image = self.base.image(self.root).filter(|_| !self.kind.grows_image());
-        let Some((fstype, image)) = image else { return Ok(Vec::new()) };
+        let Some((fstype, image)) = image else { return Ok(()) };
         let target = self.root.base_mount(&self.base.name);
-        if MountInfo::of_self()?.at(target).is_some_and(|mount| mount.fstype == fstype.as_bytes()) {
-            return Ok(Vec::new());
+        if MountInfo::of_self()?.at(target).is_none_or(|mount| mount.fstype != fstype.as_bytes()) {
+            steps.extend([Step::CreateDir(target), Step::MountImage { fstype, image, target }]);
         }
-        Ok(vec![Step::CreateDir(target), Step::MountImage { fstype, image, target }])
+        Ok(())
     }
 
-    /// The steps that make the folder of a new store, for its limit, and the folder that it is to be filled in. An image is made
-    /// in this shape.
-    pub fn begin(&self, store: &'static Path, shape: Shape) -> (Vec<Step>, &'static Path) {
-        let mut steps = vec![Step::CreateDir(store)];
+    /// Adds the steps that bring the layers of a sliver into sight: its base's, and its store's, where that lies in an image.
+    pub fn open(&self, sliver: &Sliver, steps: &mut Vec<Step>) -> Result<()> {
+        self.image(steps)?;
+        if sliver.has_image() {
+            image::mount_steps(self.root.store(&sliver.name), Format::of(sliver.backend), steps);
+        }
+        Ok(())
+    }
+
+    /// Adds the steps that make the folder of a new store, for its limit; the folder that it is to be filled in. An image is made in
+    /// this shape.
+    pub fn begin(&self, store: &'static Path, shape: Shape, steps: &mut Vec<Step>) -> &'static Path {
+        steps.push(Step::CreateDir(store));
         match self.limit {
             Some(Limit { means: Means::Image, bytes, .. }) => {
-                steps.extend(image::make_steps(store, *bytes, shape));
-                return (steps, store.below(image::POINT));
+                image::make_steps(store, *bytes, shape, steps);
+                return store.below(image::POINT);
             }
             Some(Limit { means: Means::Project, project, .. }) => {
                 steps.push(Step::JoinProject(store, *project));
             }
             Some(Limit { means: Means::Zfs, .. }) => {
                 steps.push(Step::MakeDataset(store));
-                return (steps, image::content(store));
+                return image::content(store);
             }
             _ => {}
         }
-        (steps, store)
+        store
     }
 
-    /// The steps that fill the folder of a new store, with the base's image mounted. `size` is the limit of a store that is an
+    /// Adds the steps that fill the folder of a new store, with the base's image mounted. `size` is the limit of a store that is an
     /// image. In the private mount namespace that they are made for, `target` is a free mount point.
-    pub fn make(&self, store: &'static Path, size: Option<u64>, target: &'static Path) -> Vec<Step> {
-        self.make_of(self.tree(), store, size, target)
+    pub fn make(
+        &self,
+        store: &'static Path,
+        size: Option<u64>,
+        target: &'static Path,
+        steps: &mut Vec<Step>,
+    ) {
+        self.make_of(self.tree(), store, size, target, steps);
     }
 
     /// As [`Ground::make`], with the base's tree in another place.
@@ -103,83 +118,80 @@ impl Ground<'_> {
         store: &'static Path,
         size: Option<u64>,
         target: &'static Path,
-    ) -> Vec<Step> {
-        let (from, to) = (tree, store.below("tree"));
-        match self.kind {
-            Kind::Union(union) => layers(from, store, union.caps().work_dir),
+        steps: &mut Vec<Step>,
+    ) {
+        let (from, mut to) = (tree, store.below("tree"));
+        let content = match self.kind {
+            Kind::Union(union) => return layers(from, store, union.caps().work_dir, steps),
             Kind::BtrfsSnapshot => {
-                let mut steps = vec![Step::Snapshot(from, to)];
+                steps.push(Step::Snapshot(from, to));
                 steps.extend(by(self.limit, Means::Qgroup).map(|limit| Step::Limit(store, limit, false)));
-                steps
+                return;
             }
-            Kind::BtrfsSeed => vec![Step::GrowSeed {
-                seed: self.base.content(self.root),
-                store: store.below(seed::STORE),
-                size: size.unwrap_or(seed::USUAL),
-                target,
-            }],
-            Kind::Reflink => vec![Step::CopyTree { from, to, content: Content::Shared }],
-            Kind::Copy => vec![Step::CopyTree { from, to, content: Content::Written }],
+            Kind::BtrfsSeed => {
+                let (seed, store) = (self.base.content(self.root), store.below(seed::STORE));
+                return steps.push(Step::GrowSeed { seed, store, size: size.unwrap_or(seed::USUAL), target });
+            }
+            Kind::Reflink => Content::Shared,
+            Kind::Copy => Content::Written,
             Kind::FuseOverlayfs => {
-                // What it cannot copy up starts in the store.
-                let upper = store.below("upper");
-                vec![
-                    Step::CopyTree { from, to: upper, content: Content::Special },
-                    Step::CopyAttributes(from, upper),
-                    Step::CreateDir(store.below("work")),
-                ]
+                to = store.below("upper");
+                Content::Special
             }
+        };
+        steps.push(Step::CopyTree { from, to, content });
+        // What it cannot copy up starts in the store.
+        if content == Content::Special {
+            steps.extend([Step::CopyAttributes(from, to), Step::CreateDir(store.below("work"))]);
         }
     }
 
-    /// Of what grows from a seed: the steps that mount the store of a folder in there, where other whole trees lie; a new one is grown
-    /// first, as large as that.
-    pub fn hang(&self, folder: &'static Path, new: Option<u64>) -> Vec<Step> {
+    /// Of what grows from a seed: adds the steps that mount the store of a folder in there, where other whole trees lie; a new one is
+    /// grown first, as large as that.
+    pub fn hang(&self, folder: &'static Path, new: Option<u64>, steps: &mut Vec<Step>) {
         let (seed, store) = (self.base.content(self.root), folder.below(seed::STORE));
         let target = folder.below("tree");
-        let mut steps = vec![Step::CreateDir(target)];
+        steps.push(Step::CreateDir(target));
         steps.extend(new.map(|size| Step::GrowSeed { seed, store, size, target }));
         steps.push(Step::MountSeed { seed, store, target });
-        steps
     }
 
-    /// The steps that show the seed itself. It cannot be seen while something that grew from it is mounted, and nobody could mount that
-    /// meanwhile: one that nothing is written to can, and lies in the folder of a new store until its second steps.
-    pub fn show(&self, folder: &'static Path) -> [Vec<Step>; 2] {
+    /// Adds the steps that show the seed itself. It cannot be seen while something that grew from it is mounted, and nobody could mount
+    /// that meanwhile: one that nothing is written to can, and lies in the folder of a new store until the steps that hide it.
+    pub fn show(&self, folder: &'static Path, steps: &mut Vec<Step>, hide: &mut Vec<Step>) {
         let (seed, target) = (self.base.content(self.root), self.tree());
         let store = folder.below(&[".", self.base.name.as_str(), ".raw"].concat());
-        let shown = vec![
+        steps.extend([
             Step::CreateDir(target),
             Step::GrowSeed { seed, store, size: seed::LEAST, target },
             Step::MountSeed { seed, store, target },
-        ];
-        [shown, vec![Step::Unmount(target), Step::RemoveFile(store)]]
+        ]);
+        hide.extend([Step::Unmount(target), Step::RemoveFile(store)]);
     }
 
-    /// The steps that fill the folder of a new store with what another of the kind has, whose layer is `old`.
-    pub fn again(&self, old: &'static Path, store: &'static Path) -> Vec<Step> {
+    /// Adds the steps that fill the folder of a new store with what another of the kind has, whose layer is `old`.
+    pub fn again(&self, old: &'static Path, store: &'static Path, steps: &mut Vec<Step>) {
         let (from, to, format) = (old, store.below(layer(self.kind)), Format::of(self.kind));
         let content = match self.kind {
             // What a snapshot of a limited one shares with it would be counted for neither.
             Kind::BtrfsSnapshot if by(self.limit, Means::Qgroup).is_none() => {
-                return vec![Step::Snapshot(from, to)];
+                return steps.push(Step::Snapshot(from, to));
             }
             Kind::Reflink => Content::Shared,
             Kind::Copy => Content::Written,
             _ => {
                 let mut after = Vec::new();
-                let mut steps = match old.parent().filter(|_| self.kind.grows_image()) {
+                match old.parent().filter(|_| self.kind.grows_image()) {
                     Some(folder) => {
                         let size = std::fs::metadata(folder.below(seed::STORE)).ok().map(|image| image.len());
-                        let [mut shown, hidden] = self.show(store);
-                        shown.extend(self.hang(folder, None));
-                        shown.extend(self.hang(store, size));
-                        after.extend(hidden);
-                        after.extend(take_down(store).into_iter().chain(take_down(folder)));
-                        shown
+                        self.show(store, steps, &mut after);
+                        self.hang(folder, None, steps);
+                        self.hang(store, size, steps);
+                        take_down(store, &mut after);
+                        take_down(folder, &mut after);
                     }
-                    None => self.make(store, None, to),
-                };
+                    None => self.make(store, None, to, steps),
+                }
                 steps.push(Step::Rewrite(for_good(Rewrite {
                     from: format,
                     store: from,
@@ -188,37 +200,33 @@ impl Ground<'_> {
                     new: to,
                     tree: if format.whole() { Target::Copy } else { Target::Store },
                 })));
-                steps.extend(after);
-                return steps;
+                return steps.extend(after);
             }
         };
-        vec![Step::CopyTree { from, to, content }]
+        steps.push(Step::CopyTree { from, to, content });
     }
 
-    /// The steps that mount the view of the store folder `.store/STORE`.
-    pub fn mount(&self, store: &str, target: &'static Path) -> Result<Vec<Step>> {
+    /// Adds the steps that mount the view of the store folder `.store/STORE`.
+    pub fn mount(&self, store: &str, target: &'static Path, steps: &mut Vec<Step>) -> Result<()> {
         let folder = self.root.stores().below(store);
-        Ok(match self.kind {
-            Kind::Union(union) => vec![Step::Mount(for_good(self.call(union, store, target)?))],
-            Kind::BtrfsSeed => vec![Step::MountSeed {
-                seed: self.base.content(self.root),
-                store: folder.below(seed::STORE),
-                target,
-            }],
+        let step = match self.kind {
+            Kind::Union(union) => Step::Mount(for_good(self.call(union, store, target)?)),
+            Kind::BtrfsSeed => {
+                let (seed, store) = (self.base.content(self.root), folder.below(seed::STORE));
+                Step::MountSeed { seed, store, target }
+            }
             Kind::BtrfsSnapshot | Kind::Reflink | Kind::Copy => {
                 let tree = image::content(folder).below("tree");
                 // So is what came with `btrfs receive`; and its tenant can make it so, too.
                 let read_only = tree::open(tree).and_then(|dir| btrfs::read_only(&dir).at("look at", tree));
-                let mut steps = Vec::new();
                 if self.kind == Kind::BtrfsSnapshot && read_only.is_ok_and(|read_only| read_only) {
                     steps.push(Step::MakeWritable(tree));
                 }
-                steps.push(Step::Bind(tree, target));
-                steps
+                Step::Bind(tree, target)
             }
             Kind::FuseOverlayfs => {
                 let layers = self.layers(store);
-                vec![Step::Serve(for_good(fuse::Call {
+                Step::Serve(for_good(fuse::Call {
                     source: source(folder),
                     layers: daemon::options(&layers)?,
                     upper: layers.upper,
@@ -226,9 +234,11 @@ impl Ground<'_> {
                     target,
                     // Elsewhere a store is mounted for a step of this process only.
                     ends_with_us: self.root.path().join(store).join("rootfs") != target,
-                }))]
+                }))
             }
-        })
+        };
+        steps.push(step);
+        Ok(())
     }
 
     fn call(&self, union: Union, store: &str, target: &'static Path) -> Result<MountCall> {
@@ -243,10 +253,10 @@ impl Ground<'_> {
     }
 }
 
-/// The steps that undo [`Ground::hang`].
-pub fn take_down(folder: &'static Path) -> [Step; 2] {
+/// Adds the steps that undo [`Ground::hang`].
+pub fn take_down(folder: &'static Path, steps: &mut Vec<Step>) {
     let target = folder.below("tree");
-    [Step::Unmount(target), Step::RemoveDir(target)]
+    steps.extend([Step::Unmount(target), Step::RemoveDir(target)]);
 }
 
 /// The folder of a store that holds the layer: what was changed, or the whole tree.
@@ -255,13 +265,12 @@ pub fn layer(kind: Kind) -> &'static str {
     if kind.reads_base() { "upper" } else { "tree" }
 }
 
-fn layers(base: &'static Path, store: &'static Path, work: bool) -> Vec<Step> {
+fn layers(base: &'static Path, store: &'static Path, work: bool, steps: &mut Vec<Step>) {
     let upper = store.below("upper");
-    let mut steps = vec![Step::CreateDir(upper)];
+    steps.push(Step::CreateDir(upper));
     if work {
         steps.push(Step::CreateDir(store.below("work")));
     }
     // The view's root shows what the upper folder has.
     steps.push(Step::CopyAttributes(base, upper));
-    steps
 }

@@ -264,13 +264,14 @@ fn stage(
     let target = root.run().below("mounted");
     let stage = sweep::new_store(root, name);
     let ground = Ground { root, base, kind, features: probe::features(root, kind)?, limit };
-    let mut steps = ground.image()?;
-    let (begin, inner) = ground.begin(stage, wanted.policy.shape());
-    steps.extend(begin);
-    steps.extend(ground.make(inner, quota::by(limit, Means::Seed).map(|limit| limit.bytes), target));
+    let mut steps = Vec::new();
+    ground.image(&mut steps)?;
+    let inner = ground.begin(stage, wanted.policy.shape(), &mut steps);
+    let size = quota::by(limit, Means::Seed).map(|limit| limit.bytes);
+    ground.make(inner, size, target, &mut steps);
     let image = quota::by(limit, Means::Image).map(|_| inner);
     if let Some(data) = data {
-        steps.extend(ground.mount(&format!(".new.{name}"), target)?);
+        ground.mount(&format!(".new.{name}"), target, &mut steps)?;
         steps.push(Step::Unpack(data, target));
     }
     // The unmount tells nothing of what did not fit on the disk below.

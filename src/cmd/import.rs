@@ -8,13 +8,13 @@ use crate::archive::{self, Content, is_stdin, is_unnamed, unpack_layer};
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
-use crate::catalog::{Mounted, Root, Sliver, sweep};
+use crate::catalog::{Root, Sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep};
 use crate::cmd::{offline, print_plan};
 use crate::error::{Context, Error, Result};
 use crate::kind::Kind as Backend;
-use crate::layer::{Aspects, Change, Changes, Entry, Format, Show, Side, Step as Seen, Writer, differences};
+use crate::layer::{Aspects, Change, Changes, Format, Show, Side, Step as Seen, Writer, differences};
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::out::escape;
@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::quota::{self, image};
 use crate::stay::Below;
 use crate::sys::statfs;
-use crate::tree::{self, Kind, Stat, Time, shown};
+use crate::tree::{self, Kind, Stat, shown};
 use crate::view;
 
 /// Makes a store of the layer beside the sliver's own, and puts it in its place at once.
@@ -45,8 +45,6 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     // A kernel that does not offer the backend needs none of its options here.
     let features = probe::features(root, sliver.backend).unwrap_or_default();
     statfs::refuse_read_only(root.stores())?;
-    // A command may have promised to keep the store from before it: only the sliver's own is given up.
-    let kept = replace::kept(root, sliver)?.is_some();
     if !is_stdin(source) {
         fs::metadata(source).at("look at", source)?;
     }
@@ -63,7 +61,9 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         quota::prepare(root, name, sliver.quota)?;
     }
     private::beside(root, name, &mut || {
-        exec::run(&import.ground.image()?)?;
+        let mut steps = Vec::new();
+        import.ground.image(&mut steps)?;
+        exec::run(&steps)?;
         if !args.replace {
             import.refuse_changes()?;
         }
@@ -77,10 +77,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     if args.dry_run {
         return import.plan(source);
     }
-    replace::put(root, name, &import.publish())?;
-    Mounted::forget(root, name)?;
-    sweep::told(replace::prepare(root, name, kept));
-    Ok(())
+    replace::put(root, name, &import.publish(), &|_| Ok(()))
 }
 
 /// The folder of the layer as it was unpacked, in the new store's.
@@ -105,31 +102,31 @@ impl Import<'_> {
         }
     }
 
-    /// What makes the new store without the layer, and where what it is filled with goes.
-    fn make(&self) -> Result<(Vec<Step>, &'static Path)> {
-        let (mut steps, into) =
-            self.ground.begin(self.stage, image::shape(self.root.store(&self.sliver.name)));
+    /// Adds what makes the new store without the layer; where what it is filled with goes.
+    fn make(&self, steps: &mut Vec<Step>) -> Result<&'static Path> {
+        let into = self.ground.begin(self.stage, image::shape(self.root.store(&self.sliver.name)), steps);
         // Before the folder is put into a project: the layer is none of what is limited.
         steps.insert(1, Step::CreateDir(self.stage.below(LAYER)));
-        steps.extend(self.ground.make(into, self.sliver.limit(self.root), self.target));
+        self.ground.make(into, self.sliver.limit(self.root), self.target, steps);
         if self.sliver.backend.grows_image() {
-            steps.extend(self.ground.mount(&format!(".new.{}", self.sliver.name), self.target)?);
+            self.ground.mount(&format!(".new.{}", self.sliver.name), self.target, steps)?;
         }
-        Ok((steps, self.inner(into)))
+        Ok(self.inner(into))
     }
 
-    /// What puts the new store in the place of the old one, which is not kept.
+    /// What puts the new store in the place of the old one, which is given up. A command may have promised to keep the one before that.
     fn publish(&self) -> Vec<Step> {
         replace::publish(self.root, &self.sliver.name, Keep::Earlier)
     }
 
     fn plan(&self, source: &Path) -> Result<()> {
-        let (mut steps, inner) = self.make()?;
+        let mut steps = Vec::new();
+        let inner = self.make(&mut steps)?;
         steps.push(Step::Unpack(source.stays(), inner));
         if self.sliver.backend.grows_image() {
             steps.push(Step::Unmount(self.target));
         }
-        steps.extend(replace::last_steps(self.root, self.sliver)?);
+        replace::last_steps(self.root, self.sliver, &mut steps)?;
         steps.extend(self.publish());
         steps.push(Step::RemoveTree(self.stage));
         print_plan(&steps)
@@ -148,7 +145,9 @@ impl Import<'_> {
         let format = Format::of(self.sliver.backend);
         let stored = self.root.store(name);
         if self.sliver.has_image() {
-            exec::run(&image::mount_steps(stored, format))?;
+            let mut steps = Vec::new();
+            image::mount_steps(stored, format, &mut steps);
+            exec::run(&steps)?;
         }
         let store = tree::open(self.inner(image::content(stored)))?;
         let mut changes = Changes::new(format, store, &tree::open(self.ground.tree())?, Show::Changes)?;
@@ -176,7 +175,8 @@ impl Import<'_> {
     /// Makes the new store, all of it durable.
     fn stage(&self, source: &Path, dump: Option<bool>) -> Result<()> {
         let unpacked = self.stage.below(LAYER);
-        let (steps, inner) = self.make()?;
+        let mut steps = Vec::new();
+        let inner = self.make(&mut steps)?;
         exec::run(&steps)?;
         unpack(source, unpacked, dump)?;
         // A seed has no other tree than what grew from it.
@@ -217,7 +217,7 @@ fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> 
     // Of the folders on the way down, as the base had them: in a seed what is written changes them.
     let mut times = Vec::new();
     while let Some(step) = changes.step()? {
-        let (entry, enter) = match step {
+        let (mut entry, enter) = match step {
             Seen::Entry(entry) => (entry, true),
             Seen::Leave(entry) => (entry, false),
         };
@@ -234,37 +234,34 @@ fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> 
         if folder && enter {
             times.push(now);
         }
-        // It stands for a whiteout: see `archive::unpack_layer`.
-        let entry = match entry.node {
+        let stat;
+        match entry.node {
+            // It stands for a whiteout: see `archive::unpack_layer`.
             Some(node) if node.stat.kind == Kind::Socket => {
-                Entry { change: Change::Delete, node: None, ..entry }
+                entry.change = Change::Delete;
+                entry.node = None;
             }
-            _ => entry,
-        };
-        let stat = unnamed(&entry, time);
-        let entry = named(entry, stat.as_ref());
+            // A folder that the layer does not name is the base's, with the time that it had there, or a plain one where the base has none.
+            Some(node) if node.stat.kind == Kind::Dir && is_unnamed(node.stat) => {
+                let shown = match entry.base.filter(|base| base.stat.kind == Kind::Dir) {
+                    Some(base) => {
+                        stat = Stat { mtime: time.unwrap_or(base.stat.mtime), ..*base.stat };
+                        entry.stored = false;
+                        base
+                    }
+                    None => {
+                        stat = Stat { mode: 0o755, uid: 0, gid: 0, ..*node.stat };
+                        node
+                    }
+                };
+                entry.node = Some(Side { stat: &stat, ..shown });
+            }
+            _ => {}
+        }
         writer.take(&if enter { Seen::Entry(entry) } else { Seen::Leave(entry) })?;
         if enter {
             changes.enter()?;
         }
     }
     Ok(())
-}
-
-/// A folder that the layer does not name is the base's, with the time that it had there, or a plain one where the base has none.
-fn unnamed(entry: &Entry<'_>, time: Option<Time>) -> Option<Stat> {
-    let stat = entry.node.map(|node| node.stat).filter(|stat| stat.kind == Kind::Dir && is_unnamed(stat))?;
-    Some(match entry.base.filter(|base| base.stat.kind == Kind::Dir) {
-        Some(base) => Stat { mtime: time.unwrap_or(base.stat.mtime), ..*base.stat },
-        None => Stat { mode: 0o755, uid: 0, gid: 0, ..*stat },
-    })
-}
-
-/// The entry with what [`unnamed`] found.
-fn named<'a>(entry: Entry<'a>, stat: Option<&'a Stat>) -> Entry<'a> {
-    let (Some(node), Some(stat)) = (entry.node, stat) else { return entry };
-    match entry.base.filter(|base| base.stat.kind == Kind::Dir) {
-        Some(base) => Entry { node: Some(Side { stat, ..base }), stored: false, ..entry },
-        None => Entry { node: Some(Side { stat, ..node }), ..entry },
-    }
 }

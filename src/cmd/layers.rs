@@ -148,7 +148,9 @@ impl<'a> Layers<'a> {
         }
         if sliver.has_image() && !quota::is_mounted(stored) {
             return private::run(stored, &mut || {
-                exec::run(&quota::mount_steps(stored, format))?;
+                let mut steps = Vec::new();
+                quota::mount_steps(stored, format, &mut steps);
+                exec::run(&steps)?;
                 let done = done();
                 quota::keep_spare(stored.below(quota::POINT));
                 quota::release(stored)?;

@@ -80,11 +80,14 @@ pub fn grown(root: &Root, sliver: &Sliver, work: &mut dyn FnMut() -> Answer) -> 
     let stored = root.store(&sliver.name);
     let ground = Ground { root, base, kind: sliver.backend, features: Features::default(), limit: None };
     private::run(stored, &mut || {
-        let mut steps = ground.hang(stored, None);
+        let mut steps = Vec::new();
+        ground.hang(stored, None, &mut steps);
         steps.push(Step::Settle(stored, Format::of(sliver.backend)));
         exec::run(&steps)?;
         let done = work().map_err(|err| seed::torn(err, stored.below(seed::STORE)));
-        let hidden = exec::run(&take_down(stored));
+        steps.clear();
+        take_down(stored, &mut steps);
+        let hidden = exec::run(&steps);
         done.and_then(|done| hidden.map(|()| done))
     })
 }

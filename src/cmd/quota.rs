@@ -5,15 +5,14 @@ use nix::errno::Errno;
 use crate::backend::features::Features;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
-use crate::catalog::{Mounted, Root, Sliver, sweep};
+use crate::catalog::{Root, Sliver, sweep};
 use crate::cli::Args;
-use crate::cmd::replace::{self, left_over};
+use crate::cmd::replace::{self, Keep, left_over};
 use crate::cmd::{Ctx, offline};
 use crate::error::{Class, Error, Result};
 use crate::kind::Kind;
 use crate::layer::Format;
 use crate::lxc::{self, CONFIG};
-use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out;
@@ -187,7 +186,9 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: &Limit, policy: &Policy)
     let grown = promise(root, policy, old, new).and_then(|()| match image::is_mounted(store) {
         true => work(),
         false => private::run(store, &mut || {
-            exec::run(&image::mount_steps(store, Format::of(new.backend)))?;
+            let mut steps = Vec::new();
+            image::mount_steps(store, Format::of(new.backend), &mut steps);
+            exec::run(&steps)?;
             let grown = work();
             // It is as large as that now, and goes with the namespace.
             sweep::told(image::release(store));
@@ -204,34 +205,27 @@ fn grow(root: &Root, new: &Sliver, old: &Sliver, limit: &Limit, policy: &Policy)
 pub fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Result<()> {
     let name = &old.name;
     offline::refuse_to_read(root, old)?;
-    let (store, stage) = (root.store(name), sweep::new_store(root, name));
     statfs::refuse_read_only(root.stores())?;
-    offline::settle(root, old)?;
-    sweep::new(root, name)?;
-    quota::prepare(root, name, new.quota)?;
+    // Whatever is kept from before it stays.
+    replace::prepare(root, old, true, new.quota)?;
     private::beside(root, name, &mut || copy(root, old, new, policy).map(|()| &[][..]))
         .inspect_err(|_| left_over(root, name, false))?;
-    let publish = |catalog| {
-        admission::admit(root, policy, old.quota, new.quota, Some(&catalog))?;
-        exec::run(&[Step::Exchange(stage, store, sweep::swapped_store(root, name))])
-    };
-    root.lock_catalog().and_then(publish).inspect_err(|_| left_over(root, name, false))?;
-    Mounted::forget(root, name)?;
-    sweep::told(sweep::new(root, name));
-    Ok(())
+    replace::put(root, name, &replace::publish(root, name, Keep::Earlier), &|catalog| {
+        admission::admit(root, policy, old.quota, new.quota, Some(catalog))
+    })
 }
 
 /// In a private mount namespace: the new store beside the old one.
 fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Result<()> {
     let (store, stage) = (root.store(&old.name), sweep::new_store(root, &old.name));
-    let (base, format) = (Base::load(root, &old.base)?, Format::of(old.backend));
+    let base = Base::load(root, &old.base)?;
     view::check_base(old, base)?;
     let new = &new.limited(quota::renew(root, new.quota, (old.backend, base), false)?);
     let ground = Ground { root, base, kind: old.backend, features: Features::default(), limit: new.quota };
-    exec::run(&ground.image()?)?;
-    if old.has_image() {
-        exec::run(&image::mount_steps(store, format))?;
-    }
+    let mut steps = Vec::new();
+    ground.open(old, &mut steps)?;
+    exec::run(&steps)?;
+    steps.clear();
     let (from, folder) = (image::content(store), layer(old.backend));
     if let Some(limit) = quota::by(new.quota, Means::Image) {
         let space = tree::space(from.below(folder))?;
@@ -240,10 +234,12 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Result<()> 
         }
     }
     let shape = if old.has_image() { image::shape(store) } else { policy.shape() };
-    let (steps, into) = ground.begin(stage, shape);
+    let into = ground.begin(stage, shape, &mut steps);
     exec::run(&steps)?;
     let from = from.below(folder);
-    exec::run(&ground.again(from, into)).and_then(|()| replace::finish(root, new)).map_err(|err| {
+    steps.clear();
+    ground.again(from, into, &mut steps);
+    exec::run(&steps).and_then(|()| replace::finish(root, new)).map_err(|err| {
         match new.quota {
             // It keeps its size. Asked here, for the error leaves this process as words alone.
             _ if old.backend.grows_image() => seed::torn(err, stage),

@@ -2,11 +2,13 @@
 
 mod report;
 
-use self::report::{Head, Report, Spool};
+use std::fmt::Write;
+
+use self::report::{Head, NAMED, Report};
 use crate::backend::features::Features;
 use crate::backend::store::{Ground, layer, take_down};
 use crate::catalog::base::Base;
-use crate::catalog::{Mounted, Root, Sliver, sweep};
+use crate::catalog::{Root, Sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep, kept, left_over};
 use crate::cmd::{Ctx, create, for_each, offline, print_plan};
@@ -15,14 +17,14 @@ use crate::layer::{self, Format, Outcome, Prefer};
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
-use crate::out::joined;
 use crate::progress::Progress;
 use crate::quota::{self, image, zfs};
 use crate::stay::Below;
 use crate::sum::Sum;
+use crate::sys::child::Answer;
 use crate::sys::signals::LastWords;
 use crate::sys::statfs;
-use crate::tree::{self, Dir};
+use crate::tree;
 use crate::view;
 
 /// What the command line says besides which sliver.
@@ -102,79 +104,64 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         }
         offline::refuse(root, name, Some(sliver.backend))?;
         statfs::refuse_read_only(root.stores())?;
-        offline::settle(root, sliver)?;
-        replace::prepare(root, name, before.is_some())?;
-        quota::prepare(root, name, sliver.quota)?;
+        replace::prepare(root, sliver, before.is_some(), sliver.quota)?;
     }
-    let mut spool = Spool::new(&disk)?;
+    let mut report = Report::new(sliver, onto, how.plan, how.json, &disk)?;
     let mut work =
-        || make(root, sliver, (old, new), how, (&disk, &mut spool)).map_err(|err| replace::full(sliver, err));
+        || make(root, sliver, (old, new), how, &mut report).map_err(|err| replace::full(sliver, err));
     let made = if old.image(root).is_none() && new.image(root).is_none() && !sliver.has_image() {
         // Nothing is mounted for it.
         let _words = LastWords::begin(true);
         work()
     } else {
-        private::beside(root, name, &mut || work().map(|()| &[][..])).map(drop)
+        private::beside(root, name, &mut work)
     };
     if grown && how.plan || made.is_err() {
         left_over(root, name, how.plan && !grown);
     }
-    made?;
+    let end = made?;
     if !how.plan {
-        publish(root, name, new, before.is_some()).inspect_err(|_| left_over(root, name, false))?;
-        // What is noted of its last mount is none of the new store's.
-        Mounted::forget(root, name)?;
-        sweep::told(sweep::removed(root, name));
+        publish(root, name, new, before.is_some())?;
     }
-    spool.print()
+    report.print(end, Some(sweep::kept_store(root, name)).filter(|_| !how.plan))
 }
 
-/// In a private mount namespace: makes the new store beside the old one, or plans it. What there is to print goes into the spool.
+/// In a private mount namespace: makes the new store beside the old one, or plans it. What there is to print goes into the report.
 fn make(
     root: &Root,
     sliver: &Sliver,
     (old, new): (&Base, &Base),
     how: &How,
-    (disk, spool): (&Dir, &mut Spool),
-) -> Result<()> {
+    report: &mut Report<'_>,
+) -> Answer {
     let (name, format) = (&sliver.name, Format::of(sliver.backend));
     let (stored, stage) = (root.store(name), sweep::new_store(root, name));
     let limit = if how.plan { None } else { quota::renew(root, sliver.quota, (sliver.backend, new), false)? };
     let ground = |base| Ground { root, base, kind: sliver.backend, features: Features::default(), limit };
     let (before, after) = (ground(old), ground(new));
-    exec::run(&before.image()?)?;
-    exec::run(&after.image()?)?;
-    if sliver.has_image() {
-        exec::run(&image::mount_steps(stored, format))?;
-    }
-    let (mut inner, mut down) = (stage, Vec::new());
+    let (mut inner, mut steps, mut down) = (stage, Vec::new(), Vec::new());
+    after.image(&mut steps)?;
+    before.open(sliver, &mut steps)?;
     if sliver.backend.grows_image() {
-        let mut steps = vec![Step::CreateDir(stage)];
-        for ground in [&before, &after] {
-            let [shown, hidden] = ground.show(stage);
-            steps.extend(shown);
-            down.extend(hidden);
-        }
-        steps.extend(before.hang(stored, None));
-        down.extend(take_down(stored));
+        steps.push(Step::CreateDir(stage));
+        before.show(stage, &mut steps, &mut down);
+        after.show(stage, &mut steps, &mut down);
+        before.hang(stored, None, &mut steps);
+        take_down(stored, &mut down);
         if !how.plan {
-            steps.extend(after.hang(stage, sliver.limit(root)));
+            after.hang(stage, sliver.limit(root), &mut steps);
             down.push(Step::SyncDisk(stage.below("tree")));
-            down.extend(take_down(stage));
+            take_down(stage, &mut down);
         }
-        exec::run(&steps)?;
     } else if !how.plan {
-        let (mut steps, into) = after.begin(stage, image::shape(stored));
-        steps.extend(after.make(into, None, into));
-        inner = into;
-        exec::run(&steps)?;
+        inner = after.begin(stage, image::shape(stored), &mut steps);
+        after.make(inner, None, inner, &mut steps);
     }
+    exec::run(&steps)?;
     let folder = layer(sliver.backend);
     let store = tree::open(&image::content(stored).join(folder))?;
     let bases = (tree::open(before.tree())?, tree::open(after.tree())?);
-    let state = if how.plan { "planned" } else { "rebased" };
-    let mut report = Report::new(sliver, &new.name, state, how.json, disk)?;
-    let mut tell = |outcome: &Outcome<'_>| report.count(outcome, how.plan);
+    let mut tell = |outcome: &Outcome<'_>| report.count(outcome);
     let both = (&bases.0, &bases.1);
     let merged = if how.plan {
         layer::merge(format, store, both, None, how.prefer, &mut tell)
@@ -188,11 +175,11 @@ fn make(
     let done = merged.and(exec::run(&down));
     done.map_err(|err| if sliver.backend.grows_image() { seed::torn(err, stage) } else { err })?;
     if how.fail && report.conflicts.count > 0 {
-        let mut paths = joined(&report.named, "\n");
-        let more = report.conflicts.count.minus(report.named.len() as u64);
+        let more = report.conflicts.count.saturating_sub(NAMED);
         if more > 0 {
-            paths = format!("{paths}\nand {more} more, which --plan shows");
+            let _into_string = write!(report.named, "\nand {more} more, which --plan shows");
         }
+        let paths = report.named.trim_start_matches('\n');
         return Err(Error::failed(format_args!("`{name}` is left on `{}`: {paths}", old.name))
             .way_out("--ours, --theirs, or none of them, which keeps both versions"));
     }
@@ -205,21 +192,22 @@ fn make(
             ..*sliver
         };
         replace::finish(root, &record)?;
-        report.kept_store = Some(sweep::kept_store(root, name));
     }
-    report.write(spool)
+    report.end()
 }
 
 /// Puts the new store in the old one's place, which is kept instead of one from an earlier rebase.
 fn publish(root: &Root, name: &Name, new: &Base, kept: bool) -> Result<()> {
     let keep = if kept { Keep::Instead } else { Keep::Own };
     if kept {
-        sweep::removed(root, name)?;
+        sweep::removed(root, name).inspect_err(|_| left_over(root, name, false))?;
     }
-    let _catalog = root.lock_catalog()?;
-    // Another process may have removed the base meanwhile, and added another of its name.
-    create::same_base(new, Base::load(root, &new.name)?)?;
-    exec::run(&replace::publish(root, name, keep))
+    replace::put(root, name, &replace::publish(root, name, keep), &|_| {
+        // Another process may have removed the base meanwhile, and added another of its name.
+        create::same_base(new, Base::load(root, &new.name)?)
+    })?;
+    sweep::told(sweep::removed(root, name));
+    Ok(())
 }
 
 /// The store from before the rebase.

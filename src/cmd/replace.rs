@@ -7,6 +7,7 @@
 
 use nix::errno::Errno;
 
+use crate::catalog::lock::Lock;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cmd::{Ctx, offline, print_plan};
 use crate::error::{Error, Result};
@@ -57,13 +58,18 @@ pub fn tell_kept(root: &Root, name: &Name) -> Result<()> {
     ))
 }
 
-/// Clears the way for a new store: what an earlier command left unfinished goes. `kept` says that an old store is kept, which stays.
-pub fn prepare(root: &Root, name: &Name, kept: bool) -> Result<()> {
+/// Clears the way for a new store with this limit: what an earlier command left unfinished is ended, or goes. `kept` says that an old
+/// store is kept, which stays.
+pub fn prepare(root: &Root, sliver: &Sliver, kept: bool, limit: Option<&'static Limit>) -> Result<()> {
+    let name = &sliver.name;
+    offline::settle(root, sliver)?;
     if kept {
-        return sweep::new(root, name);
+        sweep::new(root, name)?;
+    } else {
+        // A new store that was never published would be in the way.
+        sweep::drop_kept(root, name)?;
     }
-    // A new store that was never published would be in the way.
-    sweep::drop_kept(root, name)
+    quota::prepare(root, name, limit)
 }
 
 /// Removes a new store that came to nothing; where that fails, it is told, and the next command removes it.
@@ -73,10 +79,9 @@ pub fn left_over(root: &Root, name: &Name, dry_run: bool) {
     }
 }
 
-/// The steps that end a new store with this record: all of it is on the disk then. Its image, where it lies in one, is mounted.
-pub fn last_steps(root: &Root, record: &Sliver) -> Result<Vec<Step>> {
+/// Adds the steps that end a new store with this record: all of it is on the disk then. Its image, where it lies in one, is mounted.
+pub fn last_steps(root: &Root, record: &Sliver, steps: &mut Vec<Step>) -> Result<()> {
     let stage = sweep::new_store(root, &record.name);
-    let mut steps = Vec::new();
     if record.has_image() {
         // The unmount tells nothing of what did not fit on the disk below.
         steps.push(Step::SyncDisk(stage.below(image::POINT)));
@@ -84,12 +89,14 @@ pub fn last_steps(root: &Root, record: &Sliver) -> Result<Vec<Step>> {
     }
     steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, record)?.leak()));
     steps.push(Step::SyncDisk(stage));
-    Ok(steps)
+    Ok(())
 }
 
 /// Ends a new store. One that root filled with more than its project may have is refused.
 pub fn finish(root: &Root, record: &Sliver) -> Result<()> {
-    exec::run(&last_steps(root, record)?)?;
+    let mut steps = Vec::new();
+    last_steps(root, record, &mut steps)?;
+    exec::run(&steps)?;
     quota::settle(root, &record.name, record.quota)
 }
 
@@ -126,9 +133,16 @@ pub fn publish(root: &Root, name: &Name, keep: Keep) -> Vec<Step> {
     steps
 }
 
-/// Takes steps that put the new store in its place, with the catalog's lock; where that cannot be, the new store goes.
-pub fn put(root: &Root, name: &Name, steps: &[Step]) -> Result<()> {
-    root.lock_catalog().and_then(|_catalog| exec::run(steps)).inspect_err(|_| left_over(root, name, false))
+/// Puts the new store in its place by these steps, with the catalog's lock, if it still `may` be put there; where it cannot, it goes. An
+/// old store that lies in its own place then is given up.
+pub fn put(root: &Root, name: &Name, steps: &[Step], may: &dyn Fn(&Lock) -> Result<()>) -> Result<()> {
+    root.lock_catalog()
+        .and_then(|catalog| may(&catalog).and_then(|()| exec::run(steps)))
+        .inspect_err(|_| left_over(root, name, false))?;
+    // What is noted of its last mount is none of the new store's.
+    Mounted::forget(root, name)?;
+    sweep::told(sweep::new(root, name));
+    Ok(())
 }
 
 /// Brings the store back that is kept, with its limit, and gives up the one that took its place. A dry run prints the steps, unless it

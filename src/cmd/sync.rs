@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
-use crate::catalog::{Mounted, Root, Sliver, sweep};
+use crate::catalog::{Root, Sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep};
 use crate::cmd::{Ctx, offline};
@@ -109,19 +109,19 @@ impl Source {
         if !folder.ends_with('/') {
             folder.push('/');
         }
-        if let Some(rest) = text.strip_prefix("rsync://") {
-            let (host, module) = rest.split_once('/').unwrap_or((rest, ""));
-            if !is_host(host) || module.is_empty() {
-                return wrong("names no host and module");
+        let away = match text.strip_prefix("rsync://") {
+            Some(rest) => Some(rest.split_once('/').unwrap_or((rest, ""))),
+            // rsync's own rule: a colon before any slash.
+            None => {
+                colon(text).filter(|colon| !text.bytes().take(*colon).any(|byte| byte == b'/')).map(|colon| {
+                    let (host, path) = text.split_at(colon);
+                    (host, path.trim_start_matches(':'))
+                })
             }
-            return Ok(Self { word: folder.into(), _held: None });
-        }
-        // rsync's own rule: a colon before any slash.
-        let slash = text.find('/').unwrap_or(text.len());
-        if let Some(colon) = colon(text).filter(|colon| *colon < slash) {
-            let (host, path) = text.split_at(colon);
-            if !is_host(host) || path.trim_start_matches(':').is_empty() {
-                return wrong("names no host and path");
+        };
+        if let Some((host, path)) = away {
+            if !is_host(host) || path.is_empty() {
+                return wrong("names no host, or nothing on it");
             }
             return Ok(Self { word: folder.into(), _held: None });
         }
@@ -184,24 +184,24 @@ impl Work<'_> {
                 let tree = image::content(stored).join(layer(ground.kind));
                 return self.rsync.run(&self.source.word, &tree, self.attrs, true, quiet, false);
             }
-            let mut steps = ground.image()?;
-            if self.sliver.has_image() {
-                steps.extend(image::mount_steps(stored, Format::of(ground.kind)));
-            }
+            let mut steps = Vec::new();
+            ground.open(self.sliver, &mut steps)?;
             exec::run(&steps)?;
-            self.run(ground.mount(name.as_str(), view)?, view, &|| {
+            steps.clear();
+            ground.mount(name.as_str(), view, &mut steps)?;
+            self.run(&steps, view, &|| {
                 self.rsync.run(&self.source.word, view, self.attrs, true, quiet, false)
             })
         })
     }
 
     /// Runs rsync in a view that these steps mount, and waits for the end of what serves it.
-    fn run(&self, mount: Vec<Step>, view: &Path, rsync: &dyn Fn() -> Answer) -> Answer {
+    fn run(&self, mount: &[Step], view: &Path, rsync: &dyn Fn() -> Answer) -> Answer {
         let mut daemon = None;
         for step in mount {
             match step {
                 Step::Serve(call) => daemon = Some(fuse::serve(call)?),
-                step => exec::run(&[step])?,
+                step => exec::run(std::slice::from_ref(step))?,
             }
         }
         let mut done = rsync();
@@ -233,16 +233,12 @@ impl Work<'_> {
         let (root, name) = (self.root, &self.sliver.name);
         let kept = replace::kept(root, self.sliver)?;
         let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
-        offline::settle(root, self.sliver)?;
-        replace::prepare(root, name, kept.is_some())?;
-        quota::prepare(root, name, self.sliver.quota)?;
+        replace::prepare(root, self.sliver, kept.is_some(), self.sliver.quota)?;
         let watched = !quiet && std::io::stderr().is_terminal();
         let mut work = || self.make(watched).map_err(|err| replace::full(self.sliver, err));
         let told =
             private::beside(root, name, &mut work).inspect_err(|_| replace::left_over(root, name, false))?;
-        replace::put(root, name, &replace::publish(root, name, keep))?;
-        Mounted::forget(root, name)?;
-        sweep::told(sweep::new(root, name));
+        replace::put(root, name, &replace::publish(root, name, keep), &|_| Ok(()))?;
         Ok(told)
     }
 
@@ -254,17 +250,16 @@ impl Work<'_> {
         let format = Format::of(kind);
         let limit = quota::renew(root, self.sliver.quota, (kind, self.base), false)?;
         let ground = &Ground { limit, ..self.ground()? };
-        let mut steps = ground.image()?;
-        if self.sliver.has_image() {
-            steps.extend(image::mount_steps(stored, format));
-        }
-        let (begin, inner) = ground.begin(stage, image::shape(stored));
-        steps.extend(begin);
+        let mut steps = Vec::new();
+        ground.open(self.sliver, &mut steps)?;
+        let inner = ground.begin(stage, image::shape(stored), &mut steps);
         let new = inner.below(layer(kind));
-        steps.extend(ground.again(image::content(stored).below(layer(kind)), inner));
+        ground.again(image::content(stored).below(layer(kind)), inner, &mut steps);
         steps.push(Step::CreateDir(view));
         exec::run(&steps)?;
-        let told = self.run(ground.mount(&format!(".new.{name}"), view)?, view, &|| {
+        steps.clear();
+        ground.mount(&format!(".new.{name}"), view, &mut steps)?;
+        let told = self.run(&steps, view, &|| {
             self.rsync.run(&self.source.word, view, self.attrs, false, true, watched)
         })?;
         exec::run(&[Step::RemoveDir(view)])?;

@@ -80,24 +80,26 @@ pub struct Shape {
     pub journal: bool,
 }
 
-/// The steps that make an image of `size` bytes in the folder of a new store, and mount it.
-pub fn make_steps(store: &Path, size: u64, shape: Shape) -> Vec<Step> {
+/// Adds the steps that make an image of `size` bytes in the folder of a new store, and mount it.
+pub fn make_steps(store: &Path, size: u64, shape: Shape, steps: &mut Vec<Step>) {
     let (image, target) = (store.below(FILE), store.below(POINT));
-    vec![
+    steps.extend([
         Step::MakeImage { image, size, shape },
         Step::CreateDir(target),
         Step::MountStore { image, target, new: true },
-    ]
+    ]);
 }
 
-/// The steps that mount the image of a store, and end what a command that was cut began in it; none where it is mounted.
-pub fn mount_steps(store: &Path, format: Format) -> Vec<Step> {
-    if is_mounted(store) {
-        return Vec::new();
+/// Adds the steps that mount the image of a store, and end what a command that was cut began in it; none where it is mounted.
+pub fn mount_steps(store: &Path, format: Format, steps: &mut Vec<Step>) {
+    if !is_mounted(store) {
+        let (image, target) = (store.below(FILE), store.below(POINT));
+        steps.extend([
+            Step::CreateDir(target),
+            Step::MountStore { image, target, new: false },
+            Step::Settle(target, format),
+        ]);
     }
-    let target = store.below(POINT);
-    let mount = Step::MountStore { image: store.below(FILE), target, new: false };
-    vec![Step::CreateDir(target), mount, Step::Settle(target, format)]
 }
 
 /// How a new image in the place of a store's is made: as that was, where there is one.
@@ -141,7 +143,9 @@ fn run(program: &str, options: &str, image: &Path, well: &str) -> Result<()> {
 pub fn trial(root: &Root) -> Result<()> {
     in_trial(root, &mut |dir| {
         let tried = private::run(root.path(), &mut || {
-            exec::run(&make_steps(dir, LEAST, Shape { sparse: true, journal: true }))?;
+            let mut steps = Vec::new();
+            make_steps(dir, LEAST, Shape { sparse: true, journal: true }, &mut steps);
+            exec::run(&steps)?;
             release(dir).map(|()| &[][..])
         });
         tried.map(drop)

@@ -6,7 +6,7 @@ use crate::backend::features::Features;
 use crate::backend::probe;
 use crate::backend::store::Ground;
 use crate::catalog::base::Base;
-use crate::catalog::{Mounted, Root, Sliver, sweep};
+use crate::catalog::{Root, Sliver, sweep};
 use crate::cmd::quota::limit as set_limit;
 use crate::cmd::replace::{self, Keep};
 use crate::cmd::{create, offline, print_plan};
@@ -71,11 +71,9 @@ pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
     // The one that was mounted last stays the one that is kept.
     let publish = replace::publish(root, name, if kept { Keep::Earlier } else { Keep::Own });
     if !how.dry_run {
-        offline::settle(root, sliver)?;
-        replace::prepare(root, name, kept)?;
         view::free_seed(root, sliver.backend, &base.name)?;
         view::free_seed(root, to, &base.name)?;
-        quota::prepare(root, name, limit)?;
+        replace::prepare(root, sliver, kept, limit)?;
     }
     let mut done = done(if how.dry_run { "planned" } else { "converted" });
     let mut new = Ground { root, base, kind: to, features: Features::default(), limit };
@@ -85,7 +83,9 @@ pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
         let plan = Plan::new(sliver, &new, size)?;
         let told = how.dry_run && !how.quiet;
         if told {
-            for steps in [&plan.look, &plan.make, &replace::last_steps(root, &plan.record)?, &publish] {
+            let mut last = Vec::new();
+            replace::last_steps(root, &plan.record, &mut last)?;
+            for steps in [&plan.look, &plan.make, &last, &publish] {
                 print_plan(steps)?;
             }
         }
@@ -111,16 +111,10 @@ pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
     if how.dry_run {
         return Ok(done);
     }
-    root.lock_catalog()
-        .and_then(|catalog| {
-            admission::admit(root, &how.policy, sliver.quota, limit, Some(&catalog))?;
-            exec::run(&publish)
-        })
-        .inspect_err(|_| replace::left_over(root, name, false))?;
-    // What is noted of its last mount is none of the new store's.
-    Mounted::forget(root, name)?;
-    // The one between, where the sliver was converted twice without a mount.
-    sweep::told(sweep::new(root, name));
+    // What goes is the one between, where the sliver was converted twice without a mount.
+    replace::put(root, name, &publish, &|catalog| {
+        admission::admit(root, &how.policy, sliver.quota, limit, Some(catalog))
+    })?;
     Ok(done)
 }
 

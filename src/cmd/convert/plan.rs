@@ -34,9 +34,11 @@ impl Plan {
         let old = Ground { kind: sliver.backend, limit: sliver.quota, ..*new };
         let grows = old.kind.grows_image() || to.grows_image();
         let (from_format, to_format) = (Format::of(old.kind), Format::of(to));
-        let mut look = if sliver.has_image() { image::mount_steps(stored, from_format) } else { Vec::new() };
-        let (mut make, inner) = new.begin(stage, image::shape(stored));
-        let mut clear = Vec::new();
+        let (mut look, mut make, mut clear) = (Vec::new(), Vec::new(), Vec::new());
+        if sliver.has_image() {
+            image::mount_steps(stored, from_format, &mut look);
+        }
+        let inner = new.begin(stage, image::shape(stored), &mut make);
         let mut mount_point = |make: &mut Vec<Step>, name: &str| {
             let dir = stage.below(name);
             make.push(Step::CreateDir(dir));
@@ -52,20 +54,20 @@ impl Plan {
             make.push(Step::GrowSeed { seed, store, size: seed::LEAST, target });
             make.push(Step::MountSeed { seed, store, target });
         } else {
-            look.extend(old.image()?);
+            old.image(&mut look)?;
         }
         let mut from = image::content(stored).below(layer(old.kind));
         if old.kind.grows_image() {
             from = mount_point(&mut make, ".from");
-            make.extend(old.mount(name.as_str(), from)?);
+            old.mount(name.as_str(), from, &mut make)?;
         }
         let mut into = inner.below(layer(to));
         if to.grows_image() {
             into = mount_point(&mut make, ".into");
         }
-        make.extend(new.make_of(tree, inner, size, into));
+        new.make_of(tree, inner, size, into, &mut make);
         if to.grows_image() {
-            make.extend(new.mount(&format!(".new.{name}"), into)?);
+            new.mount(&format!(".new.{name}"), into, &mut make)?;
         }
         let work = for_good(Rewrite {
             from: from_format,

@@ -1,7 +1,8 @@
-//! What a rebase tells, in lines or as JSON: it may be more than memory holds, and waits in a file until all is done.
+//! What a rebase tells, in lines or as JSON: it may be more than memory holds, and waits in files until all is done.
 
+use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write;
+use std::io::Write as _;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -14,24 +15,24 @@ use crate::layer::{Action, Outcome};
 use crate::name::Name;
 use crate::out::{self, escape};
 use crate::sum::Sum;
-use crate::tree::{Dir, Spill, sys};
+use crate::sys::child::Answer;
+use crate::tree::{Dir, sys};
 
 /// What was done, as `rebase --json` prints it, with two arrays and one more field behind it: see docs/json.md.
 #[derive(Serialize)]
-pub(super) struct Head {
-    name: Name,
-    from: Name,
-    onto: Name,
+pub(super) struct Head<'a> {
+    name: &'a Name,
+    from: &'a Name,
+    onto: &'a Name,
     state: &'static str,
-    kept: u64,
-    taken: u64,
-    merged: u64,
+    kept: usize,
+    taken: usize,
+    merged: usize,
 }
 
-impl Head {
-    pub(super) fn new(sliver: &Sliver, onto: &Name, state: &'static str) -> Self {
-        let (name, from) = (sliver.name, sliver.base);
-        Self { name, from, onto: *onto, state, kept: 0, taken: 0, merged: 0 }
+impl<'a> Head<'a> {
+    pub(super) fn new(sliver: &'a Sliver, onto: &'a Name, state: &'static str) -> Self {
+        Self { name: &sliver.name, from: &sliver.base, onto, state, kept: 0, taken: 0, merged: 0 }
     }
 
     /// All of it as JSON, but for what stands behind it.
@@ -55,74 +56,64 @@ impl Head {
     }
 }
 
-/// What was done, as it is told.
-pub(super) struct Report {
-    head: Head,
+/// What was done, as it is told: a child may write it down, and this process prints it when all is done.
+pub(super) struct Report<'a> {
+    head: Head<'a>,
     pub(super) conflicts: Lines,
     changes: Lines,
-    /// The first conflicts, for an error.
-    pub(super) named: Vec<String>,
-    pub(super) kept_store: Option<&'static Path>,
+    /// The first conflicts, for an error: each behind the end of a line.
+    pub(super) named: String,
     json: bool,
+    plan: bool,
 }
 
 /// As many conflicts stand in an error.
-const NAMED: usize = 20;
+pub(super) const NAMED: usize = 20;
 
-/// Lines or JSON objects as they will be printed: a store may have millions of them.
+/// So many bytes are written at once.
+const AT_ONCE: usize = 16 << 10;
+
+/// Lines or JSON objects as they will be printed: a store may have millions of them. They lie in a file without a name.
 pub(super) struct Lines {
-    text: Box<Spill>,
-    pub(super) count: u64,
+    file: File,
+    /// What is to be written next.
+    waiting: Vec<u8>,
+    pub(super) count: usize,
 }
 
 impl Lines {
     fn new(disk: &Dir) -> Result<Self> {
-        Ok(Self { text: Spill::new(disk).map_err(sys("open again", b"."))?, count: 0 })
+        let file = disk.unnamed().map_err(sys("make a file for the report on", b"the disk of the stores"))?;
+        Ok(Self { file, waiting: Vec::new(), count: 0 })
     }
 
     fn add(&mut self, line: &Line, json: bool) -> Result<()> {
-        if json {
-            self.text.push(if self.count == 0 { b"" } else { b"," });
-            self.text.push(&json::write(line)?);
-        } else {
-            self.text.push(line.text().as_bytes());
-            self.text.push(b"\n");
+        let before: &[u8] = if json && self.count > 0 { b"," } else { b"" };
+        let (text, end) =
+            if json { (json::write(line)?, &b""[..]) } else { (line.text().into(), &b"\n"[..]) };
+        for part in [before, &text, end] {
+            self.waiting.extend_from_slice(part);
         }
-        self.count = self.count.plus(1);
+        self.count += 1;
+        if self.waiting.len() < AT_ONCE { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.file.write_all(&self.waiting).at("write", Path::new("the report"))?;
+        self.waiting.clear();
         Ok(())
     }
 
-    fn copy(&self, to: &mut Spool) -> Result<()> {
+    /// Prints them, with this before the first.
+    fn print(&self, before: &str) -> Result<()> {
         let (mut at, mut buffer) = (0, [0; 4 << 10]);
         loop {
-            let got = self.text.read(at, &mut buffer).map_err(sys("read", b"the report"))?;
+            let got = self.file.read_at(&mut buffer, at).at("read", Path::new("the report"))?;
             if got == 0 {
                 return Ok(());
             }
-            to.push(buffer.get(..got).unwrap_or_default())?;
-            at = at.plus(got as u64);
-        }
-    }
-}
-
-/// What is to be printed when all is done: written by a child, and printed by this process.
-pub(super) struct Spool(File);
-
-impl Spool {
-    pub(super) fn new(disk: &Dir) -> Result<Self> {
-        disk.unnamed().map(Self).map_err(sys("make a file for the report on", b"the disk of the stores"))
-    }
-
-    fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes).at("write", Path::new("the report"))
-    }
-
-    pub(super) fn print(&self) -> Result<()> {
-        let (mut at, mut buffer) = (0, [0; 4 << 10]);
-        loop {
-            let got = self.0.read_at(&mut buffer, at).at("read", Path::new("the report"))?;
-            if got == 0 {
-                return Ok(());
+            if at == 0 {
+                out::print(before)?;
             }
             out::bytes(buffer.get(..got).unwrap_or_default())?;
             at = at.plus(got as u64);
@@ -171,39 +162,40 @@ impl Line {
     fn text(&self) -> String {
         let mut text = format!("{} {}", self.action, self.path);
         if !self.why.is_empty() {
-            text = format!("{text}: {}", self.why);
+            let _into_string = write!(text, ": {}", self.why);
         }
         if let Some(beside) = &self.beside {
-            text = format!("{text}; the new base's is put in as {beside}");
+            let _into_string = write!(text, "; the new base's is put in as {beside}");
         }
         if let Some(manager) = self.database {
-            text = format!(
-                "{text}; it is the package database of {manager}: install the sliver's packages again after"
+            let _into_string = write!(
+                text,
+                "; it is the package database of {manager}: install the sliver's packages again after"
             );
         }
         text
     }
 }
 
-impl Report {
+impl<'a> Report<'a> {
     pub(super) fn new(
-        sliver: &Sliver,
-        onto: &Name,
-        state: &'static str,
+        sliver: &'a Sliver,
+        onto: &'a Name,
+        plan: bool,
         json: bool,
         disk: &Dir,
     ) -> Result<Self> {
         Ok(Self {
-            head: Head::new(sliver, onto, state),
+            head: Head::new(sliver, onto, if plan { "planned" } else { "rebased" }),
             conflicts: Lines::new(disk)?,
             changes: Lines::new(disk)?,
-            named: Vec::new(),
-            kept_store: None,
+            named: String::new(),
             json,
+            plan,
         })
     }
 
-    pub(super) fn count(&mut self, outcome: &Outcome<'_>, plan: bool) -> Result<()> {
+    pub(super) fn count(&mut self, outcome: &Outcome<'_>) -> Result<()> {
         let conflict = outcome.action == Action::Conflict;
         match outcome.action {
             Action::Keep => self.head.kept += 1,
@@ -211,46 +203,54 @@ impl Report {
             Action::Merge => self.head.merged += 1,
             Action::Conflict => {}
         }
-        if !conflict && !plan {
+        if !conflict && !self.plan {
             return Ok(());
         }
         let line = Line::of(outcome);
         if conflict {
-            self.conflicts.add(&line, self.json)?;
-            if self.named.len() < NAMED {
-                self.named.push(line.text());
+            if self.conflicts.count < NAMED {
+                self.named.push('\n');
+                self.named.push_str(&line.text());
             }
+            self.conflicts.add(&line, self.json)?;
         }
-        if plan { self.changes.add(&line, self.json) } else { Ok(()) }
+        if self.plan { self.changes.add(&line, self.json) } else { Ok(()) }
     }
 
-    /// What is printed in the end.
-    pub(super) fn write(&self, to: &mut Spool) -> Result<()> {
-        let conflicts = self.conflicts.count;
+    /// Ends the lines; what is printed in front of them as JSON, and else behind them.
+    pub(super) fn end(&mut self) -> Answer {
+        self.conflicts.flush()?;
+        self.changes.flush()?;
         if self.json {
-            to.push(&self.head.open()?)?;
-            self.conflicts.copy(to)?;
-            if self.changes.count > 0 {
-                to.push(b"],\"changes\":[")?;
-                self.changes.copy(to)?;
-            }
-            to.push(b"],\"kept_store\":")?;
-            to.push(&json::write(&self.kept_store)?)?;
-            return to.push(b"}\n");
+            return Ok(self.head.open()?.leak());
         }
-        let planned = self.kept_store.is_none();
-        let lines = if planned { &self.changes } else { &self.conflicts };
-        lines.copy(to)?;
-        let Head { name, from, onto, kept, taken, merged, .. } = &self.head;
-        let verb = if planned { "would go" } else { "went" };
-        to.push(format!(
+        let (Head { name, from, onto, kept, taken, merged, .. }, conflicts) =
+            (&self.head, self.conflicts.count);
+        let verb = if self.plan { "would go" } else { "went" };
+        let mut text = format!(
             "`{name}` {verb} from `{from}` to `{onto}`: {kept} changes kept, {merged} merged, {taken} that the new base has or had the last word in, {conflicts} conflicts\n"
-        ).as_bytes())?;
-        if planned {
-            return Ok(());
+        );
+        if !self.plan {
+            let _into_string = writeln!(
+                text,
+                "the old store is kept: `sliverfs rebase {name} --undo` brings it back, `--commit` removes it"
+            );
         }
-        to.push(format!(
-            "the old store is kept: `sliverfs rebase {name} --undo` brings it back, `--commit` removes it\n"
-        ).as_bytes())
+        Ok(text.leak().as_bytes())
+    }
+
+    /// Prints all of it, with what it ended in, and where the old store is kept.
+    pub(super) fn print(&self, end: &[u8], kept_store: Option<&Path>) -> Result<()> {
+        if !self.json {
+            let lines = if self.plan { &self.changes } else { &self.conflicts };
+            lines.print("")?;
+            return out::bytes(end);
+        }
+        out::bytes(end)?;
+        self.conflicts.print("")?;
+        self.changes.print("],\"changes\":[")?;
+        out::print("],\"kept_store\":")?;
+        out::bytes(&json::write(&kept_store)?)?;
+        out::print("}\n")
     }
 }
