@@ -15,6 +15,7 @@ use crate::mount::seed;
 use crate::name::Name;
 use crate::quota::{self, Limit, Means};
 use crate::stay::{Below, for_good};
+use crate::sum::Sum;
 use crate::sys::file;
 
 /// The record's file name, in the store's folder.
@@ -110,6 +111,13 @@ impl Sliver {
     #[must_use]
     pub fn limited(&self, quota: Option<&'static Limit>) -> Self {
         Self { quota, ..*self }
+    }
+
+    /// The record of a store that takes this one's place, with a limit.
+    #[must_use]
+    #[inline(never)]
+    pub fn anew(&self, quota: Option<&'static Limit>) -> Self {
+        Self { converted: self.converted.plus(1), quota, ..*self }
     }
 
     /// Writes the record into a store's folder.

@@ -201,10 +201,7 @@ fn node(root: &Root, report: &mut Report) -> Result<()> {
     staging::each_left(root, &mut |path| report.left_over(path, remove_store))?;
     for name in sweep::names(root)? {
         let _lock = root.lock_sliver(&name)?;
-        for path in left(root, &name) {
-            // What is removed here is hidden from every other command already.
-            report.left_over(path, remove_store)?;
-        }
+        left(root, &name, report)?;
         if repair && !root.store(&name).exists() {
             Mounted::forget(root, &name)?;
         }
@@ -214,13 +211,16 @@ fn node(root: &Root, report: &mut Report) -> Result<()> {
 
 /// What an interrupted command left, without the store that `convert` kept to be taken back. Of a sliver whose store alone is missing it
 /// may be all that there is.
-fn left(root: &Root, name: &Name) -> Vec<&'static Path> {
-    let mut left = sweep::left(root, name);
-    if root.store(name).exists() || root.container(name).exists() {
-        let kept = sweep::kept_store(root, name);
-        left.retain(|path| *path != kept);
+fn left(root: &Root, name: &Name, report: &mut Report) -> Result<()> {
+    let known = root.store(name).exists() || root.container(name).exists();
+    let kept = sweep::kept_store(root, name);
+    for path in sweep::left(root, name) {
+        if !known || path != kept {
+            // What is removed here is hidden from every other command already.
+            report.left_over(path, remove_store)?;
+        }
     }
-    left
+    Ok(())
 }
 
 fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Result<()> {
@@ -229,9 +229,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
     let held = Held::take(root, name)?;
     let sliver = held.sliver;
     let folder = root.store(name);
-    for path in left(root, name) {
-        report.left_over(path, remove_store)?;
-    }
+    left(root, name, report)?;
     let noted = root.mounted(name);
     if noted.exists()
         && Views::everywhere(root)?.of(root, name).next().is_none()

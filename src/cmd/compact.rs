@@ -1,8 +1,5 @@
 //! `sliverfs compact`: drops from a store what the base has again.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
 use serde::Serialize;
 
 use crate::catalog::Sliver;
@@ -10,14 +7,13 @@ use crate::cli::Args;
 use crate::cmd::layers::Layers;
 use crate::cmd::quota::remake;
 use crate::cmd::{Ctx, offline};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::layer::{Aspects, Compact, Compacted, Format, survey};
-use crate::mount::seed;
 use crate::out::{self, escape};
 use crate::progress::Progress;
-use crate::quota::admission::Policy;
+use crate::quota::{self, admission::Policy};
 use crate::size::Size;
-use crate::stay::Below;
+use crate::sum::Sum;
 
 /// What `compact --json` prints: see docs/json.md.
 #[derive(Serialize)]
@@ -73,11 +69,9 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
             .way_out("name one sliver, without --ignore-times"));
     }
     let root = ctx.root()?;
-    let image = root.store(&sliver.name).below(seed::STORE);
-    let taken = || fs::metadata(image).map(|image| image.blocks().saturating_mul(512)).at("look at", image);
-    let before = taken()?;
+    let before = quota::used(root, sliver)?;
     let tell = |format: Format, left: u64, how: &str| {
-        let done = Compacted { bytes: before.saturating_sub(left), ..Compacted::default() };
+        let done = Compacted { bytes: before.minus(left), ..Compacted::default() };
         if args.json {
             return out::json(&Sheet { format: format.name(), dry_run: args.dry_run, done });
         }
@@ -91,7 +85,7 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
         });
     }
     remake(root, sliver, sliver, &Policy::default())?;
-    tell(Format::of(sliver.backend), taken()?, "is written anew: ")
+    tell(Format::of(sliver.backend), quota::used(root, sliver)?, "is written anew: ")
 }
 
 fn refuse_whole(format: Format) -> Result<()> {

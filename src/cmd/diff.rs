@@ -90,9 +90,9 @@ fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Resul
         text = format!("{{\"format\":\"{}\",\"changes\":[", format.name());
     }
     while let Some(step) = changes.step()? {
-        let Step::Entry(entry) = step else { continue };
+        let Step::Entry(mut entry) = step else { continue };
         let wanted = lies_in(entry.path, top);
-        let row = if wanted { row(&entry, format)? } else { None };
+        let row = if wanted { row(&mut entry, format)? } else { None };
         if let Some(row) = row {
             if entry.doubt.is_some() {
                 unclear += 1;
@@ -139,15 +139,13 @@ fn lacks(tree: &Dir, path: &[u8]) -> bool {
 }
 
 /// What is told of an entry; none where the view shows what the base has.
-fn row(entry: &Entry<'_>, format: Format) -> Result<Option<Row>> {
+fn row(entry: &mut Entry<'_>, format: Format) -> Result<Option<Row>> {
     // A file whose content was moved here is compared with where it lies.
     let moved = entry.from.is_some_and(|from| !is_at(from, entry));
-    let base = match entry.data {
-        Some(data) if moved => Some(data),
-        _ => entry.base,
-    };
-    let entry = &Entry { base, ..*entry };
-    let (node, old) = (entry.node.map(|node| node.stat), base.map(|base| base.stat));
+    if moved && entry.data.is_some() {
+        entry.base = entry.data;
+    }
+    let (node, old) = (entry.node.map(|node| node.stat), entry.base.map(|base| base.stat));
     let mut what = differences(format, entry)?;
     // A folder's time changes with every name in it: that is no news.
     if node.is_some_and(|stat| stat.kind == Kind::Dir) {

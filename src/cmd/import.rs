@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::quota::{self, image};
 use crate::stay::Below;
 use crate::sys::statfs;
-use crate::tree::{self, Kind, Stat, shown};
+use crate::tree::{self, Kind, shown};
 use crate::view;
 
 /// Makes a store of the layer beside the sliver's own, and puts it in its place at once.
@@ -216,8 +216,8 @@ fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> 
     let mut changes = Changes::new(Format::Aufs, tree::open(layer)?, &base, Show::Flat)?;
     // Of the folders on the way down, as the base had them: in a seed what is written changes them.
     let mut times = Vec::new();
-    while let Some(step) = changes.step()? {
-        let (mut entry, enter) = match step {
+    while let Some(mut step) = changes.step()? {
+        let (entry, enter) = match &mut step {
             Seen::Entry(entry) => (entry, true),
             Seen::Leave(entry) => (entry, false),
         };
@@ -234,7 +234,7 @@ fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> 
         if folder && enter {
             times.push(now);
         }
-        let stat;
+        let mut stat;
         match entry.node {
             // It stands for a whiteout: see `archive::unpack_layer`.
             Some(node) if node.stat.kind == Kind::Socket => {
@@ -243,22 +243,20 @@ fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> 
             }
             // A folder that the layer does not name is the base's, with the time that it had there, or a plain one where the base has none.
             Some(node) if node.stat.kind == Kind::Dir && is_unnamed(node.stat) => {
-                let shown = match entry.base.filter(|base| base.stat.kind == Kind::Dir) {
-                    Some(base) => {
-                        stat = Stat { mtime: time.unwrap_or(base.stat.mtime), ..*base.stat };
-                        entry.stored = false;
-                        base
-                    }
-                    None => {
-                        stat = Stat { mode: 0o755, uid: 0, gid: 0, ..*node.stat };
-                        node
-                    }
-                };
+                let base = entry.base.filter(|base| base.stat.kind == Kind::Dir);
+                let shown = base.unwrap_or(node);
+                stat = *shown.stat;
+                if base.is_some() {
+                    entry.stored = false;
+                    stat.mtime = time.unwrap_or(stat.mtime);
+                } else {
+                    (stat.mode, stat.uid, stat.gid) = (0o755, 0, 0);
+                }
                 entry.node = Some(Side { stat: &stat, ..shown });
             }
             _ => {}
         }
-        writer.take(&if enter { Seen::Entry(entry) } else { Seen::Leave(entry) })?;
+        writer.take(&step)?;
         if enter {
             changes.enter()?;
         }

@@ -20,7 +20,6 @@ use crate::name::Name;
 use crate::progress::Progress;
 use crate::quota::{self, image, zfs};
 use crate::stay::Below;
-use crate::sum::Sum;
 use crate::sys::child::Answer;
 use crate::sys::signals::LastWords;
 use crate::sys::statfs;
@@ -184,13 +183,8 @@ fn make(
             .way_out("--ours, --theirs, or none of them, which keeps both versions"));
     }
     if !how.plan {
-        let record = Sliver {
-            base: new.name,
-            digest: new.digest,
-            converted: sliver.converted.plus(1),
-            quota: limit,
-            ..*sliver
-        };
+        let mut record = sliver.anew(limit);
+        (record.base, record.digest) = (new.name, new.digest);
         replace::finish(root, &record)?;
     }
     report.end()

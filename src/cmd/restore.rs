@@ -14,7 +14,7 @@ use crate::progress::Progress;
 /// A path, as `restore --json` prints it: see docs/json.md.
 #[derive(Serialize)]
 struct Row {
-    path: String,
+    path: &'static str,
     done: Restored,
 }
 
@@ -38,7 +38,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             }
             let again = crate::tree::again(&store)?;
             let done = layer::restore(format, &base, again, &scratch, &path, args.dry_run, &mut copied)?;
-            let path = escape(&path);
+            let path = &*escape(&path).leak();
             if !args.json {
                 let would = if args.dry_run { "would be " } else { "" };
                 out::line(&match done {

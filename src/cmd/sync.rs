@@ -25,7 +25,6 @@ use crate::out;
 use crate::quota::{self, image};
 use crate::size::Size;
 use crate::stay::Below;
-use crate::sum::Sum;
 use crate::sys::child::Answer;
 use crate::sys::rsync::{Rsync, Stats};
 use crate::sys::{file, statfs};
@@ -269,8 +268,7 @@ impl Work<'_> {
             let compact = Compact::new(format, &scratch, Aspects::NONE, false, &mut tell, &mut compared);
             compact.run(tree::open(new)?, &tree::open(ground.tree())?)?;
         }
-        let converted = self.sliver.converted.plus(1);
-        replace::finish(root, &Sliver { converted, quota: limit, ..*self.sliver })?;
+        replace::finish(root, &self.sliver.anew(limit))?;
         Ok(told)
     }
 }

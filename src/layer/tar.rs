@@ -76,8 +76,9 @@ impl Layer {
     /// Writes the folders on the way to an entry: who unpacks a layer by itself would make them with an owner and a mode of its own,
     /// which hide the base's.
     fn go_down(&mut self, path: &[u8]) -> Result<()> {
-        for (length, meta) in std::mem::take(&mut self.way) {
-            self.folder(path.get(..length).unwrap_or_default(), &meta)?;
+        let way = std::mem::take(&mut self.way);
+        for (length, meta) in &way {
+            self.folder(path.get(..*length).unwrap_or_default(), meta)?;
         }
         Ok(())
     }

@@ -9,7 +9,6 @@ use crate::mount::plan::{Rewrite, Step};
 use crate::mount::seed;
 use crate::quota::image;
 use crate::stay::{Below, for_good};
-use crate::sum::Sum;
 
 /// An image that grows from the seed to show it.
 const SCRATCH: &str = ".base.raw";
@@ -82,7 +81,8 @@ impl Plan {
         if grows {
             make.push(Step::RemoveFile(scratch));
         }
-        let record = Sliver { backend: to, converted: sliver.converted.plus(1), quota: new.limit, ..*sliver };
+        let mut record = sliver.anew(new.limit);
+        record.backend = to;
         Ok(Self { look, make, record, work, open: !grows })
     }
 

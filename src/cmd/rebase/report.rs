@@ -31,6 +31,7 @@ pub(super) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
+    #[inline(never)]
     pub(super) fn new(sliver: &'a Sliver, onto: &'a Name, state: &'static str) -> Self {
         Self { name: &sliver.name, from: &sliver.base, onto, state, kept: 0, taken: 0, merged: 0 }
     }
