@@ -29,10 +29,15 @@ use crate::tree::{self, shown};
 
 /// Unpacks a tar, compressed or not, into the view at `view`: links on the way are resolved beneath the view's root.
 pub fn unpack_beneath(archive: &Path, view: &Path) -> Result<()> {
+    unpack(&mut *open_tar(archive)?, &tree::open(view)?, Policy::Beneath).map(drop)
+}
+
+/// Opens a tar to be unpacked, with its progress.
+pub fn open_tar(archive: &Path) -> Result<Box<dyn Stream>> {
     let size = std::fs::metadata(archive).ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
     let progress = Rc::new(Progress::new("unpacking", size));
     match open(archive, &progress)? {
-        Content::Tar(mut stream) => unpack(&mut *stream, &tree::open(view)?, Policy::Beneath).map(drop),
+        Content::Tar(stream) => Ok(stream),
         Content::Image(form, _) => {
             Err(Error::usage(format_args!("{} is a {} image and not a tar", archive.display(), form.name()))
                 .way_out("give an archive to be unpacked"))

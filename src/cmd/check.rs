@@ -12,7 +12,6 @@ use crate::backend::store::layer;
 use crate::catalog::{Mounted, Root, Sliver, staging, sweep};
 use crate::cli::Args;
 use crate::cmd::layers::Layers;
-use crate::cmd::offline::Held;
 use crate::cmd::{Ctx, offline};
 use crate::error::{Class, Context, Error, Result};
 use crate::json;
@@ -225,9 +224,8 @@ fn left(root: &Root, name: &Name, report: &mut Report) -> Result<()> {
 
 fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Result<()> {
     let words = [name.as_str().to_owned()];
-    let layers = Layers { words: &words, format: None, base: None, store: None, held: Default::default() };
-    let held = Held::take(root, name)?;
-    let sliver = held.sliver;
+    let mut layers = Layers::of(&words);
+    let Some(sliver) = layers.hold(ctx)? else { return Ok(()) };
     let folder = root.store(name);
     left(root, name, report)?;
     let noted = root.mounted(name);
@@ -248,7 +246,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
         let left = scratch.left();
         let mut work = || {
             let store = tree::open(folder.below(layer(sliver.backend)))?;
-            offline::scratch(Some(&held), Format::of(sliver.backend), &store, false).map(|_| &[][..])
+            layers.scratch(Format::of(sliver.backend), &store, false).map(|_| &[][..])
         };
         let repair = report.repair && !left.is_empty();
         let settled = if repair { offline::grown(root, sliver, &mut work).map(drop) } else { Ok(()) };
@@ -260,9 +258,9 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
         for path in stale_work(image::content(folder))? {
             report.left_over(path, tree::remove_path)?;
         }
-        let scratch = offline::scratch(Some(&held), format, &store, true)?;
+        let scratch = layers.scratch(format, store, true)?;
         let left = scratch.left();
-        let settled = if report.repair { scratch.settle(format, &store) } else { Ok(()) };
+        let settled = if report.repair { scratch.settle(format, store) } else { Ok(()) };
         report.settled(&scratch, left, settled)?;
         let whole = matches!(format, Format::Snapshot | Format::Tree);
         if !whole {
@@ -270,7 +268,7 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
             let mut tell = |doubt: crate::layer::Doubt, path: &[u8], done| {
                 report.tell(doubt.name(), doubt.words(), path, done)
             };
-            mend(format, &base, store, &scratch, repair, &mut tell)?;
+            mend(format, base, tree::again(store)?, &scratch, repair, &mut tell)?;
         }
         // Counted here, for this may be a child of its own.
         report.end_of_all()

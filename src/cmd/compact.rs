@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use crate::catalog::Sliver;
 use crate::cli::Args;
+use crate::cmd::Ctx;
 use crate::cmd::layers::Layers;
 use crate::cmd::quota::remake;
-use crate::cmd::{Ctx, offline};
 use crate::error::{Error, Result};
 use crate::layer::{Aspects, Compact, Compacted, Format, survey};
 use crate::out::{self, escape};
@@ -14,6 +14,7 @@ use crate::progress::Progress;
 use crate::quota::{self, admission::Policy};
 use crate::size::Size;
 use crate::sum::Sum;
+use crate::tree;
 
 /// What `compact --json` prints: see docs/json.md.
 #[derive(Serialize)]
@@ -26,9 +27,8 @@ struct Sheet {
 
 /// Compacts a sliver that is mounted nowhere, or bare directories.
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
-    let layers = Layers::new(args)?;
-    let held = offline::hold(ctx, &layers)?;
-    let sliver = held.as_ref().map(|held| held.sliver);
+    let mut layers = Layers::new(args)?;
+    let sliver = layers.hold(ctx)?;
     if let Some(sliver) = sliver.filter(|sliver| sliver.backend.grows_image()) {
         return anew(ctx, &layers, sliver, args);
     }
@@ -39,7 +39,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         if !words.is_empty() {
             return Err(Error::usage("one sliver at a time"));
         }
-        let scratch = offline::scratch(held.as_ref(), format, &store, args.dry_run)?;
+        let scratch = layers.scratch(format, store, args.dry_run)?;
         let progress = Progress::new("comparing", None);
         let mut tell = |what: &str, path: &[u8]| {
             let shown = args.dry_run && !args.json;
@@ -56,7 +56,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         let ignore = if args.ignore_times { Aspects::TIME } else { Aspects::NONE };
         let mut compared = |bytes| progress.add(bytes);
         let compact = Compact::new(format, &scratch, ignore, args.dry_run, &mut tell, &mut compared);
-        let done = compact.run(store, &base)?;
+        let done = compact.run(tree::again(store)?, base)?;
         drop(progress);
         print(&Sheet { format: format.name(), dry_run: args.dry_run, done }, args.json)
     })
@@ -79,7 +79,7 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
     };
     if args.dry_run {
         return layers.with(ctx, &mut |format, base, store, _| {
-            let survey = survey(format, &store, &base, format)?;
+            let survey = survey(format, store, base, format)?;
             survey.check(format)?;
             tell(format, survey.space, "would be written anew: about ")
         });
@@ -102,7 +102,7 @@ fn print(sheet: &Sheet, json: bool) -> Result<()> {
     let done = &sheet.done;
     if json {
         out::json(sheet)?;
-    } else if done.files + done.directories + done.whiteouts + done.marks + done.garbage + done.bytes == 0 {
+    } else if done.files | done.directories | done.whiteouts | done.marks | done.garbage | done.bytes == 0 {
         out::line("nothing to drop")?;
     } else {
         let verb = if sheet.dry_run { "would be" } else { "are" };

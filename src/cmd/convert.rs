@@ -28,9 +28,9 @@ use crate::sys::child::Answer;
 use crate::tree;
 
 /// What was done.
-struct Done {
+struct Done<'a> {
     /// None for bare directories.
-    name: Option<Name>,
+    name: Option<&'a Name>,
     from: &'static str,
     to: &'static str,
     state: &'static str,
@@ -42,7 +42,7 @@ struct Done {
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<Name>,
+    name: Option<&'a Name>,
     from: &'static str,
     to: &'static str,
     state: &'static str,
@@ -52,8 +52,8 @@ struct Report<'a> {
     kept_store: Option<&'static Path>,
 }
 
-impl Done {
-    fn new(name: Option<Name>, from: &'static str, to: &'static str, state: &'static str) -> Self {
+impl<'a> Done<'a> {
+    fn new(name: Option<&'a Name>, from: &'static str, to: &'static str, state: &'static str) -> Self {
         Self { name, from, to, state, json: &[] }
     }
 
@@ -142,7 +142,7 @@ fn look_at(from: Format, store: &Path, base: &Path, to: Format) -> Result<Survey
 }
 
 /// Brings the store back that was kept.
-fn undo(ctx: &mut Ctx, name: &Name, args: &Args) -> Result<Done> {
+fn undo<'a>(ctx: &mut Ctx, name: &'a Name, args: &Args) -> Result<Done<'a>> {
     let root = ctx.root()?;
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
@@ -168,7 +168,7 @@ fn undo(ctx: &mut Ctx, name: &Name, args: &Args) -> Result<Done> {
         }
     };
     let state = if args.dry_run { "planned" } else { "undone" };
-    Done::new(Some(*name), sliver.backend.name(), to.name(), state).unseen()
+    Done::new(Some(name), sliver.backend.name(), to.name(), state).unseen()
 }
 
 /// Where this kernel cannot show the store of a sliver at all, converts it (`auto`), or says how. False where it can. `wanted` is

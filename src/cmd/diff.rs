@@ -12,7 +12,7 @@ use crate::json::write as to_json;
 use crate::layer::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Step, beside, differences};
 use crate::out::{self, escape};
 use crate::size::Size;
-use crate::tree::{Dir, Kind, Stat};
+use crate::tree::{Dir, Kind, Stat, again};
 
 /// As many bytes are printed at once.
 const PRINTED: usize = 16 << 10;
@@ -42,15 +42,15 @@ struct Row {
 
 /// Prints a line for each path that differs, or the JSON document. What no format explains makes the command fail at its end.
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
-    let layers = Layers::new(args)?;
-    let watch = layers.watch(ctx)?;
+    let mut layers = Layers::new(args)?;
+    layers.watch(ctx)?;
     layers.with(ctx, &mut |format, base, store, words| {
         let path = match words {
             [] => Vec::new(),
             [path] => inside(path)?,
             _ => return Err(Error::usage("one path at a time")),
         };
-        diff(format, &base, store, &path, args.json).and(watch.same())
+        diff(format, base, store, &path, args.json).and(layers.same())
     })
 }
 
@@ -82,9 +82,9 @@ fn lies_in(path: &[u8], top: &[u8]) -> bool {
     }
 }
 
-fn diff(format: Format, base: &Dir, store: Dir, top: &[u8], json: bool) -> Result<()> {
-    let nowhere = !top.is_empty() && lacks(base, top) && lacks(&store, top);
-    let mut changes = Changes::new(format, store, base, Show::Changes)?.without_leaves();
+fn diff(format: Format, base: &Dir, store: &Dir, top: &[u8], json: bool) -> Result<()> {
+    let nowhere = !top.is_empty() && lacks(base, top) && lacks(store, top);
+    let mut changes = Changes::new(format, again(store)?, base, Show::Changes)?.without_leaves();
     let (mut unclear, mut text, mut comma) = (0_u64, String::new(), "");
     if json {
         text = format!("{{\"format\":\"{}\",\"changes\":[", format.name());

@@ -20,7 +20,7 @@ use crate::out::{self, escape};
 use crate::stay::stay;
 use crate::sys::tool::{self, Child};
 use crate::sys::{file, sync};
-use crate::tree::Dir;
+use crate::tree::{Dir, again};
 
 /// The layer as `export --json` prints it: see docs/json.md.
 #[derive(Serialize)]
@@ -35,7 +35,7 @@ struct Row {
 
 /// Writes the layer. While the sliver is in use it is what the walk came upon: nothing is held back meanwhile.
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
-    let layers = Layers::new(args)?;
+    let mut layers = Layers::new(args)?;
     let path = args.output.path().filter(|path| !is_stdin(path));
     if path.is_none() && args.json {
         return Err(Error::usage("standard output cannot take the layer and JSON")
@@ -46,7 +46,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     }
     let name = path.map(|path| path.as_os_str().as_bytes()).unwrap_or_default();
     let gzip = args.gzip || name.ends_with(b".gz") || name.ends_with(b".tgz");
-    let watch = layers.watch(ctx)?;
+    layers.watch(ctx)?;
     layers.with(ctx, &mut |format, base, store, words| {
         if !words.is_empty() {
             return Err(Error::usage("one sliver at a time, and all of it"));
@@ -61,8 +61,8 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
             entries: 0,
         };
         let tar = Tar::new(to, output.name, args.json);
-        let done = write(format, &base, store, tar, &mut row)
-            .and_then(|()| watch.same())
+        let done = write(format, base, store, tar, &mut row)
+            .and_then(|()| layers.same())
             .and_then(|()| output.publish());
         if let Err(err) = done {
             output.discard();
@@ -79,9 +79,9 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     })
 }
 
-fn write(format: Format, base: &Dir, store: Dir, tar: Tar, row: &mut Row) -> Result<()> {
-    let mut layer = Layer::new(format, &store, tar)?;
-    let mut changes = Changes::new(format, store, base, Show::Flat)?.without_leaves();
+fn write(format: Format, base: &Dir, store: &Dir, tar: Tar, row: &mut Row) -> Result<()> {
+    let mut layer = Layer::new(format, store, tar)?;
+    let mut changes = Changes::new(format, again(store)?, base, Show::Flat)?.without_leaves();
     while let Some(step) = changes.step()? {
         if let Step::Entry(entry) = step {
             layer.take(&entry)?;

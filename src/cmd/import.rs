@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::rc::Rc;
 
-use crate::archive::{self, Content, is_stdin, is_unnamed, unpack_layer};
+use crate::archive::{is_stdin, is_unnamed, open_tar, unpack_layer};
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
@@ -194,13 +193,7 @@ impl Import<'_> {
 }
 
 fn unpack(source: &Path, layer: &Path, dump: Option<bool>) -> Result<()> {
-    let size = fs::metadata(source).ok().filter(fs::Metadata::is_file).map(|meta| meta.len());
-    let progress = Rc::new(Progress::new("unpacking", size));
-    let Content::Tar(mut stream) = archive::open(source, &progress)? else {
-        return Err(Error::usage(format_args!("{} is an image and not a layer", source.display()))
-            .way_out("give a tar: an OCI image layer, or the dump of an overlayfs store"));
-    };
-    let taken = unpack_layer(&mut *stream, &tree::open(layer)?, dump)?;
+    let taken = unpack_layer(&mut *open_tar(source)?, &tree::open(layer)?, dump)?;
     if taken.dump {
         crate::info!("it is the dump of an overlayfs store: links to `(overlay-whiteout)` are whiteouts");
     }

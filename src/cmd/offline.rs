@@ -7,8 +7,6 @@ use crate::backend::store::{Ground, take_down};
 use crate::catalog::base::Base;
 use crate::catalog::lock::Lock;
 use crate::catalog::{Root, Sliver};
-use crate::cmd::Ctx;
-use crate::cmd::layers::Layers;
 use crate::error::{Error, Result};
 use crate::kind::Kind;
 use crate::layer::{self, Format, Scratch};
@@ -20,7 +18,7 @@ use crate::quota::project::Room;
 use crate::quota::{image, zfs};
 use crate::stay::Below;
 use crate::sys::child::Answer;
-use crate::tree::{self, Dir};
+use crate::tree;
 use crate::view;
 
 /// Refuses a sliver whose container runs, or whose store is alive anywhere. An image that a crash left mounted would be in the way of
@@ -64,14 +62,6 @@ impl Held {
     }
 }
 
-/// Holds the sliver that is named; none where bare directories are.
-pub fn hold(ctx: &mut Ctx, layers: &Layers<'_>) -> Result<Option<Held>> {
-    let (None, Some(name)) = (layers.format, layers.words.first()) else { return Ok(None) };
-    let held = Held::take(ctx.root()?, &Name::parse(name)?)?;
-    layers.held.set(true);
-    Ok(Some(held))
-}
-
 /// Mounts a store that grew from a seed where only the work sees it, in the folder that other whole trees have; what a command that
 /// was cut began in it is ended. The sliver's lock is held.
 pub fn grown(root: &Root, sliver: &Sliver, work: &mut dyn FnMut() -> Answer) -> Answer {
@@ -90,18 +80,6 @@ pub fn grown(root: &Root, sliver: &Sliver, work: &mut dyn FnMut() -> Answer) -> 
         let hidden = exec::run(&steps);
         done.and_then(|done| hidden.map(|()| done))
     })
-}
-
-/// Where the store is changed from, cleared of what a crash left unless this is only a dry run.
-pub fn scratch(held: Option<&Held>, format: Format, store: &Dir, dry_run: bool) -> Result<Box<Scratch>> {
-    let scratch = match held {
-        Some(_) => layer::scratch_beside(format, store)?,
-        None => Scratch::inside(store)?,
-    };
-    if !dry_run {
-        scratch.settle(format, store)?;
-    }
-    Ok(scratch)
 }
 
 /// Ends what a command that was cut began in the store of a sliver that is mounted nowhere. Its lock is held.

@@ -3,13 +3,14 @@
 use serde::Serialize;
 
 use crate::cli::Args;
+use crate::cmd::Ctx;
 use crate::cmd::diff::inside;
 use crate::cmd::layers::Layers;
-use crate::cmd::{Ctx, offline};
 use crate::error::{Error, Result};
 use crate::layer::{self, Restored};
 use crate::out::{self, escape};
 use crate::progress::Progress;
+use crate::tree;
 
 /// A path, as `restore --json` prints it: see docs/json.md.
 #[derive(Serialize)]
@@ -20,13 +21,13 @@ struct Row {
 
 /// Restores paths of a sliver that is mounted nowhere, or of bare directories: one after the other, each as a whole.
 pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
-    let layers = Layers::new(args)?;
-    let held = offline::hold(ctx, &layers)?;
+    let mut layers = Layers::new(args)?;
+    layers.hold(ctx)?;
     layers.with(ctx, &mut |format, base, store, words| {
         if words.is_empty() {
             return Err(Error::usage("name the paths to restore"));
         }
-        let scratch = offline::scratch(held.as_ref(), format, &store, args.dry_run)?;
+        let scratch = layers.scratch(format, store, args.dry_run)?;
         let progress = Progress::new("copying", None);
         let mut copied = |bytes| progress.add(bytes);
         let mut rows = Vec::new();
@@ -36,8 +37,8 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
                 return Err(Error::usage("the whole sliver cannot be restored")
                     .way_out("destroy it and create it again, or name what is in it"));
             }
-            let again = crate::tree::again(&store)?;
-            let done = layer::restore(format, &base, again, &scratch, &path, args.dry_run, &mut copied)?;
+            let again = tree::again(store)?;
+            let done = layer::restore(format, base, again, &scratch, &path, args.dry_run, &mut copied)?;
             let path = &*escape(&path).leak();
             if !args.json {
                 let would = if args.dry_run { "would be " } else { "" };

@@ -298,13 +298,13 @@ impl Count {
 /// What compact would give back of a sliver's store, and what of its base is covered, in bytes.
 fn compare(ctx: &mut Ctx, name: &Name) -> Result<[u64; 2]> {
     let words = [name.to_string()];
-    let layers = Layers { words: &words, format: None, base: None, store: None, held: Default::default() };
+    let layers = Layers::of(&words);
     let answer = layers.ask(ctx, &mut |format: Format, base, store, _| {
-        let scratch = Scratch::inside(&store)?;
+        let scratch = Scratch::inside(store)?;
         let (tell, progress) = (&mut |_: &str, _: &[u8]| Ok(()), &mut |_| {});
         let compact = Compact::new(format, &scratch, Aspects::NONE, true, tell, progress);
-        let bytes = compact.run(tree::again(&store)?, &base)?.bytes;
-        let covered = usage::covered(format, store, &base)?;
+        let bytes = compact.run(tree::again(store)?, base)?.bytes;
+        let covered = usage::covered(format, tree::again(store)?, base)?;
         Ok([bytes.to_ne_bytes(), covered.to_ne_bytes()].concat().leak())
     })?;
     match (answer.first_chunk(), answer.last_chunk()) {

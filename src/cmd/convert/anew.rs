@@ -40,7 +40,7 @@ impl How {
 }
 
 /// Converts a sliver whose lock is held.
-pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
+pub(super) fn convert<'a>(root: &Root, sliver: &'a Sliver, how: &How) -> Result<Done<'a>> {
     let name = &sliver.name;
     let base = Base::load(root, &sliver.base)?;
     view::check_base(sliver, base)?;
@@ -54,7 +54,7 @@ pub(super) fn convert(root: &Root, sliver: &Sliver, how: &How) -> Result<Done> {
         )
         .way_out(format_args!("sliverfs quota {name} SIZE --means MEANS")));
     }
-    let done = |state| Done::new(Some(*name), sliver.backend.name(), to.name(), state);
+    let done = |state| Done::new(Some(name), sliver.backend.name(), to.name(), state);
     if to == sliver.backend {
         if !how.dry_run {
             sweep::new(root, name)?;

@@ -18,7 +18,7 @@ use crate::tree;
 const NEW: &str = ".sliverfs-new.";
 
 /// Converts layers that lie anywhere: of a disk that was taken out of a node.
-pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Done> {
+pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Done<'static>> {
     let to = Format::parse(to)?;
     let (Some(from), Some(base), Some(store), Some(out)) =
         (layers.format, layers.base, layers.store, args.out.path())
