@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
 
 use crate::cli::Args;
 use crate::cmd::Ctx;
@@ -32,12 +33,33 @@ struct Row {
     old_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    what: Vec<&'static str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    driver: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Names::is_empty")]
+    what: Names,
+    #[serde(skip_serializing_if = "Names::is_empty")]
+    driver: Names,
     #[serde(skip_serializing_if = "Option::is_none")]
     doubt: Option<&'static str>,
+}
+
+/// Aspects by their names.
+struct Names(Aspects);
+
+impl Names {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Names {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut list = to.serialize_seq(None)?;
+        for (aspect, name) in &Aspects::NAMES {
+            if self.0.has(*aspect) {
+                list.serialize_element(name)?;
+            }
+        }
+        list.end()
+    }
 }
 
 /// Prints a line for each path that differs, or the JSON document. What no format explains makes the command fail at its end.
@@ -177,21 +199,10 @@ fn row(entry: &mut Entry<'_>, format: Format) -> Result<Option<Row>> {
         size: node.as_ref().and_then(size),
         old_size: old.as_ref().and_then(size),
         from: entry.from.filter(|_| moved).map(|from| origin(from, entry)),
-        what: names(what),
-        driver: names(what.without(what.without(format.loses()))),
+        what: Names(what),
+        driver: Names(what.without(what.without(format.loses()))),
         doubt: entry.doubt.map(Doubt::name),
     }))
-}
-
-/// The names of aspects.
-fn names(aspects: Aspects) -> Vec<&'static str> {
-    let mut names = Vec::new();
-    for (aspect, name) in &Aspects::NAMES {
-        if aspects.has(*aspect) {
-            names.push(*name);
-        }
-    }
-    names
 }
 
 /// Does what the store says of the origin name the entry itself?
@@ -232,11 +243,13 @@ fn line(text: &mut String, row: &Row, doubt: Option<Doubt>) {
         }
         _ => {
             let mut before = "  ";
-            for what in &row.what {
-                // In brackets what the driver may have done by itself.
-                let (open, close) = if row.driver.contains(what) { ("(", ")") } else { ("", "") };
-                let _into_string = write!(text, "{before}{open}{what}{close}");
-                before = ", ";
+            for (aspect, name) in &Aspects::NAMES {
+                if row.what.0.has(*aspect) {
+                    // In brackets what the driver may have done by itself.
+                    let (open, close) = if row.driver.0.has(*aspect) { ("(", ")") } else { ("", "") };
+                    let _into_string = write!(text, "{before}{open}{name}{close}");
+                    before = ", ";
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::kind::Kind as Backend;
 use crate::layer::{Aspects, Change, Changes, Format, Show, Side, Step as Seen, Writer, differences};
 use crate::mount::plan::Step;
-use crate::mount::{exec, private, seed};
+use crate::mount::{exec, seed};
 use crate::out::escape;
 use crate::progress::Progress;
 use crate::quota::{self, image};
@@ -59,7 +59,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         view::free_seed(root, sliver.backend, &base.name)?;
         quota::prepare(root, name, sliver.quota)?;
     }
-    private::beside(root, name, &mut || {
+    replace::beside(root, name, sliver.quota, args.dry_run, &mut || {
         let mut steps = Vec::new();
         import.ground.image(&mut steps)?;
         exec::run(&steps)?;
@@ -68,11 +68,10 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         }
         if !args.dry_run {
             import.ground.limit = quota::renew(root, sliver.quota, (sliver.backend, base), false)?;
-            import.stage(source, dump).map_err(|err| replace::full(sliver, err))?;
+            import.stage(source, dump)?;
         }
         Ok(&[])
-    })
-    .inspect_err(|_| replace::left_over(root, name, args.dry_run))?;
+    })?;
     if args.dry_run {
         return import.plan(source);
     }
@@ -104,8 +103,6 @@ impl Import<'_> {
     /// Adds what makes the new store without the layer; where what it is filled with goes.
     fn make(&self, steps: &mut Vec<Step>) -> Result<&'static Path> {
         let into = self.ground.begin(self.stage, image::shape(self.root.store(&self.sliver.name)), steps);
-        // Before the folder is put into a project: the layer is none of what is limited.
-        steps.insert(1, Step::CreateDir(self.stage.below(LAYER)));
         self.ground.make(into, self.sliver.limit(self.root), self.target, steps);
         if self.sliver.backend.grows_image() {
             self.ground.mount(&format!(".new.{}", self.sliver.name), self.target, steps)?;
@@ -174,7 +171,8 @@ impl Import<'_> {
     /// Makes the new store, all of it durable.
     fn stage(&self, source: &Path, dump: Option<bool>) -> Result<()> {
         let unpacked = self.stage.below(LAYER);
-        let mut steps = Vec::new();
+        // Before the folder is put into a project: the layer is none of what is limited.
+        let mut steps = vec![Step::CreateDir(self.stage), Step::CreateDir(unpacked)];
         let inner = self.make(&mut steps)?;
         exec::run(&steps)?;
         unpack(source, unpacked, dump)?;

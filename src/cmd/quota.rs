@@ -7,7 +7,7 @@ use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, sweep};
 use crate::cli::Args;
-use crate::cmd::replace::{self, Keep, left_over};
+use crate::cmd::replace::{self, Keep};
 use crate::cmd::{Ctx, offline};
 use crate::error::{Class, Error, Result};
 use crate::kind::Kind;
@@ -208,8 +208,8 @@ pub fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Resul
     statfs::refuse_read_only(root.stores())?;
     // Whatever is kept from before it stays.
     replace::prepare(root, old, true, new.quota)?;
-    private::beside(root, name, &mut || copy(root, old, new, policy).map(|()| &[][..]))
-        .inspect_err(|_| left_over(root, name, false))?;
+    // It says by itself whose room it was that it ran out of.
+    replace::beside(root, name, None, false, &mut || copy(root, old, new, policy).map(|()| &[][..]))?;
     replace::put(root, name, &replace::publish(root, name, Keep::Earlier), &|catalog| {
         admission::admit(root, policy, old.quota, new.quota, Some(catalog))
     })

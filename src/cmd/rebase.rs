@@ -106,8 +106,9 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         replace::prepare(root, sliver, before.is_some(), sliver.quota)?;
     }
     let mut report = Report::new(sliver, onto, how.plan, how.json, &disk)?;
-    let mut work =
-        || make(root, sliver, (old, new), how, &mut report).map_err(|err| replace::full(sliver, err));
+    let mut work = || {
+        make(root, sliver, (old, new), how, &mut report).map_err(|err| replace::full(name, sliver.quota, err))
+    };
     let made = if old.image(root).is_none() && new.image(root).is_none() && !sliver.has_image() {
         // Nothing is mounted for it.
         let _words = LastWords::begin(true);

@@ -11,14 +11,15 @@ use crate::catalog::lock::Lock;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cmd::{Ctx, offline, print_plan};
 use crate::error::{Error, Result};
-use crate::mount::exec;
 use crate::mount::plan::Step;
+use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
 use crate::quota::{self, Limit, Means, image};
 use crate::size::Size;
 use crate::stay::Below;
+use crate::sys::child::Answer;
 
 /// What is kept when a new store takes a sliver's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,16 +101,28 @@ pub fn finish(root: &Root, record: &Sliver) -> Result<()> {
     quota::settle(root, &record.name, record.quota)
 }
 
+/// Makes a new store, in a private mount namespace; one that comes to nothing goes. `limit` is what may keep it from being made.
+pub fn beside(
+    root: &Root,
+    name: &Name,
+    limit: Option<&Limit>,
+    dry_run: bool,
+    work: &mut dyn FnMut() -> Answer,
+) -> Answer {
+    private::beside(root, name, &mut || work().map_err(|err| full(name, limit, err)))
+        .inspect_err(|_| left_over(root, name, dry_run))
+}
+
 /// Says of work on a limited sliver that ran out of room whose room it was.
-pub fn full(sliver: &Sliver, err: Error) -> Error {
-    match (sliver.quota, err.errno()) {
+pub fn full(name: &Name, limit: Option<&Limit>, err: Error) -> Error {
+    match (limit, err.errno()) {
         // A store on a seed is given no more.
         (Some(limit), Some(Errno::ENOSPC | Errno::EDQUOT))
             if limit.means.is_hard() && limit.means != Means::Seed =>
         {
             err.way_out(format_args!(
                 "`{0}` may have {1}: give it more (sliverfs quota {0} SIZE), or free some of the disk",
-                sliver.name,
+                name,
                 Size(limit.bytes)
             ))
         }

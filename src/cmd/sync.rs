@@ -22,7 +22,7 @@ use crate::layer::{Aspects, Compact, Format, Scratch, survey};
 use crate::mount::plan::Step;
 use crate::mount::{exec, fuse, private, seed};
 use crate::out;
-use crate::quota::{self, image};
+use crate::quota::{self, Limit, image};
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sys::child::Answer;
@@ -65,8 +65,10 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let work = Work { root, sliver, base, source: &source, rsync, attrs };
     if sliver.backend == Kind::BtrfsSnapshot {
         // A snapshot has an empty folder where its source has a subvolume.
-        let (store, base) =
-            (tree::open_store(root.store(name).below("tree"))?, tree::open(work.ground()?.tree())?);
+        let (store, base) = (
+            tree::open_store(root.store(name).below("tree"))?,
+            tree::open(work.ground(sliver.quota)?.tree())?,
+        );
         survey(Format::Tree, &store, &base, Format::Tree)?.check(Format::Snapshot)?;
     }
     let told = if args.dry_run { work.list(args.json)? } else { work.publish(args.json)? };
@@ -161,20 +163,20 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn ground(&self) -> Result<Ground<'_>> {
+    fn ground(&self, limit: Option<&'static Limit>) -> Result<Ground<'_>> {
         let kind = self.sliver.backend;
         Ok(Ground {
             root: self.root,
             base: self.base,
             kind,
             features: probe::features(self.root, kind)?,
-            limit: self.sliver.quota,
+            limit,
         })
     }
 
     /// Tells what would change, in a view of the store itself: nothing is written through it.
     fn list(&self, quiet: bool) -> Answer {
-        let ground = self.ground()?;
+        let ground = self.ground(self.sliver.quota)?;
         let name = &self.sliver.name;
         private::beside(self.root, name, &mut || {
             // In this namespace it is a free mount point.
@@ -234,9 +236,7 @@ impl Work<'_> {
         let keep = if kept.is_some() { Keep::Earlier } else { Keep::Own };
         replace::prepare(root, self.sliver, kept.is_some(), self.sliver.quota)?;
         let watched = !quiet && std::io::stderr().is_terminal();
-        let mut work = || self.make(watched).map_err(|err| replace::full(self.sliver, err));
-        let told =
-            private::beside(root, name, &mut work).inspect_err(|_| replace::left_over(root, name, false))?;
+        let told = replace::beside(root, name, self.sliver.quota, false, &mut || self.make(watched))?;
         replace::put(root, name, &replace::publish(root, name, keep), &|_| Ok(()))?;
         Ok(told)
     }
@@ -248,7 +248,7 @@ impl Work<'_> {
         let view = stage.below(".view");
         let format = Format::of(kind);
         let limit = quota::renew(root, self.sliver.quota, (kind, self.base), false)?;
-        let ground = &Ground { limit, ..self.ground()? };
+        let ground = &self.ground(limit)?;
         let mut steps = Vec::new();
         ground.open(self.sliver, &mut steps)?;
         let inner = ground.begin(stage, image::shape(stored), &mut steps);

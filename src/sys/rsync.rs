@@ -90,27 +90,27 @@ impl Rsync {
         target.push("/");
         // What the other end's shell would make of a path is none of its business: -s.
         // Where it begins before it knows all names, it waits forever for those of a file that it could not make (3.5.0, on a full disk).
-        let mut args = vec!["-aHSs", "--numeric-ids", "--delete", "--stats", "--no-inc-recursive"];
+        let mut options = String::from("-aHSs --numeric-ids --delete --stats --no-inc-recursive");
         if self.lists_last {
-            args.push("--delete-after");
+            options.push_str(" --delete-after");
         }
         if attrs && self.acls {
-            args.push("-A");
+            options.push_str(" -A");
         }
         if attrs && self.xattrs {
-            args.push("-X");
+            options.push_str(" -X");
         }
         if dry_run {
-            args.push("-n");
+            options.push_str(" -n");
             if !quiet {
-                args.push("-i");
+                options.push_str(" -i");
             }
         } else if watched && self.info {
-            args.push("--info=progress2");
+            options.push_str(" --info=progress2");
         }
-        args.push("--");
-        let mut words: Vec<&OsStr> = args.into_iter().map(OsStr::new).collect();
-        words.extend([from, target.as_os_str()]);
+        options.push_str(" --");
+        let mut words = tool::on(&options, Path::new(from));
+        words.push(&target);
         let program = Path::new(PROGRAM);
         let mut child =
             tool::start(PROGRAM, &words, [Stream::Null, Stream::Pipe, Stream::Ours]).at("start", program)?;

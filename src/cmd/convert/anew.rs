@@ -12,7 +12,7 @@ use crate::cmd::replace::{self, Keep};
 use crate::cmd::{create, offline, print_plan};
 use crate::error::{Error, Result};
 use crate::kind::{Choice, Kind};
-use crate::mount::{exec, private};
+use crate::mount::exec;
 use crate::quota::admission::{self, Policy};
 use crate::quota::{self, Limit, Means};
 use crate::size::Size;
@@ -77,7 +77,7 @@ pub(super) fn convert<'a>(root: &Root, sliver: &'a Sliver, how: &How) -> Result<
     }
     let mut done = done(if how.dry_run { "planned" } else { "converted" });
     let mut new = Ground { root, base, kind: to, features: Features::default(), limit };
-    let json = private::beside(root, name, &mut || {
+    done.json = replace::beside(root, name, limit, how.dry_run, &mut || {
         // Planned in there: nobody can let go of a base's image that this namespace has.
         new.limit = quota::renew(root, limit, (to, base), how.dry_run)?;
         let plan = Plan::new(sliver, &new, size)?;
@@ -98,16 +98,12 @@ pub(super) fn convert<'a>(root: &Root, sliver: &'a Sliver, how: &How) -> Result<
         if how.dry_run {
             return done.json(&survey, None);
         }
-        exec::run(&plan.make)
-            .and_then(|()| replace::finish(root, &plan.record))
-            .map_err(|err| replace::full(&plan.record, err))?;
+        exec::run(&plan.make).and_then(|()| replace::finish(root, &plan.record))?;
         done.json(&survey, Some(sweep::kept_store(root, name)))
-    })
-    .inspect_err(|_| replace::left_over(root, name, how.dry_run))?;
+    })?;
     if matches!(to, Kind::Union(_)) && probe::features(root, to).is_err() {
         crate::warn!("this kernel does not offer {to}: the sliver can be mounted where one does");
     }
-    done.json = json;
     if how.dry_run {
         return Ok(done);
     }
