@@ -50,7 +50,7 @@ fn keeps_view(format: Format, store: &Path, base: &Path, what: &str) -> Compacte
     done
 }
 
-fn script(temp: &Path, lower: &Path, seed: u64) -> u64 {
+fn script(temp: &Path, lower: &Path, seed: u64) -> usize {
     let here = temp.join(seed.to_string());
     let (plain, store) = (here.join("plain"), here.join("upper"));
     fs::create_dir_all(&store).unwrap();

@@ -19,25 +19,15 @@ use crate::tree::{Dir, Kind, Meta, SELF, Stat, Step, Walk, c_name, sys};
 /// Bytes of a name, on each disk that a base may lie on.
 const NAME_MAX: usize = 255;
 
-/// What was unpacked.
-#[derive(Clone, Copy, Debug)]
-pub struct Taken {
-    /// Its entries.
-    pub entries: u64,
-    /// It was a dump of an overlayfs store: links to `(overlay-whiteout)` were taken as whiteouts, and its marks as such.
-    pub dump: bool,
-}
-
 /// Unpacks a layer into an empty folder, by the rules of [`super::unpack`] and more: whiteouts are empty regular files; the root is
 /// not opaque; no folder has a whiteout's name. `dump` says whether it is a dump of an overlayfs store; where that is not known,
-/// the first whiteout tells.
-pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Result<Taken> {
+/// the first whiteout tells. Was it one? Links to `(overlay-whiteout)` were taken as whiteouts then, and its marks as such.
+pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Result<bool> {
     let mut to = Unpack::new(root, Policy::Layer)?;
     let mut reader = Reader::new(from);
-    let (mut kind, mut entries) = (dump, 0);
+    let mut kind = dump;
     while let Some(mut member) = reader.member()? {
         let marked = dump != Some(false) && take_mark(&mut member);
-        entries += 1;
         let path = &member.path;
         let parts = components(path, path, "has a path that")?;
         let Some((name, parents)) = parts.split_last() else {
@@ -120,7 +110,7 @@ pub fn unpack_layer(from: &mut dyn Stream, root: &Dir, dump: Option<bool>) -> Re
         }
     }
     settle(root)?;
-    Ok(Taken { entries, dump })
+    Ok(dump)
 }
 
 /// Makes what stands for something else: nobody sees its owner, mode and time.

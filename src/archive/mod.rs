@@ -14,7 +14,7 @@ mod unpack;
 mod write;
 
 pub use input::{Content, is_stdin, open};
-pub use layer::{Taken, unpack_layer};
+pub use layer::unpack_layer;
 pub use place::is_unnamed;
 pub use stream::{Fault, Stream};
 pub use unpack::{Policy, unpack};

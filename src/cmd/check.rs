@@ -20,7 +20,6 @@ use crate::name::Name;
 use crate::out::{self, escape};
 use crate::quota::{Limit, admission, image, remove_store};
 use crate::stay::{Below, for_good, stay};
-use crate::sum::Sum;
 use crate::tree::{self, Kind};
 
 /// Something that is not as it should be, as `check --json` prints it: see docs/json.md.
@@ -41,9 +40,9 @@ struct Report {
     before: &'static str,
     comma: &'static str,
     /// What was found and is still there.
-    left: u64,
+    left: usize,
     /// How much of that could not be put right, though it was tried.
-    failed: u64,
+    failed: usize,
 }
 
 impl Report {
@@ -53,8 +52,8 @@ impl Report {
             Ok(repaired) => (repaired, None),
             Err(err) => (false, Some(err.to_string())),
         };
-        self.left = self.left.plus(u64::from(!repaired));
-        self.failed = self.failed.plus(u64::from(error.is_some()));
+        self.left += usize::from(!repaired);
+        self.failed += usize::from(error.is_some());
         let path = escape(if path.is_empty() { b"." } else { path });
         if !self.json {
             let done = match &error {

@@ -102,7 +102,9 @@ fn print(sheet: &Sheet, json: bool) -> Result<()> {
     let done = &sheet.done;
     if json {
         out::json(sheet)?;
-    } else if done.files | done.directories | done.whiteouts | done.marks | done.garbage | done.bytes == 0 {
+    } else if done.files | done.directories | done.whiteouts | done.marks | done.garbage == 0
+        && done.bytes == 0
+    {
         out::line("nothing to drop")?;
     } else {
         let verb = if sheet.dry_run { "would be" } else { "are" };

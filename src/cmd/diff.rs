@@ -107,7 +107,7 @@ fn lies_in(path: &[u8], top: &[u8]) -> bool {
 fn diff(format: Format, base: &Dir, store: &Dir, top: &[u8], json: bool) -> Result<()> {
     let nowhere = !top.is_empty() && lacks(base, top) && lacks(store, top);
     let mut changes = Changes::new(format, again(store)?, base, Show::Changes)?.without_leaves();
-    let (mut unclear, mut text, mut comma) = (0_u64, String::new(), "");
+    let (mut unclear, mut text, mut comma) = (0_usize, String::new(), "");
     if json {
         text = format!("{{\"format\":\"{}\",\"changes\":[", format.name());
     }

@@ -30,7 +30,7 @@ struct Row {
     gzip: bool,
     diff_id: String,
     size: u64,
-    entries: u64,
+    entries: usize,
 }
 
 /// Writes the layer. While the sliver is in use it is what the walk came upon: nothing is held back meanwhile.

@@ -191,8 +191,7 @@ impl Import<'_> {
 }
 
 fn unpack(source: &Path, layer: &Path, dump: Option<bool>) -> Result<()> {
-    let taken = unpack_layer(&mut *open_tar(source)?, &tree::open(layer)?, dump)?;
-    if taken.dump {
+    if unpack_layer(&mut *open_tar(source)?, &tree::open(layer)?, dump)? {
         crate::info!("it is the dump of an overlayfs store: links to `(overlay-whiteout)` are whiteouts");
     }
     Ok(())

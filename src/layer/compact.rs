@@ -26,23 +26,23 @@ use crate::tree::{self, Dir, Kind, Stat, Time, shown, sys};
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Compacted {
     /// Files, links, devices, … that are as the base's.
-    pub files: u64,
+    pub files: usize,
     /// Directories that held nothing, and are as the base's.
-    pub directories: u64,
+    pub directories: usize,
     /// Whiteouts of what the base lacks.
-    pub whiteouts: u64,
+    pub whiteouts: usize,
     /// Marks of directories that hid nothing of the base's.
-    pub marks: u64,
+    pub marks: usize,
     /// What a crash left.
-    pub garbage: u64,
+    pub garbage: usize,
     /// The bytes that the disk got back.
     pub bytes: u64,
     /// As the base's, but kept: they share their content with other names, here or in the base, and no directory goes with all.
-    pub linked: u64,
+    pub linked: usize,
     /// As the base's, but kept: they are immutable, or the disk was too full to write mini_fo's records anew.
-    pub stuck: u64,
+    pub stuck: usize,
     /// What the format does not explain: left as it is.
-    pub unclear: u64,
+    pub unclear: usize,
 }
 
 /// A directory on the way down.
@@ -286,7 +286,7 @@ impl<'a> Compact<'a> {
             let new = walk::stat(dir, &name).map_err(failed())?;
             let file = |stat: Option<Stat>| stat.is_some_and(|stat| stat.kind != Kind::Dir);
             if old.is_none() || file(old) && file(new) {
-                nothing += u64::from(old.is_none());
+                nothing += usize::from(old.is_none());
                 useless.push(name);
             }
         }

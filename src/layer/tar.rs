@@ -17,7 +17,7 @@ pub struct Layer {
     /// The folders on the way down that are as in the base and not in the tar: each by the length of its path, and what it is.
     way: Vec<(usize, Meta)>,
     /// Written so far.
-    pub entries: u64,
+    pub entries: usize,
 }
 
 impl Layer {

@@ -26,7 +26,7 @@ struct Name {
 pub(super) struct Held {
     names: Vec<Name>,
     /// The directories below that hold nothing else, and their bytes.
-    directories: u64,
+    directories: usize,
     bytes: u64,
     /// How many of all these lie in the directory itself.
     direct: usize,
@@ -84,7 +84,7 @@ impl Compact<'_> {
     }
 
     fn linked(&mut self, path: &[u8]) -> Result<()> {
-        self.done.linked = self.done.linked.plus(1);
+        self.done.linked += 1;
         (self.tell)("as in the base, but has other names: kept", path)
     }
 
@@ -106,14 +106,14 @@ impl Compact<'_> {
                 return self.stay(held);
             }
         }
-        held.directories = held.directories.plus(1);
+        held.directories += 1;
         held.bytes = held.bytes.plus(node.stat.allocated);
         if !held.is_whole() {
             return match self.levels.last_mut() {
                 Some(above) if !above.kept && above.held.names.len() + held.names.len() <= MOST => {
                     let to = &mut above.held;
                     to.names.append(&mut held.names);
-                    to.directories = to.directories.plus(held.directories);
+                    to.directories += held.directories;
                     to.bytes = to.bytes.plus(held.bytes);
                     to.direct = to.direct.saturating_add(1);
                     Ok(())
@@ -131,8 +131,8 @@ impl Compact<'_> {
             }
             self.scratch.clear()?;
         }
-        self.done.files = self.done.files.plus(u64::try_from(held.names.len()).unwrap_or(0));
-        self.done.directories = self.done.directories.plus(held.directories);
+        self.done.files += held.names.len();
+        self.done.directories += held.directories;
         self.done.bytes = self.done.bytes.plus(held.allocated());
         for name in &held.names {
             (self.tell)("as in the base: dropped", &name.path)?;
