@@ -21,14 +21,15 @@
  * A slot is the state of one context, behind some bits of a byte: what followed there. Up to EXACT bits are kept as they were, behind a
  * one, and 0 is a slot where nothing was. Of more than these it is LEVELS and how likely a one is, in as many steps. From SOME on it saw
  * two bits or more. A line has the slots of two bits, and in place of the first, which no bits lead to, whose it is.
+ * A group has four lines for two bits of a byte and four for the next two, so that these come with one access to memory.
  */
 enum { MATCH = CONTEXTS, GUESS, BIAS, INPUTS, SOME = 4, EXACT = 6, LEVELS = 2 << EXACT, STATES = 256, WIDTH = 4096 / (STATES - LEVELS) };
-enum { LINES = 20, LINE = 4, WAYS = 3, SEEN = 15, LONGEST = 31, MISSES = 8, STEP = 256, MEANT = 11 };
+enum { GROUPS = 17, LINE = 4, WAYS = 3, SEEN = 15, LONGEST = 31, MISSES = 8, STEP = 256, MEANT = 11 };
 /* The bytes in front that are not coded, so that each that is has some before it. */
 enum { BARE = 16 };
 
 struct mixer {
-	uint8_t lines[1 << LINES][LINE];
+	uint8_t groups[1 << GROUPS][2][4][LINE];
 	/* Which state comes after each, and what each says, as a sum. */
 	uint8_t next[2][STATES];
 	int16_t says[STATES];
@@ -136,10 +137,10 @@ static void prepare(struct mixer *mixer)
 			mixer->meant[at][to] = logistic[to];
 }
 
-/* The line of this hash: of those that it may be, the one that is, or the one that knows least, cleared. */
+/* The line of this hash: of those of its half of a group that it may be, the one that is, or the one that knows least, cleared. */
 static uint8_t *line(uint8_t (*lines)[LINE], uint32_t hash)
 {
-	uint32_t at = hash >> (32 - LINES), i;
+	uint32_t at = hash >> 8 & 3, i;
 	uint8_t *least = lines[at];
 
 	for (i = 0; i < WAYS; i++)
@@ -268,7 +269,7 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 	for (at = BARE; at < PLAIN; at++) {
 		uint32_t contexts[CONTEXTS], place = 4;
 		struct byte byte = { 4, out[at - 1], 0, KINDS, 0 };
-		uint8_t *lines[CONTEXTS];
+		uint8_t (*groups[CONTEXTS])[4][LINE], *lines[CONTEXTS];
 		unsigned known = 1, bits;
 
 		if (at >= BEGIN && at < END) {
@@ -297,8 +298,13 @@ static void mix(struct mixer *mixer, struct coder *coder, uint8_t *out)
 
 			if (match.length && (out[match.next] | 256u) >> (left + 1) == known)
 				expected = out[match.next] >> left & 1;
-			for (i = bits % 2 ? CONTEXTS : 0; i < CONTEXTS; i++)
-				lines[i] = line(mixer->lines, hash(contexts[i] + i, known));
+			for (i = bits % 2 ? CONTEXTS : 0; i < CONTEXTS; i++) {
+				uint32_t sum = hash(contexts[i] + i, known);
+
+				if (bits % 4 == 0)
+					groups[i] = mixer->groups[sum >> (32 - GROUPS)];
+				lines[i] = line(groups[i][bits / 2 % 2], sum);
+			}
 			bit = mix_bit(mixer, coder, &match, &byte, lines, known, bits, expected, out[at] >> left & 1);
 			known = known << 1 | bit;
 		}
