@@ -13,16 +13,15 @@ use crate::form::Form;
 use crate::kind::Kind;
 use crate::layer::{Change, Changes, Format, Show, Side, Step, beside};
 use crate::mount::mountinfo::MountInfo;
-use crate::quota::{self, Limit, Means, project, zfs};
+use crate::quota::{self, Means, project, zfs};
 use crate::stay::Below;
 use crate::sum::Sum;
 use crate::sys::pagecache;
-use crate::sys::project::Amount;
 use crate::tree::{self, Dir, sys};
-use qgroup::{Counted, Groups};
+use qgroup::Groups;
 
 /// What a store takes of the disk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Default)]
 pub struct Taken {
     /// Bytes that it holds for itself alone.
     pub exclusive: u64,
@@ -42,59 +41,60 @@ pub struct Taken {
 #[derive(Default)]
 pub struct Books {
     groups: Groups,
-    projects: Option<Option<project::Disk>>,
+    projects: Option<Option<&'static project::Disk>>,
 }
 
 impl Books {
+    /// What the disk has counted of a store, where it has.
+    fn count(&mut self, root: &Root, sliver: &Sliver, record: &File, taken: &mut Taken) -> Result<bool> {
+        let counted = if sliver.backend == Kind::BtrfsSnapshot {
+            self.groups.count(&tree::open(root.store(&sliver.name).below("tree"))?, taken)
+        } else {
+            self.project(root, sliver, record, taken)
+        };
+        Ok(counted.is_some())
+    }
+
     /// What a store has that is limited by a project, and what of its limit that is. `record` is a file of the store, and in the same
     /// project: of a store that came from elsewhere it is in none, and the number is somebody else's here.
-    fn project(&mut self, root: &Root, record: &File, limit: &Limit) -> Option<(Amount, u64)> {
-        let disk = self.projects.get_or_insert_with(|| project::Disk::of(root.stores()).ok()).as_ref()?;
+    fn project(&mut self, root: &Root, sliver: &Sliver, record: &File, taken: &mut Taken) -> Option<()> {
+        let limit = quota::by(sliver.quota, Means::Project).filter(|_| sliver.backend.reads_base())?;
+        let disk = (*self.projects.get_or_insert_with(|| project::Disk::of(root.stores()).ok()))?;
         if crate::sys::project::of(record) != Ok(limit.project) {
             return None;
         }
         let has = disk.counted(limit.project).ok()?;
-        Some((has, disk.used(has, limit)))
+        taken.exclusive = has.bytes;
+        taken.inodes = Some(has.inodes);
+        taken.used = Some(disk.used(&has, limit));
+        (taken.through, taken.by) = (true, "project");
+        Some(())
     }
 }
 
 /// Counts a sliver's store; with `books`, and its record's file, it is not walked where the disk has counted it already.
-pub fn taken(root: &Root, sliver: &Sliver, books: Option<(&mut Books, &File)>) -> Result<Taken> {
+pub fn taken(root: &Root, sliver: &Sliver, books: Option<(&mut Books, &File)>) -> Result<&'static Taken> {
+    let taken = Box::leak(Box::<Taken>::default());
     if let Some((books, record)) = books {
-        if sliver.backend == Kind::BtrfsSnapshot {
-            if let Some(counted) = books.groups.of(&tree::open(root.store(&sliver.name).below("tree"))?) {
-                let Counted { referenced, exclusive, used, simple } = counted;
-                let shared = referenced.minus(exclusive);
-                return Ok(Taken { exclusive, shared, through: simple, inodes: None, used, by: "qgroup" });
-            }
-        }
-        let limit = quota::by(sliver.quota, Means::Project).filter(|_| sliver.backend.reads_base());
-        if let Some((has, used)) = limit.and_then(|limit| books.project(root, record, limit)) {
-            return Ok(Taken {
-                exclusive: has.bytes,
-                shared: 0,
-                through: true,
-                inodes: Some(has.inodes),
-                used: Some(used),
-                by: "project",
-            });
+        if books.count(root, sliver, record, taken)? {
+            return Ok(taken);
         }
     }
     let store = root.store(&sliver.name);
     if quota::by(sliver.quota, Means::Zfs).is_some() {
-        let exclusive = zfs::taken(store)?;
-        return Ok(Taken { exclusive, shared: 0, through: false, inodes: None, used: None, by: "zfs" });
+        (taken.exclusive, taken.by) = (zfs::taken(store)?, "zfs");
+        return Ok(taken);
     }
     let space = tree::shares(store)?;
-    Ok(Taken {
-        exclusive: space.bytes.minus(space.shared),
-        shared: space.shared,
-        through: sliver.backend.reads_base() || sliver.backend.grows_image(),
+    taken.exclusive = space.bytes.minus(space.shared);
+    taken.shared = space.shared;
+    taken.through = sliver.backend.reads_base() || sliver.backend.grows_image();
+    taken.by = "image";
+    if !sliver.has_image() {
         // Those in an image are not seen here.
-        inodes: Some(space.inodes).filter(|_| !sliver.has_image()),
-        used: None,
-        by: if sliver.has_image() { "image" } else { "walk" },
-    })
+        (taken.inodes, taken.by) = (Some(space.inodes), "walk");
+    }
+    Ok(taken)
 }
 
 /// Bytes that a full copy of a base's tree would take. Of an image it is the content of the files: what their blocks and the folders

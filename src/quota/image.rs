@@ -40,7 +40,7 @@ pub const PROGRAM: &str = "mkfs.ext4";
 /// The one that looks whether it is whole, and puts right what nothing is lost by.
 const CHECK: &str = "e2fsck";
 
-/// The smallest image, in bytes: with less, there is little but tables in it.
+/// The smallest image, in bytes: with less, there is little but tables in it. [`super::Limit::new`] says it in words.
 pub const LEAST: u64 = 4 << 20;
 
 /// From this size on it has blocks of 4 KiB. Smaller ones waste less behind the ends of files.
@@ -104,12 +104,11 @@ pub fn mount_steps(store: &Path, format: Format, steps: &mut Vec<Step>) {
 
 /// How a new image in the place of a store's is made: as that was, where there is one.
 pub fn shape(store: &Path) -> Shape {
-    let path = store.join(FILE);
-    let block = file::open(&path).at("open", &path).and_then(|file| superblock(&file, &path));
+    let path = store.below(FILE);
     Shape {
-        sparse: fs::metadata(&path).is_ok_and(|image| image.blocks().times(512) < image.len()),
+        sparse: fs::metadata(path).is_ok_and(|image| image.blocks().times(512) < image.len()),
         // With one nothing is lost, whatever the old one had.
-        journal: !block.is_ok_and(|block| lacks_journal(&block)),
+        journal: !superblock(path).is_ok_and(lacks_journal),
     }
 }
 
@@ -210,8 +209,8 @@ pub fn mount(image: &Path, target: &Path, new: bool) -> Result<()> {
         turn += 1;
         pause();
     }
-    let block = superblock(&file::open(image).at("open the image", image)?, image)?;
-    if lacks_journal(&block) && !is_clean(&block) {
+    let block = superblock(image)?;
+    if lacks_journal(block) && !is_clean(block) {
         crate::info!("{} was not unmounted, and has no journal: it is checked", image.display());
         // 1 is that it put something right.
         run(CHECK, "-p", image, "exit code 1")?;
@@ -310,26 +309,23 @@ pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
 /// Bytes of the image that nobody else can have: all but what its file system has free.
 pub fn used(store: &Path) -> Result<u64> {
     let path = store.below(FILE);
-    let file = file::open(path).at("open the image", path)?;
-    let size = file.metadata().at("look at", path)?.len();
-    let free = if is_mounted(store) {
-        statfs::of(store.below(POINT))?.free
-    } else {
-        free_of(&superblock(&file, path)?)
-    };
+    let size = fs::metadata(path).at("look at", path)?.len();
+    let free =
+        if is_mounted(store) { statfs::of(store.below(POINT))?.free } else { free_of(superblock(path)?) };
     Ok(size.minus(free))
 }
 
 /// A superblock (fs/ext4/ext4.h: struct ext4_super_block; little endian).
 type Superblock = [u8; 1024];
 
-fn superblock(file: &File, path: &Path) -> Result<Superblock> {
-    let mut block = [0; 1024];
-    let whole = file::fill_from(file, &mut block, 1024).at("read", path)?;
-    if whole && word(&block, 0x38) & 0xffff == 0xef53 {
+fn superblock(image: &Path) -> Result<&'static Superblock> {
+    let file = file::open(image).at("open the image", image)?;
+    let block: &mut Superblock = Box::leak(Box::new([0; 1024]));
+    let whole = file::fill_from(&file, block, 1024).at("read", image)?;
+    if whole && word(block, 0x38) & 0xffff == 0xef53 {
         return Ok(block);
     }
-    Err(Error::damaged(format_args!("{} holds no ext4", path.display()))
+    Err(Error::damaged(format_args!("{} holds no ext4", image.display()))
         .way_out("`e2fsck -f` may mend it; else put a copy of it back, or destroy the sliver"))
 }
 

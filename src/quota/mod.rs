@@ -167,12 +167,8 @@ impl Limit {
                 .way_out("leave the means out, or take soft, which only measures"));
         }
         if matches!(means, Means::Image | Means::Project | Means::Zfs) && bytes < image::LEAST {
-            return Err(Error::usage(format_args!("{} is too small for a limit", Size(bytes))).way_out(
-                format_args!(
-                    "give {} or more: the tables of a file system come out of it",
-                    Size(image::LEAST)
-                ),
-            ));
+            return Err(Error::usage(format_args!("{} is too small for a limit", Size(bytes)))
+                .way_out("give 4 MiB or more: the tables of a file system come out of it"));
         }
         Ok(for_good(Self::plain(bytes, means)))
     }
@@ -421,7 +417,7 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
     match limit.means {
         Means::Project => {
             let disk = project::disk_of(store, limit)?;
-            Ok(disk.used(disk.counted(limit.project)?, limit))
+            Ok(disk.used(&disk.counted(limit.project)?, limit))
         }
         Means::Zfs => zfs::used(store, limit),
         Means::Image => image::used(store),

@@ -69,7 +69,6 @@ const PER_INODE: u64 = 16 << 10;
 const ROOM: Amount = Amount { bytes: 256 << 10, inodes: 16 };
 
 /// A disk that keeps project quotas.
-#[derive(Clone, Copy)]
 pub struct Disk {
     at: project::Disk,
     /// As [`Keeper`] has it.
@@ -78,7 +77,7 @@ pub struct Disk {
 
 impl Disk {
     /// The disk of a folder. Refuses one that does not keep them, with the way to have it do so. Nothing is changed on it.
-    pub fn of(folder: &Path) -> Result<Self> {
+    pub fn of(folder: &Path) -> Result<&'static Self> {
         let magic = statfs::of(folder)?.magic;
         let Some(Keeper { name: fstype, on, inode, .. }) =
             KEEPERS.iter().find(|keeper| keeper.magic == magic)
@@ -91,8 +90,8 @@ impl Disk {
         let name = Path::new("/dev").join(device.file_name().unwrap_or_default());
         let device = for_good(CString::new(name.as_os_str().as_bytes()).unwrap_or_default());
         let at = project::Disk(device, folder.stays());
-        if project::kept(at) == Ok(true) {
-            return Ok(Self { at, inode: *inode });
+        if project::kept(&at) == Ok(true) {
+            return Ok(for_good(Self { at, inode: *inode }));
         }
         Err(Error::unsupported(format_args!(
             "the {fstype} of {} keeps no project quotas: they are off, or not in this kernel",
@@ -115,11 +114,11 @@ impl Disk {
 
     /// Limits a project, with the room for a mount where `more`.
     pub fn limit(&self, limit: &Limit, more: bool) -> Result<()> {
-        self.tell(limit.project, self.most(limit, more))
+        self.tell(limit.project, &self.most(limit, more))
     }
 
-    fn tell(&self, id: u32, most: Amount) -> Result<()> {
-        project::limit(self.at, id, most).at("limit a project on", self.path())
+    fn tell(&self, id: u32, most: &Amount) -> Result<()> {
+        project::limit(&self.at, id, most).at("limit a project on", self.path())
     }
 
     fn path(&self) -> &Path {
@@ -128,7 +127,7 @@ impl Disk {
 
     fn look(&self, id: u32) -> Result<[Amount; 2]> {
         let mut amounts = [Amount::default(); 2];
-        let asked = project::look(self.at, id, &mut amounts);
+        let asked = project::look(&self.at, id, &mut amounts);
         asked.at("ask for the quota of a project of", self.path()).map(|()| amounts)
     }
 
@@ -138,7 +137,7 @@ impl Disk {
     }
 
     /// Bytes of its limit that a project uses, which has so much.
-    pub fn used(&self, has: Amount, limit: &Limit) -> u64 {
+    pub fn used(&self, has: &Amount, limit: &Limit) -> u64 {
         let inodes = has.inodes.minus(limit.inodes).times(self.inode);
         has.bytes.minus(limit.base).plus(inodes)
     }
@@ -155,7 +154,7 @@ impl Disk {
         if has.bytes <= most.bytes && has.inodes <= most.inodes {
             return Ok(());
         }
-        Err(super::does_not_fit(name, limit, self.used(has, limit)).way_out(format_args!(
+        Err(super::does_not_fit(name, limit, self.used(&has, limit)).way_out(format_args!(
             "give it more, or remove files: it may have {} in {} inodes",
             Size(most.bytes),
             most.inodes
@@ -197,14 +196,14 @@ pub fn own(dir: &Path) -> u32 {
 /// Gives back the project that [`own`] found, when the folder is gone and nothing is left in it, or will be soon.
 pub fn free(dir: &Path, id: u32) {
     let Some(above) = dir.parent().filter(|_| id != 0) else { return };
-    if let Err(err) = Disk::of(above).and_then(|disk| disk.tell(id, Amount::default())) {
+    if let Err(err) = Disk::of(above).and_then(|disk| disk.tell(id, &Amount::default())) {
         // In nobody's way: a project that has a limit is not taken again.
         crate::debug!("{err}");
     }
 }
 
 /// Refuses a store that is not in its project: it came from another disk, file by file.
-pub fn disk_of(store: &Path, limit: &Limit) -> Result<Disk> {
+pub fn disk_of(store: &Path, limit: &Limit) -> Result<&'static Disk> {
     if project::of(&tree::open(store)?) == Ok(limit.project) {
         return Disk::of(store);
     }
@@ -212,7 +211,7 @@ pub fn disk_of(store: &Path, limit: &Limit) -> Result<Disk> {
 }
 
 /// Room for work on a store that is mounted nowhere, for as long as this lives. The sliver's lock is held.
-pub struct Room(Disk, &'static Limit);
+pub struct Room(&'static Disk, &'static Limit);
 
 impl Room {
     /// For a sliver with such a limit; else none is needed.

@@ -94,10 +94,9 @@ pub const fn limited(subvolume: u64) -> u64 {
     1 << 48 | subvolume
 }
 
-/// The number of a subvolume, and of the qgroup that has its limit.
-fn ids(subvolume: &Path) -> Result<(u64, u64)> {
-    let id = btrfs::subvolume(tree::open(subvolume)?).at("look at the subvolume", subvolume)?;
-    Ok((id, limited(id)))
+/// The number of a subvolume.
+fn number(subvolume: &Path) -> Result<u64> {
+    btrfs::subvolume(tree::open(subvolume)?).at("look at the subvolume", subvolume)
 }
 
 /// The folder that a subvolume lies in. A call by that wants no room in the subvolume, which may have none (EDQUOT).
@@ -107,7 +106,8 @@ fn around(subvolume: &Path) -> Result<Dir> {
 
 /// Limits a subvolume with all that is made below it, and their records. A failure leaves it no group that it had not yet.
 pub fn set(subvolume: &Path, bytes: u64) -> Result<()> {
-    let (dir, (own, group)) = (around(subvolume)?, ids(subvolume)?);
+    let (dir, own) = (around(subvolume)?, number(subvolume)?);
+    let group = limited(own);
     let there = |done: nix::Result<()>| if done == Err(Errno::EEXIST) { Ok(()) } else { done };
     let made = btrfs::make_qgroup(&dir, group, true);
     let done = there(made)
@@ -122,7 +122,8 @@ pub fn set(subvolume: &Path, bytes: u64) -> Result<()> {
 
 /// Takes the limit off. What a tenant made below keeps its group, with no limit in it.
 fn clear(subvolume: &Path) -> Result<()> {
-    let (dir, (own, group)) = (around(subvolume)?, ids(subvolume)?);
+    let (dir, own) = (around(subvolume)?, number(subvolume)?);
+    let group = limited(own);
     let gone = |done: nix::Result<()>| if done == Err(Errno::ENOENT) { Ok(()) } else { done };
     let done = gone(btrfs::limit_qgroup(&dir, group, u64::MAX))
         .and_then(|()| gone(btrfs::assign_qgroup(&dir, own, group, false)));
@@ -139,10 +140,12 @@ pub fn forget(subvolume: &Path) -> Result<()> {
 /// Bytes that a limited subvolume added, with all that was made below it and their records. Of one that has no limit (yet) only what is
 /// its own is known.
 pub fn used(subvolume: &Path) -> Result<u64> {
-    let (dir, (own, group)) = (tree::open(subvolume)?, ids(subvolume)?);
-    let bytes = |id| btrfs::qgroup_bytes(&dir, id);
-    let missing = |err| if err == Errno::ENOENT { bytes(own) } else { Err(err) };
-    bytes(group).or_else(missing).map(with_records).at("ask for what is counted of", subvolume)
+    let (dir, own) = (tree::open(subvolume)?, number(subvolume)?);
+    let mut bytes = btrfs::qgroup_bytes(&dir, limited(own));
+    if bytes == Err(Errno::ENOENT) {
+        bytes = btrfs::qgroup_bytes(&dir, own);
+    }
+    bytes.map(with_records).at("ask for what is counted of", subvolume)
 }
 
 #[cfg(test)]

@@ -88,12 +88,11 @@ pub fn join(dir: &impl AsFd, project: u32) -> nix::Result<()> {
 }
 
 /// A disk: its device, and a folder on it.
-#[derive(Clone, Copy)]
 pub struct Disk(pub &'static CStr, pub &'static Path);
 
 /// A call about projects (PRJQUOTA) to a file system: by the folder, or by the device, for which the kernel looks at each disk that it
 /// has.
-fn call<T>(Disk(device, folder): Disk, command: i32, id: u32, what: &mut T) -> nix::Result<()> {
+fn call<T>(Disk(device, folder): &Disk, command: i32, id: u32, what: &mut T) -> nix::Result<()> {
     // The macro QCMD of sys/quota.h; the id is C's int, with its bits as they are.
     let command = (i32::from(b'X') << 8 | command) << 8 | 2;
     let id = i32::from_ne_bytes(id.to_ne_bytes());
@@ -110,7 +109,7 @@ fn call<T>(Disk(device, folder): Disk, command: i32, id: u32, what: &mut T) -> n
 }
 
 /// Are project quotas kept there? An error where they are off, or the kernel or the file system has none.
-pub fn kept(disk: Disk) -> nix::Result<bool> {
+pub fn kept(disk: &Disk) -> nix::Result<bool> {
     // `struct fs_quota_stat`: 80 bytes, or some more, with the flags behind two bytes.
     let mut state = [0u16; 64];
     call(disk, STATE, 0, &mut state)?;
@@ -119,7 +118,7 @@ pub fn kept(disk: Disk) -> nix::Result<bool> {
 }
 
 /// What a project has, and may have.
-pub fn look(disk: Disk, project: u32, amounts: &mut [Amount; 2]) -> nix::Result<()> {
+pub fn look(disk: &Disk, project: u32, amounts: &mut [Amount; 2]) -> nix::Result<()> {
     let mut found = DiskQuota::default();
     match call(disk, GET, project, &mut found) {
         // XFS has nothing about a project that was never used.
@@ -135,7 +134,7 @@ pub fn look(disk: Disk, project: u32, amounts: &mut [Amount; 2]) -> nix::Result<
 }
 
 /// Limits a project.
-pub fn limit(disk: Disk, project: u32, most: Amount) -> nix::Result<()> {
+pub fn limit(disk: &Disk, project: u32, most: &Amount) -> nix::Result<()> {
     let mut wanted = DiskQuota {
         version: 1,
         flags: 2,
@@ -173,8 +172,8 @@ mod tests {
     fn what_is_no_disk_has_no_project() {
         let null = std::fs::File::open("/dev/null").unwrap();
         assert!(of(&null).is_err() && join(&null, 1).is_err());
-        let disk = Disk(c"/dev/null", Path::new("/dev/null"));
+        let disk = &Disk(c"/dev/null", Path::new("/dev/null"));
         assert!(kept(disk).is_err() && look(disk, 1, &mut Default::default()).is_err());
-        assert!(limit(disk, 1, Amount::default()).is_err());
+        assert!(limit(disk, 1, &Amount::default()).is_err());
     }
 }

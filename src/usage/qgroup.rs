@@ -2,26 +2,15 @@
 
 use crate::quota::qgroup::{limited, with_records};
 use crate::sys::btrfs;
+use crate::sum::Sum;
 use crate::tree::Dir;
+use crate::usage::Taken;
 
 /// What the flags say: they count; they count anew; what they counted may be wrong; simple quotas (Linux 6.7).
 const ON: u64 = 1;
 const RESCAN: u64 = 2;
 const INCONSISTENT: u64 = 4;
 const SIMPLE: u64 = 8;
-
-/// The counts of a subvolume's own group, as of the disk's last commit.
-#[derive(Clone, Copy, Debug)]
-pub struct Counted {
-    /// Bytes of the extents that it uses.
-    pub referenced: u64,
-    /// Those of them that no other subvolume uses; with simple quotas those that it wrote.
-    pub exclusive: u64,
-    /// Bytes of its limit that are used, with the records of them, where a group of its own has that.
-    pub used: Option<u64>,
-    /// Simple quotas, which do not know what it shares.
-    pub simple: bool,
-}
 
 /// The groups of the disk of the stores. All are read at once: to ask for each takes a search of its own.
 #[derive(Default)]
@@ -55,16 +44,23 @@ impl Known {
 }
 
 impl Groups {
-    /// Asks for a subvolume by its open root. None where there is nothing to be relied upon: no groups, or inconsistent ones, or a kernel
-    /// that does not say whether other subvolumes lie in it (before 4.18), which have groups of their own.
-    pub fn of(&mut self, subvolume: &Dir) -> Option<Counted> {
+    /// The counts of a subvolume, by its open root, as of the disk's last commit. None where there is nothing to be relied upon: no
+    /// groups, or inconsistent ones, or a kernel that does not say whether other subvolumes lie in it (before 4.18), which have groups
+    /// of their own.
+    pub fn count(&mut self, subvolume: &Dir, taken: &mut Taken) -> Option<()> {
         let known = self.0.get_or_insert_with(|| Known::read(subvolume));
         let id = btrfs::subvolume(subvolume).ok()?;
         let [referenced, exclusive] = known.group(id)?;
         if btrfs::has_subvolumes(subvolume).ok()? {
             return None;
         }
-        let used = known.group(limited(id)).map(|[referenced, _]| with_records(referenced));
-        Some(Counted { referenced, exclusive, used, simple: known.flags & SIMPLE != 0 })
+        // With simple quotas it is what it wrote, and they do not know what it shares.
+        taken.exclusive = exclusive;
+        taken.shared = referenced.minus(exclusive);
+        taken.through = known.flags & SIMPLE != 0;
+        // With the records of them, where a group of its own has that.
+        taken.used = known.group(limited(id)).map(|[referenced, _]| with_records(referenced));
+        taken.by = "qgroup";
+        Some(())
     }
 }
