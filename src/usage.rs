@@ -3,8 +3,6 @@
 mod qgroup;
 
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver};
@@ -148,8 +146,7 @@ pub fn cached(root: &Root, base: &Base, mounts: &MountInfo) -> Result<Option<u64
     if base.form != Form::Directory && mounts.at(path).is_none() {
         return Ok(None);
     }
-    let bytes = Path::as_os_str(path).as_bytes();
-    let space = tree::count(tree::open(path)?, bytes, &mut |entry| {
+    let space = tree::count_at(path, &mut |entry| {
         pagecache::cached(&entry.dir.open_file(entry.name, entry.stat)?, entry.stat.size)
     })?;
     Ok(Some(space.shared))

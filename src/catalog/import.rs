@@ -264,7 +264,7 @@ fn make_root(staging: &Staging) -> Result<Dir> {
 }
 
 fn copy(from: Dir, path: &Path, to: &Dir, root: &Root) -> Result<()> {
-    let avoid = fs::metadata(root.bases()).at("look at", root.bases())?;
+    let avoid = file::look_at(root.bases())?;
     let progress = Progress::new("importing", None);
     tree::copy(
         from,
@@ -348,7 +348,7 @@ fn look(file: &Path, staging: &Staging, form: Form, total: Option<u64>) -> Resul
             form.name()
         );
     }
-    let disk = fs::metadata(file).at("look at", file)?.blocks().times(512);
+    let disk = file::look_at(file)?.blocks().times(512);
     Ok(Found { form, summary, hidden, disk, image_sha256: Some(sha256(file)?) })
 }
 

@@ -1,7 +1,6 @@
 //! A store's layers in an ext4 of their own, in a file whose size is the limit.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -51,10 +50,13 @@ const LARGE: u64 = 64 << 20;
 const SPARE: &str = ".spare";
 
 /// How many: each holds an inode, too.
-const SPARES: u64 = 8;
+const SPARES: u32 = 8;
 
 /// The bytes of each.
-const SPARE_SIZE: u64 = 32 << 10;
+const SPARE_SIZE: usize = 32 << 10;
+
+/// What they hold together.
+const ROOM: u64 = (SPARES as u64) * (SPARE_SIZE as u64);
 
 /// How often a device that still stands on the image is looked at again, a [`pause`] apart: the kernel frees it some time after the
 /// last user went.
@@ -164,7 +166,7 @@ pub(super) fn in_trial(root: &Root, work: &mut dyn FnMut(&Path) -> Result<()>) -
 
 /// Makes the file of an image as large as that. Room that it takes from the disk is taken at once, and all of it or none.
 pub fn set_size(file: &File, image: &Path, size: u64, sparse: bool) -> Result<()> {
-    let before = file.metadata().at("look at", image)?.len();
+    let before = file::look_at(image)?.len();
     let laid_out = if sparse { file::set_size(file, size) } else { allocate(file, before, size) };
     laid_out.at("make room for", image).map_err(|err| {
         // Half of it is of no use.
@@ -232,7 +234,7 @@ pub fn mount(image: &Path, target: &Path, new: bool) -> Result<()> {
     })?;
     // It is mounted, whatever comes of a look at it.
     if let Ok(disk) = statfs::of(target) {
-        let tight = disk.available < SPARES * SPARE_SIZE || disk.free_inodes < 2 * SPARES;
+        let tight = disk.available < ROOM || disk.free_inodes < u64::from(2 * SPARES);
         if tight { drop_spare(target) } else { keep_spare(target) }
     }
     Ok(())
@@ -257,14 +259,11 @@ pub fn keep_spare(target: &Path) {
 
 fn make_spare(dir: &Path) -> Result<()> {
     file::create_dir(dir)?;
+    let zeros = vec![0; SPARE_SIZE].leak();
     for number in 0..SPARES {
-        let path = dir.join(number.to_string());
-        let zeros = vec![0; usize::try_from(SPARE_SIZE).unwrap_or(0)];
-        match file::open_as(&path, NEW, 0o600) {
-            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
-            made => made
-                .and_then(|mut file| file.write_all(&zeros))
-                .at("hold room for the next mount in", &path)?,
+        let path = dir.below(&number.to_string());
+        if !path.exists() {
+            file::write(path, zeros).at("hold room for the next mount in", path)?;
         }
     }
     Ok(())
@@ -274,7 +273,7 @@ fn make_spare(dir: &Path) -> Result<()> {
 pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
     let (image, target) = (store.below(FILE), store.below(POINT));
     let file = file::open_as(image, OFlag::O_WRONLY, 0).at("open the image", image)?;
-    let before = file.metadata().at("look at", image)?.len();
+    let before = file::look_at(image)?.len();
     let look_again = || loopdev::bound_to(image)?.map_or(Ok(()), |device| loopdev::look_again(&device));
     let laid_out = || {
         if before < size {
@@ -309,7 +308,7 @@ pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
 /// Bytes of the image that nobody else can have: all but what its file system has free.
 pub fn used(store: &Path) -> Result<u64> {
     let path = store.below(FILE);
-    let size = fs::metadata(path).at("look at", path)?.len();
+    let size = file::look_at(path)?.len();
     let free =
         if is_mounted(store) { statfs::of(store.below(POINT))?.free } else { free_of(superblock(path)?) };
     Ok(size.minus(free))

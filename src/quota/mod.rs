@@ -27,7 +27,6 @@ pub mod qgroup;
 pub mod zfs;
 
 use std::fmt;
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -37,7 +36,7 @@ use serde::Serialize;
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::config::AUTO;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::form::Form;
 use crate::json::{FromJson, Json};
 use crate::kind::{Kind, Union, none_of};
@@ -48,6 +47,7 @@ use crate::name::Name;
 use crate::size::Size;
 use crate::stay::{Below, for_good};
 use crate::sum::Sum;
+use crate::sys::file;
 use crate::{tree, usage};
 
 /// The backend whose stores a project quota holds: its driver writes to them without root's privilege to pass one.
@@ -423,7 +423,7 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
         Means::Image => image::used(store),
         Means::Seed => {
             let path = store.below(seed::STORE);
-            Ok(fs::metadata(path).at("look at", path)?.blocks().times(512))
+            Ok(file::look_at(path)?.blocks().times(512))
         }
         Means::Qgroup => qgroup::used(store.below("tree")),
         // What it shares with its base or others it did not add.

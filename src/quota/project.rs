@@ -19,10 +19,10 @@ use crate::error::{Context, Error, Result};
 use crate::name::Name;
 use crate::quota::{Limit, Means, by};
 use crate::size::Size;
-use crate::stay::{Below, for_good};
+use crate::stay::{Below, for_good, stay};
 use crate::sum::Sum;
 use crate::sys::project::{self, Amount};
-use crate::sys::statfs;
+use crate::sys::{file, statfs};
 use crate::tree;
 
 /// A file system that keeps project quotas.
@@ -84,9 +84,9 @@ impl Disk {
         else {
             return Err(Error::unsupported("project quotas are of ext4, XFS and f2fs alone"));
         };
-        let number = fs::metadata(folder).at("look at", folder)?.dev();
-        let link = format!("/sys/dev/block/{}:{}", major(number), minor(number));
-        let device = fs::read_link(&link).at("read", Path::new(&link))?;
+        let number = file::look_at(folder)?.dev();
+        let link = stay(format!("/sys/dev/block/{}:{}", major(number), minor(number)).into());
+        let device = stay(fs::read_link(link).at("read", link)?);
         let name = Path::new("/dev").join(device.file_name().unwrap_or_default());
         let device = for_good(CString::new(name.as_os_str().as_bytes()).unwrap_or_default());
         let at = project::Disk(device, folder.stays());

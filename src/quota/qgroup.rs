@@ -95,6 +95,7 @@ pub const fn limited(subvolume: u64) -> u64 {
 }
 
 /// The number of a subvolume.
+#[inline(never)]
 fn number(subvolume: &Path) -> Result<u64> {
     btrfs::subvolume(tree::open(subvolume)?).at("look at the subvolume", subvolume)
 }

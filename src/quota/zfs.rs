@@ -12,7 +12,6 @@
 
 use std::fs::{self, Permissions};
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -128,6 +127,12 @@ fn own(store: &Path) -> Result<&'static Dataset> {
     find(store)?.ok_or_else(|| super::not_limited(store, format_args!("has no dataset")))
 }
 
+/// Is that in what a failure says?
+#[inline(never)]
+fn says(err: &Error, words: &str) -> bool {
+    contains(err.to_string().as_bytes(), words.as_bytes())
+}
+
 /// Makes a dataset for a new store. One that was made for it already is left as it is.
 pub fn make(store: &Path) -> Result<()> {
     let path = store.below(FILE);
@@ -145,7 +150,7 @@ pub fn make(store: &Path) -> Result<()> {
     let name = &own(store)?.name;
     if let Err(err) = run("create", name) {
         // Where no ZFS answers, it made nothing; and nobody could take the file away, which waits for one that does.
-        if run("list", &above).is_err_and(|err| !contains(err.to_string().as_bytes(), b"(killed")) {
+        if run("list", &above).is_err_and(|err| !says(&err, "(killed")) {
             let _goes_with_the_store = fs::remove_file(path);
         }
         return Err(err);
@@ -227,9 +232,7 @@ pub fn used_at_last(store: &Path, limit: &Limit) -> Result<u64> {
 pub fn settle(store: &'static Path, limit: &Limit, most: u64) -> Result<()> {
     refuse_unmounted(store)?;
     let Dataset { name, place, .. } = own(store)?;
-    let path = place.below("tree");
-    let files =
-        tree::count(tree::open(path)?, path.as_os_str().as_bytes(), &mut |entry| Ok(entry.stat.size))?;
+    let files = tree::count_at(place.below("tree"), &mut |entry| Ok(entry.stat.size))?;
     let path = store.below(sliver::FILE);
     let record: &Sliver = record::read(path)?;
     let mut again = true;
@@ -296,7 +299,7 @@ pub fn destroy(store: &Path) -> Result<()> {
     loop {
         match run("destroy", name) {
             // With a blank, which is in no name of a dataset's.
-            Err(err) if turn < PATIENCE && contains(err.to_string().as_bytes(), b" busy") => pause(),
+            Err(err) if turn < PATIENCE && says(&err, " busy") => pause(),
             done => return done,
         }
         turn += 1;

@@ -1,7 +1,7 @@
 //! Reading and writing of descriptors, without what std's traits bring along.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +15,7 @@ use nix::sys::uio;
 use nix::unistd;
 
 use crate::error::{Context, Result};
+use crate::stay::for_good;
 use crate::sum::Sum;
 
 /// Reads once, and again where a signal came between.
@@ -99,6 +100,11 @@ pub fn open_as(path: &Path, how: OFlag, mode: u32) -> io::Result<File> {
             opened => return Ok(opened?.into()),
         }
     }
+}
+
+/// Looks at what a path leads to.
+pub fn look_at(path: &Path) -> Result<&'static Metadata> {
+    fs::metadata(path).at("look at", path).map(for_good)
 }
 
 /// Makes a file of these bytes, or a file that is there one of these bytes.

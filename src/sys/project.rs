@@ -2,7 +2,7 @@
 //! linux/dqblk_xfs.h). The calls that came from XFS are answered by ext4 and f2fs, too.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -65,22 +65,22 @@ pub struct Amount {
     pub inodes: u64,
 }
 
-fn attributes(dir: &impl AsFd) -> nix::Result<Attributes> {
+fn attributes(dir: BorrowedFd<'_>) -> nix::Result<Attributes> {
     let mut found = Attributes::default();
     let request = nix::request_code_read!(b'X', 31, size_of::<Attributes>());
     // SAFETY: FS_IOC_FSGETXATTR writes one such structure, which outlives the call.
-    Errno::result(unsafe { libc::ioctl(dir.as_fd().as_raw_fd(), request, &raw mut found) })?;
+    Errno::result(unsafe { libc::ioctl(dir.as_raw_fd(), request, &raw mut found) })?;
     Ok(found)
 }
 
 /// The project of an open file or folder. ENOTTY or EOPNOTSUPP where there is no such thing.
 pub fn of(dir: &impl AsFd) -> nix::Result<u32> {
-    attributes(dir).map(|found| found.project)
+    attributes(dir.as_fd()).map(|found| found.project)
 }
 
 /// Puts an empty folder into a project, with all that will be made in it.
 pub fn join(dir: &impl AsFd, project: u32) -> nix::Result<()> {
-    let now = attributes(dir)?;
+    let now = attributes(dir.as_fd())?;
     let new = Attributes { project, flags: now.flags | INHERIT, ..now };
     let request = nix::request_code_write!(b'X', 32, size_of::<Attributes>());
     // SAFETY: FS_IOC_FSSETXATTR reads one such structure, which outlives the call.
@@ -92,13 +92,13 @@ pub struct Disk(pub &'static CStr, pub &'static Path);
 
 /// A call about projects (PRJQUOTA) to a file system: by the folder, or by the device, for which the kernel looks at each disk that it
 /// has.
-fn call<T>(Disk(device, folder): &Disk, command: i32, id: u32, what: &mut T) -> nix::Result<()> {
+#[inline(never)]
+fn call(Disk(device, folder): &Disk, command: i32, id: u32, what: *mut libc::c_char) -> nix::Result<()> {
     // The macro QCMD of sys/quota.h; the id is C's int, with its bits as they are.
     let command = (i32::from(b'X') << 8 | command) << 8 | 2;
     let id = i32::from_ne_bytes(id.to_ne_bytes());
     let folder = file::open(folder).map_err(errno)?;
-    let what: *mut libc::c_char = std::ptr::from_mut(what).cast();
-    // SAFETY: each command reads or writes no more than the structure that is passed with it.
+    // SAFETY: each caller passes the structure that its command reads or writes.
     let mut code = unsafe { libc::syscall(libc::SYS_quotactl_fd, folder.as_raw_fd(), command, id, what) };
     // Before Linux 5.14; a filter of system calls that is older than that has other words for it.
     if code < 0 {
@@ -112,7 +112,7 @@ fn call<T>(Disk(device, folder): &Disk, command: i32, id: u32, what: &mut T) -> 
 pub fn kept(disk: &Disk) -> nix::Result<bool> {
     // `struct fs_quota_stat`: 80 bytes, or some more, with the flags behind two bytes.
     let mut state = [0u16; 64];
-    call(disk, STATE, 0, &mut state)?;
+    call(disk, STATE, 0, (&raw mut state).cast())?;
     let [_, flags, ..] = state;
     Ok(flags & KEPT == KEPT)
 }
@@ -120,7 +120,7 @@ pub fn kept(disk: &Disk) -> nix::Result<bool> {
 /// What a project has, and may have.
 pub fn look(disk: &Disk, project: u32, amounts: &mut [Amount; 2]) -> nix::Result<()> {
     let mut found = DiskQuota::default();
-    match call(disk, GET, project, &mut found) {
+    match call(disk, GET, project, (&raw mut found).cast()) {
         // XFS has nothing about a project that was never used.
         Ok(()) | Err(Errno::ENOENT) => {}
         failed => failed?,
@@ -143,7 +143,7 @@ pub fn limit(disk: &Disk, project: u32, most: &Amount) -> nix::Result<()> {
         numbers: [most.bytes / BLOCK, 0, most.inodes, 0, 0, 0],
         ..DiskQuota::default()
     };
-    call(disk, SET, project, &mut wanted)
+    call(disk, SET, project, (&raw mut wanted).cast())
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub use ids::Ids;
 pub use meta::Meta;
 pub use names::{Names, Shelf};
 pub use remove::{remove, remove_path};
-pub use space::{Space, count, shares, space};
+pub use space::{Space, count, count_at, shares, space};
 pub use spill::Spill;
 pub use sync::sync_tree;
 pub use walk::{Entry, Step, Walk};

@@ -29,16 +29,21 @@ pub struct Space {
 /// Bytes allocated for everything below `path` and for itself, each inode once. Subvolumes are counted, what is mounted below
 /// is not.
 pub fn space(path: &Path) -> Result<u64> {
-    count(open(path)?, path.as_os_str().as_bytes(), &mut |_| Ok(0)).map(|space| space.bytes)
+    count_at(path, &mut |_| Ok(0)).map(|space| space.bytes)
 }
 
 /// The same, and how much of it is shared, where the disk can share at all: then each file is opened and asked.
 pub fn shares(path: &Path) -> Result<Space> {
-    let (root, bytes) = (open(path)?, path.as_os_str().as_bytes());
     match statfs::of(path)?.magic {
-        btrfs::MAGIC | XFS | BCACHEFS => count(root, bytes, &mut shared),
-        _ => count(root, bytes, &mut |_| Ok(0)),
+        btrfs::MAGIC | XFS | BCACHEFS => count_at(path, &mut shared),
+        _ => count_at(path, &mut |_| Ok(0)),
     }
+}
+
+/// As [`count`], by the path of the tree.
+#[inline(never)]
+pub fn count_at(path: &Path, file: &mut dyn FnMut(&Entry<'_>) -> nix::Result<u64>) -> Result<Space> {
+    count(open(path)?, path.as_os_str().as_bytes(), file)
 }
 
 /// Goes through a tree (shown as `path`) that its tenant may be changing: what is removed before it is looked at does not count.
