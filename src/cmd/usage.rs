@@ -163,9 +163,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let count = Box::leak(Box::new(Count { root, views, kept, books, bases: Vec::new() }));
     if all {
         for name in Base::names(root)? {
-            if let Err(err) = count.base(&name) {
-                crate::warn!("{err}");
-            }
+            sweep::told(count.base(&name).map(drop));
         }
     }
     let (mut rows, mut failed) = (Vec::new(), None);
@@ -192,7 +190,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let sheet = Box::leak(Box::new(Sheet { deep, slivers: Vec::new(), bases: Vec::new(), node }));
     for row in rows {
         if is_terminal(1) {
-            row[BAR] = Field::Text(bar(row, largest).leak());
+            row[BAR] = Field::Text(bar(row, largest));
         }
         sheet.slivers.push(Row(&SLIVER, row));
     }
@@ -213,7 +211,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
                     row[5] = Field::Bytes(cached);
                 }
                 Ok(None) => {}
-                Err(err) => crate::warn!("{err}"),
+                Err(err) => sweep::told(Err(err)),
             }
         }
         sheet.bases.push(Row(&BASE, row));
@@ -323,19 +321,21 @@ fn percent(part: u64, whole: u64) -> u32 {
 }
 
 /// A sliver's bar: of its limit, with the percents, or beside the largest of all.
-fn bar(row: &Fields, largest: u64) -> String {
+fn bar(row: &Fields, largest: u64) -> &'static str {
     let own = if matches!(row[USED], Field::Unknown) { row[OWN] } else { row[USED] }.number();
     match row[LIMIT].number() {
         0 => filled(own, largest),
-        limit => format!("{} {}%", filled(own, limit), percent(own, limit)),
+        limit => format!("{} {}%", filled(own, limit), percent(own, limit)).leak(),
     }
 }
 
 /// `part` of `whole` as a bar, never empty where there is something.
-fn filled(part: u64, whole: u64) -> String {
-    const ALL: &str = "####################";
+fn filled(part: u64, whole: u64) -> &'static str {
+    const WIDTH: usize = 20;
+    const BOTH: &str = "####################....................";
     let filled = if part == 0 { 0 } else { percent(part, whole).div_ceil(5).max(1) };
-    format!("{:.<20}", ALL.get(..filled as usize).unwrap_or(ALL))
+    let empty = WIDTH.saturating_sub(filled as usize);
+    BOTH.get(empty..empty + WIDTH).unwrap_or_default()
 }
 
 /// Prints rows below these heads; of the columns from `optional` on those alone of which something is known.

@@ -73,7 +73,7 @@ pub fn parse_factor(text: &str) -> Result<u64> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     // As many places as a thousandth has.
     let zeros = "00".get(part.len().wrapping_sub(1)..).unwrap_or(".");
-    let digits = [whole, part, zeros].concat();
+    let digits = [whole, part, zeros].concat().leak();
     let factor = if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None };
     factor.filter(|factor| (ONE..=ONE * ONE).contains(factor)).ok_or_else(|| {
         Error::usage(format_args!("`{}` is no factor", crate::out::escape(text.as_bytes())))

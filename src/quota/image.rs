@@ -187,7 +187,7 @@ fn allocate(file: &File, from: u64, to: u64) -> nix::Result<()> {
         Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {}
         done => return done,
     }
-    let zeros = vec![0; 1 << 16];
+    let zeros = vec![0; 1 << 16].leak();
     let mut at = from;
     while at < to {
         let most = usize::try_from(to - at).map_or(zeros.len(), |left| left.min(zeros.len()));
@@ -235,24 +235,25 @@ pub fn mount(image: &Path, target: &Path, new: bool) -> Result<()> {
     // It is mounted, whatever comes of a look at it.
     if let Ok(disk) = statfs::of(target) {
         let tight = disk.available < ROOM || disk.free_inodes < u64::from(2 * SPARES);
-        if tight { drop_spare(target) } else { keep_spare(target) }
+        noted(if tight { drop_spare(target) } else { make_spare(target.below(SPARE)) });
     }
     Ok(())
 }
 
 /// Gives the room for the next mount to this one. It is free when the file system has noted that it is.
-fn drop_spare(target: &Path) {
+fn drop_spare(target: &Path) -> Result<()> {
     let dir = target.below(SPARE);
-    let dropped =
-        if dir.exists() { tree::remove_path(dir).and_then(|()| sync::disk(target)) } else { Ok(()) };
-    if let Err(err) = dropped {
-        crate::debug!("{err}");
-    }
+    if dir.exists() { tree::remove_path(dir).and_then(|()| sync::disk(target)) } else { Ok(()) }
 }
 
 /// Holds room in a mounted image for its next mount, where it is not held already. As much as there is: less is no reason to fail.
 pub fn keep_spare(target: &Path) {
-    if let Err(err) = make_spare(target.below(SPARE)) {
+    noted(make_spare(target.below(SPARE)));
+}
+
+/// What failed in nobody's way.
+pub(super) fn noted(done: Result<()>) {
+    if let Err(err) = done {
         crate::debug!("{err}");
     }
 }
@@ -294,8 +295,8 @@ pub fn grow(store: &Path, size: u64, sparse: bool) -> Result<()> {
         match err.errno() {
             Some(errno @ (Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPERM)) => {
                 let why = match errno {
-                    Errno::EPERM => "this process lacks CAP_SYS_RESOURCE".to_owned(),
-                    errno => meaning(errno),
+                    Errno::EPERM => "this process lacks CAP_SYS_RESOURCE",
+                    errno => meaning(errno).leak(),
                 };
                 Error::unsupported(format_args!("a mounted ext4 does not grow here: {why}"))
                     .way_out("unmount the sliver: then its store is made anew")

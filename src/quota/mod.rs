@@ -88,9 +88,12 @@ impl Means {
 
     /// Takes a text as a means.
     pub fn parse(text: &str) -> Result<Self> {
-        let names = Self::ALL.map(Self::name);
-        let found = names.iter().position(|name| *name == text).and_then(|at| Self::ALL.get(at));
-        found.copied().ok_or_else(|| none_of(&names, text, "means of a limit"))
+        for means in Self::ALL {
+            if means.name() == text {
+                return Ok(means);
+            }
+        }
+        Err(none_of(&Self::ALL.map(Self::name), text, "means of a limit"))
     }
 
     /// Can it keep a store of this kind to a limit?

@@ -14,10 +14,10 @@ use std::path::Path;
 
 use nix::sys::stat::{major, minor};
 
-use crate::catalog::{Root, Sliver};
+use crate::catalog::{Root, Sliver, sweep};
 use crate::error::{Context, Error, Result};
 use crate::name::Name;
-use crate::quota::{Limit, Means, by};
+use crate::quota::{Limit, Means, by, image};
 use crate::size::Size;
 use crate::stay::{Below, for_good, stay};
 use crate::sum::Sum;
@@ -196,10 +196,8 @@ pub fn own(dir: &Path) -> u32 {
 /// Gives back the project that [`own`] found, when the folder is gone and nothing is left in it, or will be soon.
 pub fn free(dir: &Path, id: u32) {
     let Some(above) = dir.parent().filter(|_| id != 0) else { return };
-    if let Err(err) = Disk::of(above).and_then(|disk| disk.tell(id, &Amount::default())) {
-        // In nobody's way: a project that has a limit is not taken again.
-        crate::debug!("{err}");
-    }
+    // A project that has a limit is not taken again.
+    image::noted(Disk::of(above).and_then(|disk| disk.tell(id, &Amount::default())));
 }
 
 /// Refuses a store that is not in its project: it came from another disk, file by file.
@@ -225,9 +223,7 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if let Err(err) = self.0.limit(self.1, false) {
-            crate::warn!("{err}");
-        }
+        sweep::told(self.0.limit(self.1, false));
     }
 }
 

@@ -61,12 +61,13 @@ pub fn need(folder: &Path) -> Result<()> {
 }
 
 /// What does not hold, and what would.
-pub fn open() -> String {
+pub fn open() -> &'static str {
     let profile = lxc::profile().unwrap_or_default();
     format!(
         "a tenant leaves a qgroup by ioctls of Btrfs, unless his container's configuration says: lxc.seccomp.profile = {}",
         profile.display()
     )
+    .leak()
 }
 
 /// Says that of this sliver.
@@ -94,10 +95,10 @@ pub const fn limited(subvolume: u64) -> u64 {
     1 << 48 | subvolume
 }
 
-/// The number of a subvolume.
-#[inline(never)]
-fn number(subvolume: &Path) -> Result<u64> {
-    btrfs::subvolume(tree::open(subvolume)?).at("look at the subvolume", subvolume)
+/// The number of a subvolume, and of the qgroup that has its limit.
+fn ids(subvolume: &Path) -> Result<(u64, u64)> {
+    let id = btrfs::subvolume(tree::open(subvolume)?).at("look at the subvolume", subvolume)?;
+    Ok((id, limited(id)))
 }
 
 /// The folder that a subvolume lies in. A call by that wants no room in the subvolume, which may have none (EDQUOT).
@@ -105,16 +106,19 @@ fn around(subvolume: &Path) -> Result<Dir> {
     tree::open(subvolume.parent().unwrap_or(subvolume))
 }
 
+/// What failed since it was done already is well.
+fn well(done: nix::Result<()>, already: Errno) -> nix::Result<()> {
+    if done == Err(already) { Ok(()) } else { done }
+}
+
 /// Limits a subvolume with all that is made below it, and their records. A failure leaves it no group that it had not yet.
 pub fn set(subvolume: &Path, bytes: u64) -> Result<()> {
-    let (dir, own) = (around(subvolume)?, number(subvolume)?);
-    let group = limited(own);
-    let there = |done: nix::Result<()>| if done == Err(Errno::EEXIST) { Ok(()) } else { done };
+    let (dir, (own, group)) = (around(subvolume)?, ids(subvolume)?);
     let made = btrfs::make_qgroup(&dir, group, true);
-    let done = there(made)
+    let done = well(made, Errno::EEXIST)
         // Before it has a member: what is there already must not be more than the limit.
         .and_then(|()| btrfs::limit_qgroup(&dir, group, told(bytes)))
-        .and_then(|()| there(btrfs::assign_qgroup(&dir, own, group, true)));
+        .and_then(|()| well(btrfs::assign_qgroup(&dir, own, group, true), Errno::EEXIST));
     if done.is_err() && made.is_ok() {
         sweep::told(clear(subvolume));
     }
@@ -123,11 +127,9 @@ pub fn set(subvolume: &Path, bytes: u64) -> Result<()> {
 
 /// Takes the limit off. What a tenant made below keeps its group, with no limit in it.
 fn clear(subvolume: &Path) -> Result<()> {
-    let (dir, own) = (around(subvolume)?, number(subvolume)?);
-    let group = limited(own);
-    let gone = |done: nix::Result<()>| if done == Err(Errno::ENOENT) { Ok(()) } else { done };
-    let done = gone(btrfs::limit_qgroup(&dir, group, u64::MAX))
-        .and_then(|()| gone(btrfs::assign_qgroup(&dir, own, group, false)));
+    let (dir, (own, group)) = (around(subvolume)?, ids(subvolume)?);
+    let done = well(btrfs::limit_qgroup(&dir, group, u64::MAX), Errno::ENOENT)
+        .and_then(|()| well(btrfs::assign_qgroup(&dir, own, group, false), Errno::ENOENT));
     let _kept_by_members = btrfs::make_qgroup(&dir, group, false);
     done.at("take the limit off the subvolume", subvolume)
 }
@@ -141,12 +143,10 @@ pub fn forget(subvolume: &Path) -> Result<()> {
 /// Bytes that a limited subvolume added, with all that was made below it and their records. Of one that has no limit (yet) only what is
 /// its own is known.
 pub fn used(subvolume: &Path) -> Result<u64> {
-    let (dir, own) = (tree::open(subvolume)?, number(subvolume)?);
-    let mut bytes = btrfs::qgroup_bytes(&dir, limited(own));
-    if bytes == Err(Errno::ENOENT) {
-        bytes = btrfs::qgroup_bytes(&dir, own);
-    }
-    bytes.map(with_records).at("ask for what is counted of", subvolume)
+    let (dir, (own, group)) = (tree::open(subvolume)?, ids(subvolume)?);
+    let bytes = |id| btrfs::qgroup_bytes(&dir, id);
+    let missing = |err| if err == Errno::ENOENT { bytes(own) } else { Err(err) };
+    bytes(group).or_else(missing).map(with_records).at("ask for what is counted of", subvolume)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use nix::poll::PollTimeout;
 
 use super::image::{self, LEAST, NEW};
 use super::{Limit, Means, does_not_fit};
-use crate::catalog::{Root, Sliver, record, sliver};
+use crate::catalog::{Root, Sliver, record, sliver, sweep};
 use crate::error::{Class, Context, Error, Result};
 use crate::mount::mountinfo::{MountInfo, contains};
 use crate::out::escape;
@@ -53,13 +53,13 @@ fn ask(words: &str, dataset: &str) -> Result<&'static str> {
 
 /// The dataset of a folder, below which one can be made for it. Refuses one that lies on none, or on one whose name holds more than our own
 /// rules allow.
-pub fn need(folder: &Path) -> Result<String> {
+pub fn need(folder: &Path) -> Result<&'static str> {
     above(&MountInfo::of_self()?, folder)
 }
 
-fn above(info: &MountInfo, folder: &Path) -> Result<String> {
+fn above(info: &MountInfo, folder: &Path) -> Result<&'static str> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
-    match info.dataset(folder)? {
+    match info.dataset(folder)?.map(String::leak) {
         Some(name) if name.bytes().all(known) && !name.starts_with('-') => Ok(name),
         _ => Err(Error::unsupported(format_args!("{} lies on no dataset of ZFS", folder.display()))),
     }
@@ -69,7 +69,7 @@ fn above(info: &MountInfo, folder: &Path) -> Result<String> {
 fn find(store: &Path) -> Result<Option<&'static Dataset>> {
     let path = store.below(FILE);
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(None) };
-    let text = file::text(path).at("read", path)?;
+    let text = file::text(path).at("read", path)?.leak();
     // Half a line was cut before anything was made.
     let Some(leaf) = text.strip_suffix('\n') else { return Ok(None) };
     let rest = leaf.strip_prefix(&*format!("sliverfs-{:x}-", meta.ino()));
@@ -141,7 +141,7 @@ pub fn make(store: &Path) -> Result<()> {
     }
     let above = need(store)?;
     let mut file = file::open_as(path, NEW, 0o600).at("create", path)?;
-    let inode = file.metadata().at("look at", path)?.ino();
+    let inode = file::look_at(path)?.ino();
     let now = clock::now();
     file.write_all(format!("sliverfs-{inode:x}-{now:x}\n").as_bytes())
         .and_then(|()| file.sync_all())
@@ -150,7 +150,7 @@ pub fn make(store: &Path) -> Result<()> {
     let name = &own(store)?.name;
     if let Err(err) = run("create", name) {
         // Where no ZFS answers, it made nothing; and nobody could take the file away, which waits for one that does.
-        if run("list", &above).is_err_and(|err| !says(&err, "(killed")) {
+        if run("list", above).is_err_and(|err| !says(&err, "(killed")) {
             let _goes_with_the_store = fs::remove_file(path);
         }
         return Err(err);
@@ -206,7 +206,7 @@ pub fn space(store: &Path) -> u64 {
     match find(store) {
         Ok(None) => 0,
         _ => taken(store).unwrap_or_else(|err| {
-            crate::warn!("{err}");
+            sweep::told(Err(err));
             0
         }),
     }
@@ -286,7 +286,7 @@ pub fn destroy(store: &Path) -> Result<()> {
         // Where no dataset can be, none was made.
         Err(err) if err.class() == Class::Unsupported => None,
         Err(err) if err.class() == Class::Damaged => {
-            crate::warn!("{err}");
+            sweep::told(Err(err));
             None
         }
         found => found?,
