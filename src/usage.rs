@@ -64,7 +64,7 @@ impl Books {
         let has = disk.counted(limit.project).ok()?;
         taken.exclusive = has.bytes;
         taken.inodes = Some(has.inodes);
-        taken.used = Some(disk.used(&has, limit));
+        taken.used = Some(disk.used(has, limit));
         (taken.through, taken.by) = (true, "project");
         Some(())
     }

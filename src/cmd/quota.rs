@@ -62,7 +62,7 @@ fn enable(root: &Root) -> Result<()> {
 
 /// Is the tenant's root nobody special outside the container?
 fn is_mapped(root: &Root, name: &Name) -> bool {
-    let config = file::text(root.container(name).below(CONFIG)).unwrap_or_default();
+    let config = file::text(root.container(name).below(CONFIG)).unwrap_or_default().leak();
     config.lines().any(|line| line.trim_start().starts_with("lxc.idmap"))
 }
 

@@ -114,7 +114,7 @@ pub fn admit(
         return Ok(());
     }
     // Half of it ends in no line, and says nothing.
-    let text = format!("{boot} {}\n", promised.plus(more));
+    let text = format!("{boot} {}\n", promised.plus(more)).leak();
     file::write(note, text.as_bytes()).at("write", note)
 }
 

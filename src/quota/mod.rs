@@ -185,8 +185,8 @@ impl Limit {
     pub fn words(&self, used: u64) -> String {
         let (bytes, used, means) = (Size(self.bytes), Size(used), self.means.name());
         let base = match self.base {
-            0 => String::new(),
-            base => format!(" beside its base's {}", Size(base)),
+            0 => "",
+            base => format!(" beside its base's {}", Size(base)).leak(),
         };
         match self.means.is_hard() {
             true => format!("limited to {bytes}{base} by {means}, {used} used"),
@@ -420,7 +420,7 @@ pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
     match limit.means {
         Means::Project => {
             let disk = project::disk_of(store, limit)?;
-            Ok(disk.used(&disk.counted(limit.project)?, limit))
+            Ok(disk.used(disk.counted(limit.project)?, limit))
         }
         Means::Zfs => zfs::used(store, limit),
         Means::Image => image::used(store),

@@ -125,14 +125,12 @@ impl Disk {
         Path::new(std::ffi::OsStr::from_bytes(self.at.0.to_bytes()))
     }
 
-    fn look(&self, id: u32) -> Result<[Amount; 2]> {
-        let mut amounts = [Amount::default(); 2];
-        let asked = project::look(&self.at, id, &mut amounts);
-        asked.at("ask for the quota of a project of", self.path()).map(|()| amounts)
+    fn look(&self, id: u32) -> Result<&'static [Amount; 2]> {
+        project::look(&self.at, id).at("ask for the quota of a project of", self.path())
     }
 
     /// What the kernel counts of a project.
-    pub fn counted(&self, id: u32) -> Result<Amount> {
+    pub fn counted(&self, id: u32) -> Result<&'static Amount> {
         self.look(id).map(|[has, _]| has)
     }
 
@@ -154,7 +152,7 @@ impl Disk {
         if has.bytes <= most.bytes && has.inodes <= most.inodes {
             return Ok(());
         }
-        Err(super::does_not_fit(name, limit, self.used(&has, limit)).way_out(format_args!(
+        Err(super::does_not_fit(name, limit, self.used(has, limit)).way_out(format_args!(
             "give it more, or remove files: it may have {} in {} inodes",
             Size(most.bytes),
             most.inodes
@@ -177,7 +175,7 @@ pub fn claim(root: &Root, limit: &Limit, dry_run: bool) -> Result<u32> {
     // So many are taken, or fewer, and mostly the first ones. What a project has, or may have, the kernel knows.
     let first = u32::try_from(Sliver::names(root)?.len()).map_or(LAST, |taken| FIRST.saturating_add(taken));
     for project in first..=LAST {
-        if disk.look(project)? == [Amount::default(); 2] {
+        if *disk.look(project)? == [Amount::default(); 2] {
             let limit = Limit { project, ..*limit };
             return if dry_run { Ok(project) } else { disk.limit(&limit, true).map(|()| project) };
         }

@@ -1,8 +1,8 @@
 //! What Btrfs's quota groups count of a subvolume, where somebody has enabled them: nothing has to be walked then.
 
 use crate::quota::qgroup::{limited, with_records};
-use crate::sys::btrfs;
 use crate::sum::Sum;
+use crate::sys::btrfs;
 use crate::tree::Dir;
 use crate::usage::Taken;
 
