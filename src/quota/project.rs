@@ -61,6 +61,9 @@ const KEEPERS: [Keeper; 3] = [
 const FIRST: u32 = 20_000;
 const LAST: u32 = 65_535;
 
+/// Projects that are somebody's else are passed over, but not more of them than that.
+const OTHERS: u32 = 1000;
+
 /// Bytes of a limit for each inode in it, as mkfs.ext4 makes one.
 const PER_INODE: u64 = 16 << 10;
 
@@ -125,13 +128,16 @@ impl Disk {
         Path::new(std::ffi::OsStr::from_bytes(self.at.0.to_bytes()))
     }
 
-    fn look(&self, id: u32) -> Result<&'static [Amount; 2]> {
-        project::look(&self.at, id).at("ask for the quota of a project of", self.path())
+    fn look(&self, id: u32, found: &mut [Amount; 2]) -> Result<()> {
+        project::look(&self.at, id, found).at("ask for the quota of a project of", self.path())
     }
 
     /// What the kernel counts of a project.
     pub fn counted(&self, id: u32) -> Result<&'static Amount> {
-        self.look(id).map(|[has, _]| has)
+        let found = Box::leak(Box::default());
+        self.look(id, found)?;
+        let [has, _] = found;
+        Ok(has)
     }
 
     /// Bytes of its limit that a project uses, which has so much.
@@ -172,15 +178,20 @@ pub fn warn() {
 pub fn claim(root: &Root, limit: &Limit, dry_run: bool) -> Result<u32> {
     let disk = Disk::of(root.stores())?;
     let _lock = root.lock_catalog()?;
-    // So many are taken, or fewer, and mostly the first ones. What a project has, or may have, the kernel knows.
-    let first = u32::try_from(Sliver::names(root)?.len()).map_or(LAST, |taken| FIRST.saturating_add(taken));
-    for project in first..=LAST {
-        if *disk.look(project)? == [Amount::default(); 2] {
+    // So many are taken, or fewer, and mostly the first ones: behind those no more of ours can be in the way. What a project has, or
+    // may have, the kernel knows.
+    let taken = u32::try_from(Sliver::names(root)?.len()).unwrap_or(LAST);
+    let first = FIRST.saturating_add(taken);
+    let last = first.saturating_add(taken).saturating_add(OTHERS).min(LAST);
+    let mut found = [Amount::default(); 2];
+    for project in first..=last {
+        disk.look(project, &mut found)?;
+        if found == [Amount::default(); 2] {
             let limit = Limit { project, ..*limit };
             return if dry_run { Ok(project) } else { disk.limit(&limit, true).map(|()| project) };
         }
     }
-    Err(Error::failed(format_args!("no project of {first} to {LAST} is free on {}", disk.path().display()))
+    Err(Error::failed(format_args!("no project of {first} to {last} is free on {}", disk.path().display()))
         .way_out("`repquota -P`, or `xfs_quota -xc report`, says whose they are"))
 }
 

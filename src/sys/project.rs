@@ -10,7 +10,6 @@ use nix::libc;
 
 use super::file;
 use crate::error::errno;
-use crate::stay::for_good;
 use crate::sum::Sum;
 
 /// `struct fsxattr`.
@@ -118,8 +117,8 @@ pub fn kept(disk: &Disk) -> nix::Result<bool> {
     Ok(flags & KEPT == KEPT)
 }
 
-/// What a project has, and may have.
-pub fn look(disk: &Disk, project: u32) -> nix::Result<&'static [Amount; 2]> {
+/// Puts what a project has, and may have, into `amounts`.
+pub fn look(disk: &Disk, project: u32, amounts: &mut [Amount; 2]) -> nix::Result<()> {
     let mut found = DiskQuota::default();
     match call(disk, GET, project, (&raw mut found).cast()) {
         // XFS has nothing about a project that was never used.
@@ -127,10 +126,11 @@ pub fn look(disk: &Disk, project: u32) -> nix::Result<&'static [Amount; 2]> {
         failed => failed?,
     }
     let [most, _, most_inodes, _, blocks, inodes] = found.numbers;
-    Ok(for_good([
+    *amounts = [
         Amount { bytes: blocks.times(BLOCK), inodes },
         Amount { bytes: most.times(BLOCK), inodes: most_inodes },
-    ]))
+    ];
+    Ok(())
 }
 
 /// Limits a project.
@@ -173,7 +173,7 @@ mod tests {
         let null = std::fs::File::open("/dev/null").unwrap();
         assert!(of(&null).is_err() && join(&null, 1).is_err());
         let disk = &Disk(c"/dev/null", Path::new("/dev/null"));
-        assert!(kept(disk).is_err() && look(disk, 1).is_err());
+        assert!(kept(disk).is_err() && look(disk, 1, &mut Default::default()).is_err());
         assert!(limit(disk, 1, &Amount::default()).is_err());
     }
 }
