@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use common::escapes::fill;
@@ -91,6 +92,30 @@ fn a_store_without_a_free_inode_mounts() {
     }
     assert!(sh(&view, ":>more").contains("No space left"), "what the mount needed is kept again");
     assert_eq!(sh(&view, "rm n1 n2 n3 n4 n5 && rm etc/b.txt && echo new >more && cat more"), "new\n");
+}
+
+/// What holds room for the next mount is made anew where it is missing, and follows no link.
+#[test]
+fn room_for_the_next_mount_is_held_in_files_alone() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = Node::with_base("ext4", 64);
+    node.ok(&["create", "a", "--base", "b", "--quota", "8M"]);
+    let (spare, elsewhere) = (node.store("a").join("quota/.spare"), node.dir().join("elsewhere"));
+    node.ok(&["mount", "a"]);
+    fs::remove_file(spare.join("0")).unwrap();
+    fs::remove_file(spare.join("1")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, spare.join("1")).unwrap();
+    node.ok(&["umount", "a"]);
+    node.ok(&["mount", "a"]);
+    assert!(!elsewhere.exists());
+    let room = |name| {
+        let meta = fs::symlink_metadata(spare.join(name)).unwrap();
+        (meta.is_file(), meta.mode() & 0o777, meta.blocks() * 512)
+    };
+    assert_eq!((room("0"), room("7")), ((true, 0o600, 32 << 10), (true, 0o600, 32 << 10)));
+    node.ok(&["umount", "a"]);
 }
 
 #[test]

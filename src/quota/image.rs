@@ -10,7 +10,7 @@ use nix::mount::MsFlags;
 
 use crate::catalog::Root;
 use crate::catalog::sweep::TRIAL;
-use crate::error::{Context, Error, Result, meaning};
+use crate::error::{Context, Error, Result, errno, meaning};
 use crate::layer::Format;
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
@@ -53,10 +53,10 @@ const SPARE: &str = ".spare";
 const SPARES: u32 = 8;
 
 /// The bytes of each.
-const SPARE_SIZE: usize = 32 << 10;
+const SPARE_SIZE: u64 = 32 << 10;
 
 /// What they hold together.
-const ROOM: u64 = (SPARES as u64) * (SPARE_SIZE as u64);
+const ROOM: u64 = (SPARES as u64) * SPARE_SIZE;
 
 /// How often a device that still stands on the image is looked at again, a [`pause`] apart: the kernel frees it some time after the
 /// last user went.
@@ -187,7 +187,7 @@ fn allocate(file: &File, from: u64, to: u64) -> nix::Result<()> {
         Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {}
         done => return done,
     }
-    let zeros = vec![0; 1 << 16].leak();
+    let zeros = vec![0; 1 << 16];
     let mut at = from;
     while at < to {
         let most = usize::try_from(to - at).map_or(zeros.len(), |left| left.min(zeros.len()));
@@ -260,11 +260,13 @@ pub(super) fn noted(done: Result<()>) {
 
 fn make_spare(dir: &Path) -> Result<()> {
     file::create_dir(dir)?;
-    let zeros = vec![0; SPARE_SIZE].leak();
     for number in 0..SPARES {
         let path = dir.below(&number.to_string());
-        if !path.exists() {
-            file::write(path, zeros).at("hold room for the next mount in", path)?;
+        match file::open_as(path, NEW, 0o600).map_err(errno) {
+            Err(Errno::EEXIST) => {}
+            made => made
+                .and_then(|file| allocate(&file, 0, SPARE_SIZE))
+                .at("hold room for the next mount in", path)?,
         }
     }
     Ok(())
