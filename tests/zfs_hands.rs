@@ -177,6 +177,47 @@ fn a_limit_that_is_refused_leaves_the_old_one() {
     node.ok(&["quota", "a", "20M"]);
 }
 
+/// What can be written to a pool, and so what statfs(2) tells, may be less than a limit: that is no reason to set it again.
+#[test]
+fn a_full_pool_sets_no_limit_again() {
+    let Some((_zfs, node, _)) = pool() else { return };
+    let room = property(POOL, "available").parse::<u64>().unwrap() - 4 * MIB;
+    tool(&["zfs", "create", "-o", &format!("reservation={room}"), &format!("{POOL}/other")]);
+    let set = || tool(&["zpool", "history", POOL]).matches(" refquota=").count();
+    let before = set();
+    assert!(before > 0);
+    for _ in 0..2 {
+        node.ok(&["mount", "a"]);
+        node.ok(&["umount", "a"]);
+    }
+    assert_eq!(set(), before);
+}
+
+/// Where neither a new limit can be told nor its promise taken back, no more is given than is promised.
+#[test]
+fn a_promise_that_stays_is_all_that_is_given() {
+    let Some((_zfs, node, dataset)) = pool() else { return };
+    if !require("strace", strace::works()) {
+        return;
+    }
+    let less = ["quota", "a", "12M"];
+    assert!(strace::command(&node, &["-e", "trace=statfs,/^rename"], &less).status().unwrap().success());
+    let trace = strace::traced(&node);
+    let (before, _) = trace.split_once("rename").unwrap();
+    assert_eq!(trace.matches("rename").count(), 1, "{trace}");
+    // Behind the promise the disk of the store's folder is looked at, and then that of its dataset, which is to have the limit.
+    let told = format!("inject=statfs:error=EIO:when={}", before.matches("statfs(").count() + 2);
+    node.ok(&["quota", "a", "16M"]);
+    let options = ["-e", "trace=statfs,/^rename", "-e", &told, "-e", "inject=/^rename:error=EIO:when=2"];
+    assert!(!strace::command(&node, &options, &less).status().unwrap().success());
+    assert_eq!(strace::traced(&node).matches("(INJECTED)").count(), 2, "{}", strace::traced(&node));
+    let sheet = node.json(&["show", "a", "--json"]);
+    let base = sheet["limit_base"].as_u64().unwrap();
+    assert_eq!(sheet["limit"], 12 * MIB);
+    assert_eq!(property(&dataset, "refquota"), (12 * MIB + base).to_string());
+    node.ok(&["quota", "a", "16M"]);
+}
+
 /// Where ZFS waits for no fsync(2), what it counted meanwhile is not taken for all of the base.
 #[test]
 fn what_is_counted_late_is_the_bases_all_the_same() {

@@ -147,11 +147,13 @@ pub(super) fn set(
             // record wants room, too, which a full store has not.
             quota::tell(store, &Limit { bytes: old.bytes.min(limit.bytes), ..*old }, true)?;
         }
+        let mut back = Ok(());
         let told = promise(root, policy, sliver, new_sliver).and_then(|()| {
-            quota::tell(store, limit, false)
-                .inspect_err(|_| sweep::told(promise(root, policy, new_sliver, sliver)))
+            quota::tell(store, limit, false).inspect_err(|_| back = promise(root, policy, new_sliver, sliver))
         });
-        return told.inspect_err(|_| sweep::told(kept.map_or(Ok(()), |old| quota::tell(store, old, false))));
+        // Only where that is what is promised again.
+        let again = || back.and_then(|()| kept.map_or(Ok(()), |old| quota::tell(store, old, false)));
+        return told.inspect_err(|_| sweep::told(again()));
     }
     match (quota::by(old, Means::Image), quota::by(new, Means::Image)) {
         (Some(old), Some(new)) if new.bytes >= old.bytes => {

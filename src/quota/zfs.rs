@@ -190,10 +190,15 @@ fn counted(Dataset { name, place, mounted }: &Dataset) -> Result<[u64; 2]> {
 pub fn limit(store: &Path, limit: &Limit) -> Result<()> {
     let dataset = own(store)?;
     let [total, used] = counted(dataset)?;
+    let (least, name) = (limit.bytes.plus(limit.base), &dataset.name);
+    if total == least {
+        return Ok(());
+    }
+    // A pool with less room than that tells another one, and zfs-fuse whole blocks.
+    let told = ask("get -Hp -o value refquota", name)?.parse().unwrap_or(0);
     // Less than is used is refused, and a full one is some blocks beyond its limit: it gets these once, and not at each mount.
-    let least = limit.bytes.plus(limit.base);
     let most = least.max(used);
-    if (least..=most).contains(&total) { Ok(()) } else { tell(&dataset.name, most) }
+    if (least..=most).contains(&told) { Ok(()) } else { tell(name, most) }
 }
 
 /// Bytes that ZFS counts of a store on a dataset: `referenced`.
