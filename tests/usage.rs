@@ -383,6 +383,11 @@ fn the_sum_of_a_node() {
     assert_eq!(output.status.code(), Some(5));
     let sheet: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(sheet["slivers"][1]["error"].as_str().unwrap().contains("damaged"), "{sheet}");
+    assert_eq!(sheet["slivers"][1]["backend"], Value::Null);
+    let table = node.run(&["usage"]).stdout;
+    let table = String::from_utf8_lossy(&table);
+    let row: Vec<_> = table.lines().nth(2).unwrap().split_whitespace().collect();
+    assert_eq!(row[..4], ["c", "failed", "-", "-"], "{table}");
     assert_eq!(sheet["slivers"][2]["error"], Value::Null);
     assert_eq!(number(&sheet["bases"][0]["slivers"]), 2);
 }

@@ -171,6 +171,10 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     for name in names {
         let row = Box::leak(Box::new([Field::Unknown; SLIVER.len()]));
         row[NAME] = Field::Text(name.as_str());
+        if !args.json {
+            // Where its record is not read.
+            row[BACKEND] = Field::Text("failed");
+        }
         if let Err(err) = count.fill(ctx, row, &name) {
             // It was destroyed meanwhile.
             if all && !root.store(&name).exists() {
