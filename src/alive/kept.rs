@@ -14,7 +14,7 @@ use crate::tree;
 
 /// Reads the mounts of the namespace that the file `path` stands for (Linux 3.8), by a child that goes in.
 pub fn mountinfo(path: &Path) -> Result<MountInfo> {
-    let text = child::answer(&mut || {
+    let text = child::given(&mut || {
         // Opened before: in there may be another /proc, or none.
         let proc = tree::open(Path::new("/proc"))?;
         let namespace = file::open(path).at("open the mount namespace", path)?;
@@ -29,5 +29,5 @@ pub fn mountinfo(path: &Path) -> Result<MountInfo> {
             "run it as root; every mount namespace must be looked at, and what keeps one can be unmounted",
         )
     })?;
-    Ok(MountInfo::new(text.to_vec()))
+    Ok(MountInfo::new(text))
 }

@@ -173,7 +173,11 @@ fn take_back(undo: Vec<Undo>) {
                 Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 done => done.at("take back: remove", file),
             },
-            Undo::RemoveTree(dir) => qgroup::forget(dir).and(tree::remove_path(dir)),
+            Undo::RemoveTree(dir) => {
+                let forgotten = qgroup::forget(dir);
+                // What is left lying is told first.
+                tree::remove_path(dir).and(forgotten)
+            }
             Undo::Unmount(target) => unmount(target),
             Undo::Exchange(one, other, by) => exchange(one, other, by),
             Undo::Rename(from, to) => fs::rename(from, to).at("take back: rename to", to),

@@ -14,7 +14,7 @@ use super::file::read_all;
 use super::tool::ended;
 use crate::error::{Class, Context, Error, Result};
 
-/// What a child answers. There is one for each: it stays.
+/// What a child answers. A command has few of them: they stay.
 pub type Answer = Result<&'static [u8]>;
 
 /// Runs `work` in a child process and returns the bytes that it answers, or its error.
@@ -22,6 +22,11 @@ pub type Answer = Result<&'static [u8]>;
 /// Whatever the child opened or mounted in a namespace of its own ends with it, and it ends with this process. Fails when the child
 /// cannot be made or dies before it answered.
 pub fn answer(work: &mut dyn FnMut() -> Answer) -> Answer {
+    given(work).map(|bytes| &*bytes.leak())
+}
+
+/// As [`answer`], for what may be asked many times.
+pub fn given(work: &mut dyn FnMut() -> Answer) -> Result<Vec<u8>> {
     let this = Path::new("a child process");
     let (from, to) = pipe().at("open a pipe to", this)?;
     // SAFETY: this program has one thread, so the child may allocate and lock as if it had been started anew.
@@ -40,7 +45,7 @@ pub fn answer(work: &mut dyn FnMut() -> Answer) -> Answer {
             let status = waitpid(child, None).at("wait for", this)?;
             let bytes = bytes.at("read the answer of", this)?;
             match status {
-                WaitStatus::Exited(_, 0) => unpack(bytes.leak()),
+                WaitStatus::Exited(_, 0) => unpack(bytes),
                 other => Err(Error::failed(format_args!(
                     "the child process died: {}",
                     ended(other).unwrap_or_default()
@@ -60,13 +65,14 @@ fn tell(mut to: File, answer: Answer) -> std::io::Result<()> {
     to.write_all(body)
 }
 
-fn unpack(bytes: &'static [u8]) -> Answer {
-    let Some((class, body)) = bytes.split_first() else {
+fn unpack(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+    if bytes.is_empty() {
         return Err(Error::failed("the child process gave no answer"));
-    };
+    }
+    let class = bytes.remove(0);
     let classes = [Class::Failed, Class::Usage, Class::Unsupported, Class::InUse, Class::Damaged];
-    match classes.into_iter().find(|known| *known as u8 == *class) {
-        None => Ok(body),
-        Some(class) => Err(Error::new(class, String::from_utf8_lossy(body))),
+    match classes.into_iter().find(|known| *known as u8 == class) {
+        None => Ok(bytes),
+        Some(class) => Err(Error::new(class, String::from_utf8_lossy(&bytes))),
     }
 }
