@@ -292,3 +292,26 @@ fn slivers_on_an_image() {
     assert_eq!(fs::read_to_string(view.join("etc/dir/c.txt")).unwrap(), "three\n");
     node.ok(&["umount", "i"]);
 }
+
+/// What is left of one is no finding of the next, and what fails is in the document.
+#[test]
+fn each_sliver_answers_for_itself() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = new_node(32);
+    for name in ["a", "b"] {
+        node.ok(&["create", name, "--base", "b", "--backend", "overlay"]);
+    }
+    sh("mkdir -p $1/.base/.new.z.1/tree $1/.store/a/.sliverfs-new", &[&node.lxcpath]);
+    let output = node.run(&["check"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(5) && said.contains("a: 1 findings are left"), "{said}");
+    assert_eq!(said.matches("1 findings are left").count(), 2, "{said}");
+    fs::write(node.store("b").join("sliver.json"), "{").unwrap();
+    let output = node.run(&["check", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let errors: Vec<_> = json.as_array().unwrap().iter().map(|part| part["error"].as_str()).collect();
+    assert!(errors[0].is_some_and(|error| error.contains("1 findings")), "{errors:?}");
+    assert!(errors[2].is_some_and(|error| error.contains("sliver.json")), "{errors:?}");
+}

@@ -128,8 +128,12 @@ impl Report {
         out::print(&format!("{before}{{\"name\":{quote}{name}{quote},\"findings\":["))
     }
 
-    fn end(&self, in_use: bool) -> Result<()> {
-        if self.json { out::print(&format!("],\"in_use\":{in_use}}}")) } else { Ok(()) }
+    fn end(&self, in_use: bool, done: &Result<()>) -> Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        let error = json::write(&done.as_ref().err().map(Error::to_string))?;
+        out::print(&format!("],\"in_use\":{in_use},\"error\":{}}}", String::from_utf8_lossy(&error)))
     }
 }
 
@@ -152,7 +156,7 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     }
     match failed {
         Some(class) => Err(Error::new(class, "not all is well")),
-        None => report.end_of_all(),
+        None => Ok(()),
     }
 }
 
@@ -169,9 +173,12 @@ fn part(
     let done = match name {
         Some(name) => sliver(ctx, root, name, report),
         None => node(root, report),
-    };
+    }
+    .and_then(|()| report.end_of_all());
+    // A child may have counted them.
+    (report.left, report.failed) = (0, 0);
     let in_use = name.is_some() && done.as_ref().is_err_and(|err| err.class() == Class::InUse);
-    report.end(in_use)?;
+    report.end(in_use, &done)?;
     let Err(err) = done else { return Ok(()) };
     match name {
         // Of all slivers, those that are in use are passed over.
