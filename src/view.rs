@@ -102,6 +102,13 @@ pub fn plan_up(root: &Root, sliver: &Sliver, base: &Base) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
+/// The base that a sliver stands on, whose content is there: what is made of a store over nothing is not what was seen.
+pub fn base_of(root: &Root, sliver: &Sliver) -> Result<&'static Base> {
+    let base = Base::load(root, &sliver.base)?;
+    check_base(sliver, base)?;
+    base.present(root).map(|_| base)
+}
+
 /// Is the base the one that the sliver was made on?
 pub fn check_base(sliver: &Sliver, base: &Base) -> Result<()> {
     if base.digest != sliver.digest {

@@ -203,6 +203,14 @@ fn places_that_are_not_right() {
     for args in [&["mount", "a"][..], &["mount", "a", "--dry-run"], &["diff", "a"], &["check"]] {
         assert!(node.fails(5, args).contains("has lost its content"), "{args:?}");
     }
+    // Or what was mounted there.
+    fs::create_dir(&tree).unwrap();
+    for args in
+        [&["mount", "a"][..], &["compact", "a"], &["convert", "a", "--to", "copy"], &["base", "verify", "b"]]
+    {
+        assert!(node.fails(5, args).contains("has lost its content"), "{args:?}");
+    }
+    fs::remove_dir(&tree).unwrap();
     fs::rename(node.dir().join("disk/away"), &tree).unwrap();
     node.ok(&["mount", "a"]);
     node.ok(&["umount", "a"]);

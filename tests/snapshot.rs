@@ -131,6 +131,7 @@ fn a_subvolume_of_a_tenant_is_not_lost() {
     fs::write(tree.join("sub/file"), "mine").unwrap();
     let source = node.dir().join("source");
     fs::create_dir(&source).unwrap();
+    fs::write(source.join("new"), "").unwrap();
     for args in [
         &["convert", "a", "--to", "copy", "--dry-run"][..],
         &["convert", "a", "--to", "copy"],

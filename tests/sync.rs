@@ -189,6 +189,22 @@ fn what_is_refused() {
     let wanted = listing::of(&node.view("s"), true);
     node.ok(&["umount", "s"]);
     assert_same(&view(&node, "t"), &wanted, "of a view");
+    // Of one that is not mounted there is nothing to see, and nothing would be left.
+    let empty = node.view("s");
+    for args in [&["sync", "t", empty.to_str().unwrap()][..], &["base", "add", "c", empty.to_str().unwrap()]]
+    {
+        let said = node.fails(1, args);
+        assert!(said.contains("is empty") && said.contains("sliverfs mount"), "{said}");
+    }
+    assert_same(&view(&node, "t"), &wanted, "as it was");
+    // What is kept from before a rebase would be all that is kept.
+    node.ok(&["base", "add", "c", "/etc"]);
+    node.ok(&["rebase", "t", "--onto", "c", "--ours"]);
+    for args in [&["sync", "t", "/etc"][..], &["sync", "t", "/etc", "--dry-run"]] {
+        assert!(node.fails(1, args).contains("sliverfs rebase t --commit"), "{args:?}");
+    }
+    node.ok(&["rebase", "t", "--commit"]);
+    node.ok(&["sync", "t", "/etc", "--dry-run"]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::form::Form;
 use crate::json::{FromJson, Json};
 use crate::name::Name;
 use crate::stay::Below;
+use crate::tree;
 
 /// The record's file name, in the base's folder.
 pub const FILE: &str = "base.json";
@@ -148,15 +149,18 @@ impl Base {
     /// The same, where it is there: a base that lost it is damaged.
     pub fn present(&self, root: &Root) -> Result<&'static Path> {
         let content = self.content(root);
-        match fs::symlink_metadata(content) {
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Err(Error::damaged(format_args!(
-                "the base `{}` has lost its content: {} is not there",
-                self.name,
-                content.display()
-            ))
-            .way_out("put it back, from a copy or another node")),
-            looked => looked.map(|_| content).at("look at", content),
-        }
+        let lost = match fs::symlink_metadata(content) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => "not there",
+            // Where another disk was mounted, and is not.
+            Ok(there) if there.is_dir() && self.entries > 0 && tree::is_empty(content)? => "empty",
+            looked => return looked.map(|_| content).at("look at", content),
+        };
+        Err(Error::damaged(format_args!(
+            "the base `{}` has lost its content: {} is {lost}",
+            self.name,
+            content.display()
+        ))
+        .way_out("put it back, from a copy or another node"))
     }
 
     /// Writes the record into a folder of a base.

@@ -145,6 +145,15 @@ fn same(base: &Base, source: &str, pack: Option<Form>) -> Result<()> {
     }
 }
 
+/// Refuses an empty folder as what something is made of: a view that is not mounted is one.
+pub fn refuse_empty(source: &Path) -> Result<()> {
+    if !tree::is_empty(source)? {
+        return Ok(());
+    }
+    Err(Error::failed(format_args!("{} is empty", source.display()))
+        .way_out("where it is the view of a sliver, mount that first: sliverfs mount NAME"))
+}
+
 fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
     // A missing program must not be found out after an hour, nor after something was written.
     if let Some(form) = pack {
@@ -160,6 +169,7 @@ fn open(root: &Root, source: &Path, pack: Option<Form>) -> Result<Source> {
             ))
             .way_out("take a source outside of LXCPATH"));
         }
+        refuse_empty(&real)?;
         return Ok(Source::Folder(tree::open(&real)?, stay(real)));
     }
     // A device has no end, and a FIFO perhaps none.

@@ -215,7 +215,7 @@ pub static PROGRAM: Spec = group(
         one(
             Command::Restore,
             "restore",
-            "Give back the base's version of paths.",
+            "Give back the base's version of paths, and of all below.",
             0,
             &[PATHS],
             &[FORMAT, BASE, STORE, DRY_RUN, JSON],

@@ -103,6 +103,7 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
         }
         None => {
             let base = Base::load(root, wanted.base)?;
+            base.present(root)?;
             statfs::refuse_read_only(root.stores())?;
             let kind = choose(root, wanted.backend, base, dry_run)?;
             let limit = match wanted.quota {

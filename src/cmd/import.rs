@@ -6,7 +6,6 @@ use std::path::Path;
 use crate::archive::{is_stdin, is_unnamed, open_tar, unpack_layer};
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
-use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep};
@@ -38,12 +37,13 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     };
     let _lock = root.lock_sliver(name)?;
     let sliver = Sliver::load(root, name)?;
-    let base = Base::load(root, &sliver.base)?;
-    view::check_base(sliver, base)?;
+    let base = view::base_of(root, sliver)?;
     offline::refuse_to_read(root, sliver)?;
     // A kernel that does not offer the backend needs none of its options here.
     let features = probe::features(root, sliver.backend).unwrap_or_default();
     statfs::refuse_read_only(root.stores())?;
+    // A command may have promised to keep the store from before it: only the sliver's own is given up.
+    let kept = replace::kept(root, sliver)?.is_some();
     if !is_stdin(source) {
         fs::metadata(source).at("look at", source)?;
     }
@@ -75,7 +75,12 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     if args.dry_run {
         return import.plan(source);
     }
-    replace::put(root, name, &import.publish(), &|_| Ok(()))
+    replace::put(root, name, &import.publish(), &|_| Ok(()))?;
+    if !kept {
+        // A conversion that was cut may have left a store that was never published.
+        sweep::told(sweep::drop_kept(root, name));
+    }
+    Ok(())
 }
 
 /// The folder of the layer as it was unpacked, in the new store's.

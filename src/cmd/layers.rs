@@ -131,9 +131,7 @@ impl<'a> Layers<'a> {
         };
         let root = ctx.root()?;
         let sliver = Sliver::load(root, &Name::parse(name)?)?;
-        let base = Base::load(root, &sliver.base)?;
-        view::check_base(sliver, base)?;
-        base.present(root)?;
+        let base = view::base_of(root, sliver)?;
         let format = Format::of(sliver.backend);
         let stored = root.store(&sliver.name);
         zfs::refuse_unmounted(stored)?;

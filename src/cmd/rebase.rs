@@ -79,8 +79,8 @@ fn rebase(root: &Root, name: &Name, onto: &Name, how: &How) -> Result<()> {
         let head = Head::new(sliver, onto, "unchanged");
         return head.say(how.json, &format!("`{name}` stands on `{onto}` already"));
     }
-    let old = Base::load(root, &sliver.base)?;
-    view::check_base(sliver, old)?;
+    let old = view::base_of(root, sliver)?;
+    new.present(root)?;
     let disk = tree::open(root.stores())?;
     create::check_kind(sliver.backend, new, None)?;
     zfs::refuse_unmounted(root.store(name))?;

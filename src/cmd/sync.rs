@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::backend::probe;
 use crate::backend::store::{Ground, layer};
 use crate::catalog::base::Base;
+use crate::catalog::import::refuse_empty;
 use crate::catalog::{Root, Sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep};
@@ -54,10 +55,16 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
     let mut rsync = Rsync::find()?;
     // Once it has listed a folder that was made anew, fuse-overlayfs 1.10 finds by name what the base has there: rsync would leave that.
     rsync.lists_last = sliver.backend == Kind::FuseOverlayfs;
-    let base = Base::load(root, &sliver.base)?;
-    view::check_base(sliver, base)?;
+    let base = view::base_of(root, sliver)?;
     offline::refuse_to_read(root, sliver)?;
     statfs::refuse_read_only(root.stores())?;
+    if replace::kept(root, sliver)?.is_some_and(|kept| kept.base != sliver.base) {
+        // It may have been mounted since, and what it changed then would be kept nowhere.
+        return Err(Error::failed(format_args!(
+            "`{name}` was rebased, and keeps the store from before: the one of now could not be kept beside it"
+        ))
+        .way_out(format_args!("sliverfs rebase {name} --commit, or --undo, and then again")));
+    }
     let attrs = !Format::of(sliver.backend).loses().has(Aspects::ATTRS);
     if let Some(lacks) = rsync.lacks().filter(|_| attrs) {
         crate::warn!("the installed rsync is built without {lacks}: what comes has none of them");
@@ -133,6 +140,7 @@ impl Source {
         if !path.is_dir() {
             return wrong("is not a directory");
         }
+        refuse_empty(&path)?;
         let held = file::open(&path).at("open the source", &path)?;
         fcntl(&held, FcntlArg::F_SETFD(FdFlag::empty())).at("hand on", &path)?;
         let word = format!("/proc/self/fd/{}/", held.as_raw_fd());

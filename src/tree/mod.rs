@@ -78,6 +78,12 @@ pub fn open(path: &Path) -> Result<Dir> {
     Dir::open(path).at("open", path)
 }
 
+/// Is there nothing in a folder?
+pub fn is_empty(path: &Path) -> Result<bool> {
+    let names = open(path)?.some_names(0);
+    names.map(|names| names.is_empty()).map_err(sys("list", path.as_os_str().as_encoded_bytes()))
+}
+
 /// Opens the folder that the last name of a path lies in, following links, and gives that name.
 pub fn above(path: &Path) -> Result<(Dir, CString)> {
     use std::os::unix::ffi::OsStrExt;

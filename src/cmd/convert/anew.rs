@@ -5,7 +5,6 @@ use super::plan::Plan;
 use crate::backend::features::Features;
 use crate::backend::probe;
 use crate::backend::store::Ground;
-use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, sweep};
 use crate::cmd::quota::limit as set_limit;
 use crate::cmd::replace::{self, Keep};
@@ -42,8 +41,7 @@ impl How {
 /// Converts a sliver whose lock is held.
 pub(super) fn convert<'a>(root: &Root, sliver: &'a Sliver, how: &How) -> Result<Done<'a>> {
     let name = &sliver.name;
-    let base = Base::load(root, &sliver.base)?;
-    view::check_base(sliver, base)?;
+    let base = view::base_of(root, sliver)?;
     let to = match how.to {
         Choice::Named(kind) => kind,
         Choice::Auto => create::choose(root, Choice::Auto, base, how.dry_run)?,
