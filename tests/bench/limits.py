@@ -44,7 +44,7 @@ def images(node, figures, base, runs, surroundings=""):
     added(figures, "an image of 1 GiB, without its mkfs.ext4", plain, limited - made, runs, surroundings)
     figures.add(
         "the same with the first limit of a boot, which reads all records%s" % surroundings,
-        "%.1f ms to %.1f ms" % (first - made - plain, plain),
+        "%.1f ms, beside %.1f ms without" % (first - made - plain, plain),
     )
 
 
@@ -97,7 +97,7 @@ def added(figures, what, plain, limited, runs, surroundings):
     more = limited - plain
     figures.add(
         "what a limit adds to `create`: %s, medians of %d%s" % (what, runs, surroundings),
-        "%.1f ms to %.1f ms" % (more, plain), "at most 5 ms", more <= 5,
+        "%.1f ms, beside %.1f ms without" % (more, plain), "at most 5 ms", more <= 5,
     )
 
 
