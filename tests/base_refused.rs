@@ -209,7 +209,7 @@ fn an_interrupted_import_says_what_stays_and_the_next_one_clears_up() {
         let left = in_bases(&node).concat();
         assert!(left.starts_with(".new.b."), "{left}");
         let tree = node.dir().join("tree");
-        fs::create_dir_all(&tree).unwrap();
+        fs::create_dir_all(tree.join("etc")).unwrap();
         let output = node.run(&["base", "add", "b", text(&tree)]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.contains("clearing away") && said.contains(&left), "{said}");
