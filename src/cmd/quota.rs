@@ -4,7 +4,6 @@ use nix::errno::Errno;
 
 use crate::backend::features::Features;
 use crate::backend::store::{Ground, layer};
-use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, sweep};
 use crate::cli::Args;
 use crate::cmd::replace::{self, Keep};
@@ -220,8 +219,7 @@ pub fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Resul
 /// In a private mount namespace: the new store beside the old one.
 fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Result<()> {
     let (store, stage) = (root.store(&old.name), sweep::new_store(root, &old.name));
-    let base = Base::load(root, &old.base)?;
-    view::check_base(old, base)?;
+    let base = view::base_of(root, old)?;
     let new = &new.limited(quota::renew(root, new.quota, (old.backend, base), false)?);
     let ground = Ground { root, base, kind: old.backend, features: Features::default(), limit: new.quota };
     let mut steps = Vec::new();
