@@ -16,6 +16,7 @@ use common::node::run;
 use common::require;
 use common::tree::{Temp, assert_same, copy, installed, sh_in};
 use sliverfs::layer::{self, Action, Format, Prefer};
+use sliverfs::sys::writeback::Writeback;
 use sliverfs::tree;
 
 /// A tree without times, as names with their lines.
@@ -61,8 +62,8 @@ fn rebase(
     let go = |into: Option<&Path>| {
         let mut told = Vec::new();
         let into = into.map(|path| tree::open(path).unwrap());
-        let mut progress = |_| ();
-        let into = into.as_ref().map(|dir| (dir, &mut progress as &mut dyn FnMut(u64)));
+        let (mut files, mut progress) = (Writeback::default(), |_| ());
+        let into = into.as_ref().map(|dir| (dir, &mut files, &mut progress as &mut dyn FnMut(u64)));
         let store = tree::open(&store).unwrap();
         layer::merge(format, store, (&old, &new_dir), into, prefer, &mut |outcome| {
             told.push((shown::escape(outcome.path), outcome.action));
@@ -277,7 +278,7 @@ fn redirects_and_bookkeeping() {
         Format::Overlay,
         store,
         (&old, &new_dir),
-        Some((&to, &mut progress)),
+        Some((&to, &mut Writeback::default(), &mut progress)),
         Prefer::Both,
         &mut |_| Ok(()),
     )

@@ -20,6 +20,7 @@ use crate::progress::Progress;
 use crate::quota::{self, image};
 use crate::stay::Below;
 use crate::sys::statfs;
+use crate::sys::writeback::Writeback;
 use crate::tree::{self, Kind, shown};
 use crate::view;
 
@@ -127,7 +128,7 @@ impl Import<'_> {
         if self.sliver.backend.grows_image() {
             steps.push(Step::Unmount(self.target));
         }
-        replace::last_steps(self.root, self.sliver, &mut steps)?;
+        replace::last_steps(self.root, self.sliver, false, &mut steps)?;
         steps.extend(self.publish());
         steps.push(Step::RemoveTree(self.stage));
         print_plan(&steps)
@@ -207,7 +208,8 @@ fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> 
     let progress = Progress::new("writing", None);
     let mut each = |bytes| progress.add(bytes);
     let (base, new) = (tree::open(base)?, tree::open(new)?);
-    let mut writer = Writer::new(Format::Aufs, Format::of(backend), &new, &mut each)?;
+    let mut files = Writeback::default();
+    let mut writer = Writer::new(Format::Aufs, Format::of(backend), &new, &mut files, &mut each)?;
     let mut changes = Changes::new(Format::Aufs, tree::open(layer)?, &base, Show::Flat)?;
     // Of the folders on the way down, as the base had them: in a seed what is written changes them.
     let mut times = Vec::new();

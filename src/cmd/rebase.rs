@@ -13,6 +13,7 @@ use crate::cli::Args;
 use crate::cmd::replace::{self, Keep, kept, left_over};
 use crate::cmd::{Ctx, create, for_each, offline, print_plan};
 use crate::error::{Class, Error, Result};
+use crate::kind::Kind;
 use crate::layer::{self, Format, Outcome, Prefer};
 use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
@@ -23,6 +24,7 @@ use crate::stay::Below;
 use crate::sys::child::Answer;
 use crate::sys::signals::LastWords;
 use crate::sys::statfs;
+use crate::sys::writeback::Writeback;
 use crate::tree;
 use crate::view;
 
@@ -163,13 +165,18 @@ fn make(
     let bases = (tree::open(before.tree())?, tree::open(after.tree())?);
     let mut tell = |outcome: &Outcome<'_>| report.count(outcome);
     let both = (&bases.0, &bases.1);
+    let mut files = Writeback::default();
     let merged = if how.plan {
         layer::merge(format, store, both, None, how.prefer, &mut tell)
     } else {
         let progress = Progress::new("rebasing", None);
         let into = tree::open(&inner.join(folder))?;
+        // Nothing else is written to the disk of the stores for a union's.
+        if matches!(sliver.backend, Kind::Union(_)) && !sliver.has_image() {
+            files = Writeback::on(root.stores());
+        }
         let mut count = |bytes| progress.add(bytes);
-        layer::merge(format, store, both, Some((&into, &mut count)), how.prefer, &mut tell)
+        layer::merge(format, store, both, Some((&into, &mut files, &mut count)), how.prefer, &mut tell)
     };
     drop(bases);
     let done = merged.and(exec::run(&down));
@@ -186,7 +193,7 @@ fn make(
     if !how.plan {
         let mut record = sliver.anew(limit);
         (record.base, record.digest) = (new.name, new.digest);
-        replace::finish(root, &record)?;
+        replace::finish_apart(root, &record, &mut files)?;
     }
     report.end()
 }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::catalog::lock::Lock;
 use crate::catalog::{Mounted, Root, Sliver, record, sliver, sweep};
 use crate::cmd::{Ctx, offline, print_plan};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::mount::plan::Step;
 use crate::mount::{exec, private};
 use crate::name::Name;
@@ -20,6 +20,8 @@ use crate::quota::{self, Limit, Means, image};
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sys::child::Answer;
+use crate::sys::file;
+use crate::sys::writeback::Writeback;
 
 /// What is kept when a new store takes a sliver's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +82,9 @@ pub fn left_over(root: &Root, name: &Name, dry_run: bool) {
     }
 }
 
-/// Adds the steps that end a new store with this record: all of it is on the disk then. Its image, where it lies in one, is mounted.
-pub fn last_steps(root: &Root, record: &Sliver, steps: &mut Vec<Step>) -> Result<()> {
+/// Adds the steps that end a new store with this record. All of it is on the disk then, unless what was written is waited for `apart`.
+/// Its image, where it lies in one, is mounted.
+pub fn last_steps(root: &Root, record: &Sliver, apart: bool, steps: &mut Vec<Step>) -> Result<()> {
     let stage = sweep::new_store(root, &record.name);
     if record.has_image() {
         // The unmount tells nothing of what did not fit on the disk below.
@@ -89,15 +92,26 @@ pub fn last_steps(root: &Root, record: &Sliver, steps: &mut Vec<Step>) -> Result
         steps.push(Step::Unmount(stage.below(image::POINT)));
     }
     steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, record)?.leak()));
-    steps.push(Step::SyncDisk(stage));
+    steps.extend(Some(Step::SyncDisk(stage)).filter(|_| !apart));
     Ok(())
 }
 
 /// Ends a new store. One that root filled with more than its project may have is refused.
 pub fn finish(root: &Root, record: &Sliver) -> Result<()> {
+    finish_apart(root, record, &mut Writeback::default())
+}
+
+/// As [`finish`], where `files` are what was written. Where they are waited for apart, all of it is on the disk no sooner than
+/// the steps of [`publish`] are.
+pub fn finish_apart(root: &Root, record: &Sliver, files: &mut Writeback) -> Result<()> {
     let mut steps = Vec::new();
-    last_steps(root, record, &mut steps)?;
+    last_steps(root, record, files.apart(), &mut steps)?;
     exec::run(&steps)?;
+    if files.apart() {
+        let stage = sweep::new_store(root, &record.name);
+        let text = file::open(stage.below(sliver::FILE)).at("open the record in", stage)?;
+        files.add(text, 0).and_then(|()| files.wait()).at("write to the disk of", stage)?;
+    }
     quota::settle(root, &record.name, record.quota)
 }
 

@@ -15,13 +15,14 @@ use super::judge::{Judge, META, Verdict, changed_in, is_dir, merged};
 use super::walk::stat;
 use super::{Aspects, Change, Changes, Entry, Format, More, Show, Side, Step, Writer};
 use crate::error::Result;
+use crate::sys::writeback::Writeback;
 use crate::tree::{Chain, Dir, Stat, sys};
 
 /// Of so many levels on the way down it is remembered what the directories are: a tenant can make a hundred thousand.
 const KNOWN: usize = 64;
 
-/// Where the new store is written, and what is told the bytes of content.
-pub type Into<'a> = (&'a Dir, &'a mut dyn FnMut(u64));
+/// Where the new store is written, the files that are waited for then, and what is told the bytes of content.
+pub type Into<'a> = (&'a Dir, &'a mut Writeback, &'a mut dyn FnMut(u64));
 
 /// Makes the changes of a store over the base `old` to those of one over `new`, and tells what becomes of each. Without `into` that
 /// is all. What is written is not on the disk until the caller syncs it.
@@ -34,7 +35,9 @@ pub fn merge(
     tell: &mut dyn FnMut(&Outcome<'_>) -> Result<()>,
 ) -> Result<()> {
     let mut merge = Merge {
-        writer: into.map(|(dir, progress)| Writer::new(from, from, dir, progress)).transpose()?,
+        writer: into
+            .map(|(dir, files, progress)| Writer::new(from, from, dir, files, progress))
+            .transpose()?,
         judge: Judge::new(from),
         prefer,
         levels: Vec::new(),

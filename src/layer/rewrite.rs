@@ -6,6 +6,7 @@ use super::{Aspects, Change, Changes, Doubt, Entry, Format, Show, Step, Writer, 
 use crate::error::{Class, Error, Result};
 use crate::out::joined;
 use crate::sum::Sum;
+use crate::sys::writeback::Writeback;
 use crate::tree::{Dir, Kind, shown, sys};
 
 /// As many refused entries are told by name.
@@ -158,7 +159,8 @@ pub fn rewrite(
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let show = if tree == Target::Whole { Show::View } else { Show::Flat };
-    let mut writer = Writer::new(from, to, new, progress)?;
+    let mut files = Writeback::default();
+    let mut writer = Writer::new(from, to, new, &mut files, progress)?;
     let again = store.again().map_err(sys("look at", b"the store"))?;
     let mut changes = Changes::new(from, again, base, show)?;
     while let Some(step) = changes.step()? {

@@ -9,15 +9,13 @@ use super::decode::{OPAQUE, TARGET, WH, WHITEOUT};
 use super::{Aspects, Change, Entry, Format, Side, Step, compare, records};
 use crate::error::{Error, Result};
 use crate::sys::file::write_at;
-use crate::sys::{sync, xattr};
+use crate::sys::writeback::Writeback;
+use crate::sys::xattr;
 use crate::tree::attr::{self, Attr};
 use crate::tree::{self, Chain, Content, Dir, Kind, Links, Meta, SELF, Stat, copy_content, shown, sys};
 
 /// The longest name that aufs takes: its whiteout must fit.
 const AUFS_NAME_MAX: usize = 242;
-
-/// The disk begins with files of so many bytes at once; smaller ones it gathers when it is waited for.
-const LARGE: u64 = 1 << 15;
 
 /// Writes changes into a folder: an empty one for a store, a copy or a snapshot of the base for a whole tree.
 ///
@@ -36,13 +34,20 @@ pub struct Writer<'a> {
     /// True where something else may be there already that is none; last the permissions.
     unmade: Vec<(CString, bool, u32)>,
     buffer: Vec<u8>,
+    files: &'a mut Writeback,
     progress: &'a mut dyn FnMut(u64),
 }
 
 impl<'a> Writer<'a> {
     /// Begins at the root of the new store. `from` is the format of the store that the changes come from; `progress` is told
-    /// the bytes of content as they are written.
-    pub fn new(from: Format, to: Format, root: &Dir, progress: &'a mut dyn FnMut(u64)) -> Result<Box<Self>> {
+    /// the bytes of content as they are written, and `files` are waited for by the caller.
+    pub fn new(
+        from: Format,
+        to: Format,
+        root: &Dir,
+        files: &'a mut Writeback,
+        progress: &'a mut dyn FnMut(u64),
+    ) -> Result<Box<Self>> {
         let failed = || sys("look at", b"the new store");
         Ok(Box::new(Self {
             from,
@@ -53,6 +58,7 @@ impl<'a> Writer<'a> {
             records: Vec::new(),
             unmade: Vec::new(),
             buffer: Vec::new(),
+            files,
             progress,
         }))
     }
@@ -117,6 +123,7 @@ impl<'a> Writer<'a> {
     /// Copies a folder of a base to a name that neither the store nor the base has.
     pub fn copy_folder(&mut self, from: Side<'_>, name: &CStr, path: &[u8]) -> Result<()> {
         self.make_way(path)?;
+        self.files.and_more();
         let here = self.here.here();
         here.make_dir(name).map_err(sys("make the directory", path))?;
         let to = here.child(name).map_err(sys("open the new", path))?;
@@ -197,6 +204,7 @@ impl<'a> Writer<'a> {
         if let Some(text) = self.records.pop().filter(|text| !text.is_empty()) {
             let file = self.here.here().create_file(records::FILE).map_err(sys(written, entry.path))?;
             write_at(&file, &text, 0).map_err(sys(written, entry.path))?;
+            self.files.add(file, 0).map_err(sys(written, entry.path))?;
         }
         let made = self.here.here().stat().map_err(sys(written, entry.path))?;
         if !entry.path.is_empty() {
@@ -224,12 +232,14 @@ impl<'a> Writer<'a> {
                 let file = here.create_file_as(name, early(entry, 0o600)).map_err(sys("create", path))?;
                 made = Some(Stat::of(file.as_fd()).map_err(sys("create", path))?);
                 copy_content(from, data.stat, &file, path, &mut self.buffer, self.progress)?;
-                if data.stat.size >= LARGE {
-                    sync::begin(&file);
-                }
+                self.files.add(file, data.stat.size).map_err(sys("write", path))?;
             }
             Kind::Link => {
                 let target = node.dir.read_link(node.name).map_err(sys("read the link", path))?;
+                // A longer one is content, but no file that can be opened (ext4_symlink(), fs/ext4/namei.c).
+                if target.len() >= 60 {
+                    self.files.and_more();
+                }
                 here.make_link(name, &target).map_err(sys("make the link", path))?;
             }
             kind => here.make_node(name, kind, node.stat.device).map_err(sys("make", path))?,

@@ -7,19 +7,15 @@
 //! Below one he cannot. Overlay writes to the store without CAP_SYS_RESOURCE, which ext4 and f2fs do not stop; a daemon has it.
 
 use std::ffi::CString;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-
-use nix::sys::stat::{major, minor};
 
 use crate::catalog::{Root, Sliver, sweep};
 use crate::error::{Context, Error, Result};
 use crate::name::Name;
 use crate::quota::{Limit, Means, by, image};
 use crate::size::Size;
-use crate::stay::{Below, for_good, stay};
+use crate::stay::{Below, for_good};
 use crate::sum::Sum;
 use crate::sys::project::{self, Amount};
 use crate::sys::{file, statfs};
@@ -87,10 +83,7 @@ impl Disk {
         else {
             return Err(Error::unsupported("project quotas are of ext4, XFS and f2fs alone"));
         };
-        let number = file::look_at(folder)?.dev();
-        let link = stay(format!("/sys/dev/block/{}:{}", major(number), minor(number)).into());
-        let device = stay(fs::read_link(link).at("read", link)?);
-        let name = Path::new("/dev").join(device.file_name().unwrap_or_default());
+        let name = Path::new("/dev").join(file::disk_name(folder)?);
         let device = for_good(CString::new(name.as_os_str().as_bytes()).unwrap_or_default());
         let at = project::Disk(device, folder.stays());
         if project::kept(&at) == Ok(true) {

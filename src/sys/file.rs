@@ -5,6 +5,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -15,7 +16,7 @@ use nix::sys::uio;
 use nix::unistd;
 
 use crate::error::{Context, Result};
-use crate::stay::for_good;
+use crate::stay::{for_good, stay};
 use crate::sum::Sum;
 
 /// Reads once, and again where a signal came between.
@@ -105,6 +106,14 @@ pub fn open_as(path: &Path, how: OFlag, mode: u32) -> io::Result<File> {
 /// Looks at what a path leads to.
 pub fn look_at(path: &Path) -> Result<&'static Metadata> {
     fs::metadata(path).at("look at", path).map(for_good)
+}
+
+/// The name of the block device that a folder's disk is, as sysfs has it.
+pub fn disk_name(folder: &Path) -> Result<&'static OsStr> {
+    let device = look_at(folder)?.dev();
+    let link = stay(format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device)).into());
+    let device = stay(fs::read_link(link).at("read", link)?);
+    Ok(device.file_name().unwrap_or_default())
 }
 
 /// Makes a file of these bytes, or a file that is there one of these bytes.

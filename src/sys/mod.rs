@@ -23,6 +23,7 @@ pub mod signals;
 pub mod statfs;
 pub mod sync;
 pub mod tool;
+pub mod writeback;
 pub mod xattr;
 pub mod zfs;
 

@@ -2,11 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::libc;
 
 use crate::error::{Context, Result};
 use crate::sys::{file, zfs};
@@ -25,13 +23,6 @@ pub fn opened(file: &File, zfs_fuse: bool) -> io::Result<()> {
         let _not_ours = file.metadata().and_then(|meta| file.set_permissions(meta.permissions()));
     }
     file.sync_all()
-}
-
-/// Lets the disk begin with what was written to a file while the caller goes on: whoever waits for [`disk`] then waits for less. A hint
-/// (Linux 2.6.17), which promises nothing.
-pub fn begin(file: &File) {
-    // SAFETY: it takes numbers alone.
-    let _a_hint = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// Writes all of a folder's disk to it: syncfs(2) where the kernel has it (2.6.39), else sync(2).

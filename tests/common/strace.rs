@@ -11,11 +11,11 @@ use super::node::Node;
 /// two of them a command can be killed where it wants: what it leaves is the same. A `?` stands before what not every
 /// architecture has.
 pub const CHANGES: &str = "?mkdir,mkdirat,?rmdir,?unlink,unlinkat,?rename,?renameat,renameat2,?link,linkat,?symlink,symlinkat,\
-    mknodat,write,pwrite64,copy_file_range,fallocate,ftruncate,fsync,syncfs,mount,umount2,unshare,?fork,?vfork,\
+    mknodat,write,pwrite64,copy_file_range,fallocate,ftruncate,fsync,syncfs,?sync_file_range,mount,umount2,unshare,?fork,?vfork,\
     clone,?clone3,ioctl,?chown,fchownat,?chmod,?fchmod,fchmodat,utimensat,setxattr,lsetxattr,lremovexattr,flock,exit_group";
 
 /// Those of them that fail on a full disk, beside `openat`.
-const SPACE: [&str; 17] = [
+const SPACE: [&str; 18] = [
     "mkdir",
     "mkdirat",
     "rename",
@@ -31,6 +31,7 @@ const SPACE: [&str; 17] = [
     "ftruncate",
     "fsync",
     "syncfs",
+    "sync_file_range",
     "setxattr",
     "lsetxattr",
 ];

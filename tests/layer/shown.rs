@@ -9,6 +9,7 @@ use std::path::Path;
 use sliverfs::archive::{self, Content, Tar};
 use sliverfs::hash::fnv64a;
 use sliverfs::layer::{Change, Changes, Entry, Format, Layer, Show, Side, Step, Writer};
+use sliverfs::sys::writeback::Writeback;
 use sliverfs::tree::{self, Kind, attr};
 
 /// Walks through all of it, into every directory.
@@ -185,7 +186,8 @@ pub fn apply(from: Format, store: &Path, base: &Path, copy: &Path) -> Result<(),
 fn write(from: Format, store: &Path, base: &Path, show: Show, to: Format, new: &Path) -> Result<(), String> {
     let root = tree::open(new).unwrap();
     let mut progress = |_| ();
-    let mut writer = Writer::new(from, to, &root, &mut progress).unwrap();
+    let mut files = Writeback::default();
+    let mut writer = Writer::new(from, to, &root, &mut files, &mut progress).unwrap();
     let base = tree::open(base).unwrap();
     let mut changes = Changes::new(from, tree::open(store).unwrap(), &base, show).unwrap();
     while let Some(step) = changes.step().map_err(|err| err.to_string())? {
