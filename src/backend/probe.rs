@@ -28,7 +28,7 @@ use crate::mount::mountinfo::MountInfo;
 use crate::mount::private;
 use crate::out::joined;
 use crate::proc;
-use crate::quota::remove_store;
+use crate::quota::held::remove_store;
 use crate::stay::Below;
 use crate::sys::{btrfs, file, statfs};
 

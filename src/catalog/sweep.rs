@@ -6,7 +6,7 @@ use std::path::Path;
 use super::root::Root;
 use crate::error::{Context, Result};
 use crate::name::Name;
-use crate::quota::remove_store;
+use crate::quota::held::remove_store;
 use crate::stay::Below;
 use crate::sys::{file, sync};
 

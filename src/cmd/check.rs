@@ -18,7 +18,7 @@ use crate::json;
 use crate::layer::{Format, Scratch, mend};
 use crate::name::Name;
 use crate::out::{self, escape};
-use crate::quota::{Limit, admission, image, remove_store};
+use crate::quota::{Limit, admission, held::remove_store, image};
 use crate::stay::{Below, for_good, stay};
 use crate::tree::{self, Kind};
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::layer::{Aspects, Compact, Compacted, Format, survey};
 use crate::out::{self, escape};
 use crate::progress::Progress;
-use crate::quota::{self, admission::Policy};
+use crate::quota::{admission::Policy, held};
 use crate::size::Size;
 use crate::sum::Sum;
 use crate::tree;
@@ -69,7 +69,7 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
             .way_out("name one sliver, without --ignore-times"));
     }
     let root = ctx.root()?;
-    let before = quota::used(root, sliver)?;
+    let before = held::used(root, sliver)?;
     let tell = |format: Format, left: u64, how: &str| {
         let done = Compacted { bytes: before.minus(left), ..Compacted::default() };
         if args.json {
@@ -85,7 +85,7 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
         });
     }
     remake(root, sliver, sliver, &Policy::default())?;
-    tell(Format::of(sliver.backend), quota::used(root, sliver)?, "is written anew: ")
+    tell(Format::of(sliver.backend), held::used(root, sliver)?, "is written anew: ")
 }
 
 fn refuse_whole(format: Format) -> Result<()> {

@@ -19,7 +19,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means};
+use crate::quota::{self, Limit, Means, anew};
 use crate::size::Size;
 use crate::stay::{Below, stay};
 use crate::sys::{clock, file, statfs};
@@ -121,18 +121,18 @@ pub fn create(root: &Root, wanted: &Wanted<'_>, dry_run: bool) -> Result<Vec<Ste
             let Container { make, publish: reveal } = container_steps(root, name, limit)?;
             promised = limit;
             let stage = |limit| stage(root, wanted, (base, kind, limit), data, &make);
-            let renew = || quota::renew(root, limit, (kind, base), dry_run);
+            let renew = || anew::renew(root, limit, (kind, base), dry_run);
             if dry_run {
                 planned = stage(renew()?)?;
             } else {
                 sweep::all(root, name)?;
                 view::free_seed(root, kind, &base.name)?;
-                quota::prepare(root, name, limit)?;
+                anew::prepare(root, name, limit)?;
                 // Planned in there, too: nobody can let go of a base's image that this namespace has.
                 private::make(root, name, &mut || {
                     let limit = renew()?;
                     exec::run(&stage(limit)?)?;
-                    quota::settle(root, name, limit).map(|()| &[][..])
+                    anew::settle(root, name, limit).map(|()| &[][..])
                 })
                 .inspect_err(|_| left_over(root, name))?;
             }

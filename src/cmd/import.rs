@@ -17,7 +17,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, seed};
 use crate::out::escape;
 use crate::progress::Progress;
-use crate::quota::{self, image};
+use crate::quota::{anew, image};
 use crate::stay::Below;
 use crate::sys::statfs;
 use crate::sys::writeback::Writeback;
@@ -58,7 +58,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     if !args.dry_run {
         sweep::new(root, name)?;
         view::free_seed(root, sliver.backend, &base.name)?;
-        quota::prepare(root, name, sliver.quota)?;
+        anew::prepare(root, name, sliver.quota)?;
     }
     replace::beside(root, name, sliver.quota, args.dry_run, &mut || {
         let mut steps = Vec::new();
@@ -68,7 +68,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
             import.refuse_changes()?;
         }
         if !args.dry_run {
-            import.ground.limit = quota::renew(root, sliver.quota, (sliver.backend, base), false)?;
+            import.ground.limit = anew::renew(root, sliver.quota, (sliver.backend, base), false)?;
             import.stage(source, dump)?;
         }
         Ok(&[])

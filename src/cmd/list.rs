@@ -13,7 +13,7 @@ use crate::lxc::Sockets;
 use crate::mount::fuse;
 use crate::name::Name;
 use crate::out;
-use crate::quota;
+use crate::quota::held;
 use crate::size::Size;
 use crate::state::{Actual, Recorded, Wanted};
 use crate::sys::memory;
@@ -95,7 +95,7 @@ fn row(
         Err(err) => Recorded::of(Err(err))?,
     };
     let space = match space && recorded != Recorded::Missing {
-        true => Some(quota::space(root.store(&name))?),
+        true => Some(held::space(root.store(&name))?),
         false => None,
     };
     let served =

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::json;
 use crate::mount::disk;
 use crate::out;
-use crate::quota::{self, Means, image};
+use crate::quota::{Means, choice, image};
 
 /// Probes, prints, and fails where nothing works.
 pub fn run(root: &Root, args: &Args) -> Result<()> {
@@ -21,7 +21,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         // One object more in each.
         let mut text = Vec::new();
         for verdict in &verdicts {
-            let (means, reason) = quota::offer(root, verdict.kind, &image);
+            let (means, reason) = choice::offer(root, verdict.kind, &image);
             text.push(if text.is_empty() { b'[' } else { b',' });
             text.extend(json::write(verdict)?);
             text.pop();
@@ -73,7 +73,7 @@ fn limits(root: &Root, verdicts: &[Verdict], image: &Result<()>) -> Result<()> {
     out::line("")?;
     let mut table = out::Table::new(&["BACKEND", "LIMIT BY", "WHY"]);
     for verdict in verdicts.iter().filter(|verdict| verdict.works) {
-        let (means, reason) = quota::offer(root, verdict.kind, image);
+        let (means, reason) = choice::offer(root, verdict.kind, image);
         let why = reason.as_deref().unwrap_or("holds a tenant who is root, too");
         table.row(&[verdict.kind.name(), means.map_or("-", Means::name), why]);
     }

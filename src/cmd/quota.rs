@@ -16,7 +16,7 @@ use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, Tenant, does_not_fit, image, project, qgroup};
+use crate::quota::{self, Limit, Means, anew, choice::Tenant, does_not_fit, held, image, project, qgroup};
 use crate::size::Size;
 use crate::stay::{Below, for_good};
 use crate::sys::{file, statfs};
@@ -72,7 +72,7 @@ fn tell(root: &Root, name: &Name) -> Result<()> {
         Some(limit) => {
             // A store on a seed has its size as a limit in any case.
             let free = if sliver.quota.is_none() { "; not promised" } else { "" };
-            format!("`{name}`: {}{free}", limit.words(quota::used(root, sliver)?))
+            format!("`{name}`: {}{free}", limit.words(held::used(root, sliver)?))
         }
     })
 }
@@ -140,18 +140,18 @@ pub(super) fn set(
         return remake(root, sliver, new_sliver, policy);
     }
     if let Some(limit) = new.filter(|limit| limit.means.is_told()) {
-        quota::refuse_less(name, store, limit)?;
+        held::refuse_less(name, store, limit)?;
         if let Some(old) = kept {
             // What is promised to nobody any more can be promised to others at once, and no more is given than was promised. The
             // record wants room, too, which a full store has not.
-            quota::tell(store, &Limit { bytes: old.bytes.min(limit.bytes), ..*old }, true)?;
+            held::tell(store, &Limit { bytes: old.bytes.min(limit.bytes), ..*old }, true)?;
         }
         let mut back = Ok(());
         let told = promise(root, policy, sliver, new_sliver).and_then(|()| {
-            quota::tell(store, limit, false).inspect_err(|_| back = promise(root, policy, new_sliver, sliver))
+            held::tell(store, limit, false).inspect_err(|_| back = promise(root, policy, new_sliver, sliver))
         });
         // Only where that is what is promised again.
-        let again = || back.and_then(|()| kept.map_or(Ok(()), |old| quota::tell(store, old, false)));
+        let again = || back.and_then(|()| kept.map_or(Ok(()), |old| held::tell(store, old, false)));
         return told.inspect_err(|_| sweep::told(again()));
     }
     match (quota::by(old, Means::Image), quota::by(new, Means::Image)) {
@@ -220,7 +220,7 @@ pub fn remake(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Resul
 fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Result<()> {
     let (store, stage) = (root.store(&old.name), sweep::new_store(root, &old.name));
     let base = view::base_of(root, old)?;
-    let new = &new.limited(quota::renew(root, new.quota, (old.backend, base), false)?);
+    let new = &new.limited(anew::renew(root, new.quota, (old.backend, base), false)?);
     let ground = Ground { root, base, kind: old.backend, features: Features::default(), limit: new.quota };
     let mut steps = Vec::new();
     ground.open(old, &mut steps)?;

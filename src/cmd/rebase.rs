@@ -19,7 +19,7 @@ use crate::mount::plan::Step;
 use crate::mount::{exec, private, seed};
 use crate::name::Name;
 use crate::progress::Progress;
-use crate::quota::{self, image, zfs};
+use crate::quota::{anew, image, zfs};
 use crate::stay::Below;
 use crate::sys::child::Answer;
 use crate::sys::signals::LastWords;
@@ -138,7 +138,7 @@ fn make(
 ) -> Answer {
     let (name, format) = (&sliver.name, Format::of(sliver.backend));
     let (stored, stage) = (root.store(name), sweep::new_store(root, name));
-    let limit = if how.plan { None } else { quota::renew(root, sliver.quota, (sliver.backend, new), false)? };
+    let limit = if how.plan { None } else { anew::renew(root, sliver.quota, (sliver.backend, new), false)? };
     let ground = |base| Ground { root, base, kind: sliver.backend, features: Features::default(), limit };
     let (before, after) = (ground(old), ground(new));
     let (mut inner, mut steps, mut down) = (stage, Vec::new(), Vec::new());

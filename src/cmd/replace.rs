@@ -16,7 +16,7 @@ use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means, image};
+use crate::quota::{Limit, Means, anew, image};
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sys::child::Answer;
@@ -72,7 +72,7 @@ pub fn prepare(root: &Root, sliver: &Sliver, kept: bool, limit: Option<&'static 
         // A new store that was never published would be in the way.
         sweep::drop_kept(root, name)?;
     }
-    quota::prepare(root, name, limit)
+    anew::prepare(root, name, limit)
 }
 
 /// Removes a new store that came to nothing; where that fails, it is told, and the next command removes it.
@@ -112,7 +112,7 @@ pub fn finish_apart(root: &Root, record: &Sliver, files: &mut Writeback) -> Resu
         let text = file::open(stage.below(sliver::FILE)).at("open the record in", stage)?;
         files.add(text, 0).and_then(|()| files.wait()).at("write to the disk of", stage)?;
     }
-    quota::settle(root, &record.name, record.quota)
+    anew::settle(root, &record.name, record.quota)
 }
 
 /// Makes a new store, in a private mount namespace; one that comes to nothing goes. `limit` is what may keep it from being made.

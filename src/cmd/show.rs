@@ -15,7 +15,7 @@ use crate::lxc::Sockets;
 use crate::mount::fuse;
 use crate::name::Name;
 use crate::out;
-use crate::quota::{self, Limit, Means};
+use crate::quota::{self, Limit, Means, held};
 use crate::size::Size;
 use crate::state::{Actual, Wanted};
 use crate::sys::memory;
@@ -86,11 +86,11 @@ pub fn run(ctx: &mut Ctx, args: &Args) -> Result<()> {
         means: limit.map(|limit| limit.means),
         limit_base: limit.map(|limit| limit.base).filter(|base| *base != 0),
         // A sheet is shown though nothing counts any more: the next mount says so.
-        used: limit.and_then(|_| quota::used(root, sliver).ok()),
+        used: limit.and_then(|_| held::used(root, sliver).ok()),
         backend: sliver.backend,
         base_digest: sliver.digest,
         created: sliver.created,
-        space: quota::space(root.store(name))?,
+        space: held::space(root.store(name))?,
         store: root.store(name),
         kept_store: Some(sweep::kept_store(root, name)).filter(|kept| kept.exists()),
         view: root.view(name),

@@ -23,7 +23,7 @@ use crate::layer::{Aspects, Compact, Format, Scratch, survey};
 use crate::mount::plan::Step;
 use crate::mount::{exec, fuse, private, seed};
 use crate::out;
-use crate::quota::{self, Limit, image};
+use crate::quota::{Limit, anew, image};
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sys::child::Answer;
@@ -255,7 +255,7 @@ impl Work<'_> {
         let (stored, stage) = (root.store(name), sweep::new_store(root, name));
         let view = stage.below(".view");
         let format = Format::of(kind);
-        let limit = quota::renew(root, self.sliver.quota, (kind, self.base), false)?;
+        let limit = anew::renew(root, self.sliver.quota, (kind, self.base), false)?;
         let ground = &self.ground(limit)?;
         let mut steps = Vec::new();
         ground.open(self.sliver, &mut steps)?;

@@ -17,7 +17,7 @@ use crate::layer::{Aspects, Compact, Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
 use crate::name::Name;
 use crate::out::{self, Table};
-use crate::quota;
+use crate::quota::{self, held};
 use crate::size::Size;
 use crate::stay::for_good;
 use crate::sum::Sum as _;
@@ -258,7 +258,7 @@ impl Count {
         row[BACKEND] = Field::Text(sliver.backend.name());
         row[OF_BASE] = Field::Text(sliver.base.as_str());
         if self.kept.binary_search(name).is_ok() {
-            match quota::space(sweep::kept_store(root, name)) {
+            match held::space(sweep::kept_store(root, name)) {
                 // It went meanwhile.
                 Err(err) if err.errno() == Some(Errno::ENOENT) => {}
                 space => row[KEPT] = Field::Bytes(space?),
@@ -277,7 +277,7 @@ impl Count {
             row[USED] = Field::Bytes(match used {
                 _ if !hard => exclusive,
                 Some(used) => used,
-                None => quota::used(root, sliver)?,
+                None => held::used(root, sliver)?,
             });
         }
         let Users { base, slivers, mounted } = self.base(&sliver.base)?;

@@ -160,7 +160,7 @@ pub(super) fn in_trial(root: &Root, work: &mut dyn FnMut(&Path) -> Result<()>) -
     let dir = root.stores().join(format!("{TRIAL}{}", std::process::id()));
     file::create_dir(&dir)?;
     let tried = work(&dir);
-    super::remove_store(&dir)?;
+    super::held::remove_store(&dir)?;
     tried
 }
 

@@ -1,7 +1,9 @@
 //! The limit of a sliver: the bytes that it may add to its base, and what keeps it to them.
 //!
 //! A means is data, as a backend is: what it needs, whether it holds against a tenant who is root in the container, and how it is
-//! set, read and taken away. There is no trait: each question is one `match` that the compiler checks.
+//! set, read and taken away. There is no trait: each question is one `match` that the compiler checks. Which means it is to be is
+//! asked in [`choice`], what a store that is made needs for its limit in [`anew`], and what is done about that of one that is there
+//! in [`held`].
 //!
 //! - `image` ([`image`]): the store's layers lie in an ext4 in the file `quota.img`, whose size is the limit. It needs mkfs.ext4 and
 //!   a loop device, and holds against anybody: nothing in it reaches the disk outside of it. All of it is taken from the disk when
@@ -21,34 +23,27 @@
 //! way onto the plain disk.
 
 pub mod admission;
+pub mod anew;
+pub mod choice;
+pub mod held;
 pub mod image;
 pub mod project;
 pub mod qgroup;
 pub mod zfs;
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::catalog::base::Base;
-use crate::catalog::{Root, Sliver, record, sliver, sweep};
+use crate::catalog::{Root, Sliver};
 use crate::config::AUTO;
 use crate::error::{Error, Result};
-use crate::form::Form;
 use crate::json::{FromJson, Json};
 use crate::kind::{Kind, Union, none_of};
-use crate::lxc;
-use crate::mount::plan::Step;
-use crate::mount::{exec, seed};
 use crate::name::Name;
 use crate::size::Size;
-use crate::stay::{Below, for_good};
-use crate::sum::Sum;
-use crate::sys::file;
-use crate::{tree, usage};
+use crate::stay::for_good;
 
 /// The backend whose stores a project quota holds: its driver writes to them without root's privilege to pass one.
 pub const OVERLAY: Kind = Kind::Union(Union::Overlay);
@@ -153,29 +148,6 @@ impl Limit {
         for_good(Self::plain(bytes, Means::Seed))
     }
 
-    /// A new limit for a store of this kind, by the means that is named, or else by what holds the `tenant`.
-    pub fn new(
-        root: &Root,
-        kind: Kind,
-        means: Option<Means>,
-        tenant: Tenant,
-        bytes: u64,
-    ) -> Result<&'static Self> {
-        let means = match means {
-            Some(means) => means,
-            None => means_for(root, kind, tenant)?,
-        };
-        if !means.keeps(kind) {
-            return Err(Error::usage(format_args!("{} keeps no store of {kind} to a limit", means.name()))
-                .way_out("leave the means out, or take soft, which only measures"));
-        }
-        if matches!(means, Means::Image | Means::Project | Means::Zfs) && bytes < image::LEAST {
-            return Err(Error::usage(format_args!("{} is too small for a limit", Size(bytes)))
-                .way_out("give 4 MiB or more: the tables of a file system come out of it"));
-        }
-        Ok(for_good(Self::plain(bytes, means)))
-    }
-
     /// A limit without what is found out when its store is made.
     pub const fn plain(bytes: u64, means: Means) -> Self {
         Self { bytes, means, project: 0, base: 0, inodes: 0 }
@@ -192,69 +164,6 @@ impl Limit {
             true => format!("limited to {bytes}{base} by {means}, {used} used"),
             false => format!("{used} used of {bytes} that it should take ({means}: measured only)"),
         }
-    }
-}
-
-/// What is known of who is to be held.
-#[derive(Clone, Copy)]
-pub struct Tenant {
-    /// His root is nobody special outside the container.
-    pub mapped: bool,
-    /// He may call no ioctl of Btrfs.
-    pub closed: bool,
-}
-
-/// What holds a tenant to a limit here whose store is of this kind.
-fn means_for(root: &Root, kind: Kind, tenant: Tenant) -> Result<Means> {
-    if kind == Kind::BtrfsSnapshot {
-        return match tenant.closed {
-            true => Ok(Means::Qgroup),
-            false => Err(Error::unsupported(format_args!(
-                "a store of btrfs-snapshot is limited by a qgroup: {}",
-                qgroup::open()
-            ))
-            .way_out("--means qgroup takes it all the same")),
-        };
-    }
-    if tenant.mapped && Means::Project.keeps(kind) && project::Disk::of(root.stores()).is_ok() {
-        return Ok(Means::Project);
-    }
-    if kind.reads_base() {
-        return Ok(Means::Image);
-    }
-    if kind.grows_image() {
-        return Ok(Means::Seed);
-    }
-    if kind == Kind::Copy && zfs::need(root.stores()).is_ok() {
-        return Ok(Means::Zfs);
-    }
-    Err(Error::unsupported(format_args!("nothing keeps a store of {kind} to a limit here")).way_out(
-        "take overlay; or name what only a container with lxc.idmap is held by: --means project; or soft, which only measures",
-    ))
-}
-
-/// What keeps a store of this kind to a limit here, or why nothing does; `image` is what came of the trial of one.
-pub fn offer(root: &Root, kind: Kind, image: &Result<()>) -> (Option<Means>, Option<String>) {
-    let offered = || -> Result<Means> {
-        if kind == Kind::BtrfsSnapshot {
-            qgroup::need(root.stores())?;
-        }
-        let closed = lxc::profile().is_ok_and(|path| path.exists());
-        let means = means_for(root, kind, Tenant { mapped: false, closed })?;
-        if means == Means::Zfs {
-            zfs::trial(root)?;
-        }
-        Ok(means)
-    };
-    let both =
-        "holds a tenant who is root, too; project quotas are on, and taken where a container has lxc.idmap";
-    match (offered(), image) {
-        (Err(err), _) => (None, Some(err.to_string())),
-        (Ok(Means::Image), Err(err)) => (None, Some(err.to_string())),
-        (Ok(means), _) if kind == OVERLAY && project::Disk::of(root.stores()).is_ok() => {
-            (Some(means), Some(both.to_owned()))
-        }
-        (Ok(means), _) => (Some(means), None),
     }
 }
 
@@ -287,97 +196,9 @@ pub fn by(limit: Option<&'static Limit>, means: Means) -> Option<&'static Limit>
     limit.filter(|limit| limit.means == means)
 }
 
-/// The limit for a store of this kind that is made anew of the base: the store of a project gets one that nobody has. A dry run takes
-/// none.
-pub fn renew(
-    root: &Root,
-    limit: Option<&'static Limit>,
-    (kind, base): (Kind, &Base),
-    dry_run: bool,
-) -> Result<Option<&'static Limit>> {
-    let Some(limit) = limit else { return Ok(None) };
-    let mut limit = Limit::plain(limit.bytes, limit.means);
-    match limit.means {
-        Means::Qgroup => qgroup::need(root.stores())?,
-        Means::Project => {
-            if is_copy(kind) {
-                limit.inodes = base.entries.plus(1);
-                limit.base = match base.form {
-                    Form::Directory => base.disk,
-                    // What an image holds ends in the middle of blocks, and its folders take some.
-                    _ => base.bytes.plus(limit.inodes.times(BLOCK)),
-                };
-            }
-            limit.project = project::claim(root, &limit, dry_run)?;
-        }
-        Means::Zfs => {
-            zfs::need(root.stores())?;
-            limit.base = base.bytes;
-        }
-        Means::Image | Means::Seed | Means::Soft => {}
-    }
-    Ok(Some(for_good(limit)))
-}
-
-/// A block of most disks.
-const BLOCK: u64 = 4096;
-
 /// Is a store of this kind a copy of the base, of which a project counts all?
 const fn is_copy(kind: Kind) -> bool {
     matches!(kind, Kind::Reflink | Kind::Copy)
-}
-
-/// Limits a new store that is filled. Refuses one that root filled with more than its project may have.
-pub fn settle(root: &Root, name: &Name, limit: Option<&'static Limit>) -> Result<()> {
-    match limit {
-        Some(limit) if limit.means == Means::Project => project::Disk::of(root.stores())?.settle(name, limit),
-        Some(limit) if limit.means == Means::Zfs => {
-            let (store, stage) = (root.store(name), sweep::new_store(root, name));
-            let old = record::read::<Sliver>(store.below(sliver::FILE)).ok();
-            let had = old.and_then(|old| by(old.quota, Means::Zfs)).map(|old| zfs::used(store, old));
-            zfs::settle(stage, limit, had.transpose()?.unwrap_or(u64::MAX))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Makes what the tree of a new store is to lie in where that cannot be done in a private mount namespace: a dataset. Before it nothing is
-/// in the new store's place.
-pub fn prepare(root: &Root, name: &Name, limit: Option<&'static Limit>) -> Result<()> {
-    if by(limit, Means::Zfs).is_none() {
-        return Ok(());
-    }
-    let stage = sweep::new_store(root, name);
-    exec::run(&[Step::CreateDir(stage), Step::MakeDataset(stage)])
-        .inspect_err(|_| sweep::told(sweep::new(root, name)))
-}
-
-/// Tells whoever keeps a store to its limit what that is; a project may have the room for a mount, too, where `more`.
-pub fn tell(store: &Path, limit: &Limit, more: bool) -> Result<()> {
-    match limit.means {
-        Means::Qgroup => qgroup::set(store.below("tree"), limit.bytes),
-        Means::Project => project::disk_of(store, limit)?.limit(limit, more),
-        Means::Zfs => zfs::limit(store, limit),
-        Means::Image | Means::Seed | Means::Soft => Ok(()),
-    }
-}
-
-/// Refuses a limit that is less than what the store uses already, by what is to be told of it.
-pub fn refuse_less(name: &Name, store: &Path, limit: &Limit) -> Result<()> {
-    let used = match limit.means {
-        Means::Qgroup => {
-            qgroup::need(store)?;
-            match qgroup::used(store.below("tree")) {
-                // Nothing counts it: it came from another disk.
-                Err(err) if err.errno() == Some(Errno::ENOENT) => 0,
-                used => used?,
-            }
-        }
-        Means::Project => return project::disk_of(store, limit)?.refuse_more(name, limit, false),
-        Means::Zfs => zfs::used_at_last(store, limit)?,
-        Means::Image | Means::Seed | Means::Soft => 0,
-    };
-    if used > limit.bytes { Err(does_not_fit(name, limit, used)) } else { Ok(()) }
 }
 
 /// What a sliver has is more than a limit.
@@ -394,42 +215,4 @@ pub fn does_not_fit(name: &Name, limit: &Limit, space: u64) -> Error {
 fn not_limited(store: &Path, why: fmt::Arguments<'_>) -> Error {
     Error::damaged(format_args!("the store {} {why}, and is limited by nothing", store.display()))
         .way_out("take its limit off, and give it again: sliverfs quota SLIVER none")
-}
-
-/// Removes a folder that may be a store, or half of one, with the qgroup, the project or the dataset that it had for itself: nothing else would
-/// lead to that any more.
-pub fn remove_store(dir: &Path) -> Result<()> {
-    zfs::destroy(dir)?;
-    // A failure is no reason to keep it.
-    sweep::told(qgroup::forget(dir.below("tree")));
-    let project = project::own(dir);
-    tree::remove_path(dir)?;
-    project::free(dir, project);
-    Ok(())
-}
-
-/// Bytes that a store takes, with what lies in its dataset.
-pub fn space(store: &Path) -> Result<u64> {
-    tree::space(store).map(|space| space.plus(zfs::space(store)))
-}
-
-/// Bytes of its limit that a sliver uses; 0 where it has none. What the tables of an image take is counted, since the sliver cannot have it.
-pub fn used(root: &Root, sliver: &Sliver) -> Result<u64> {
-    let store = root.store(&sliver.name);
-    let Some(limit) = limit(root, sliver) else { return Ok(0) };
-    match limit.means {
-        Means::Project => {
-            let disk = project::disk_of(store, limit)?;
-            Ok(disk.used(disk.counted(limit.project)?, limit))
-        }
-        Means::Zfs => zfs::used(store, limit),
-        Means::Image => image::used(store),
-        Means::Seed => {
-            let path = store.below(seed::STORE);
-            Ok(file::look_at(path)?.blocks().times(512))
-        }
-        Means::Qgroup => qgroup::used(store.below("tree")),
-        // What it shares with its base or others it did not add.
-        Means::Soft => Ok(usage::taken(root, sliver, None)?.exclusive),
-    }
 }

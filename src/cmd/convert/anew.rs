@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::kind::{Choice, Kind};
 use crate::mount::exec;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{self, Limit, Means};
+use crate::quota::{self, Limit, Means, anew};
 use crate::size::Size;
 use crate::sys::statfs;
 use crate::view;
@@ -77,7 +77,7 @@ pub(super) fn convert<'a>(root: &Root, sliver: &'a Sliver, how: &How) -> Result<
     let mut new = Ground { root, base, kind: to, features: Features::default(), limit };
     done.json = replace::beside(root, name, limit, how.dry_run, &mut || {
         // Planned in there: nobody can let go of a base's image that this namespace has.
-        new.limit = quota::renew(root, limit, (to, base), how.dry_run)?;
+        new.limit = anew::renew(root, limit, (to, base), how.dry_run)?;
         let plan = Plan::new(sliver, &new, size)?;
         let told = how.dry_run && !how.quiet;
         if told {
