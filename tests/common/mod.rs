@@ -3,6 +3,7 @@
 
 pub mod bases;
 pub mod busy;
+pub mod counted;
 pub mod edited;
 pub mod escapes;
 pub mod faults;
