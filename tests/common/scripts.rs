@@ -66,6 +66,14 @@ pub fn base(tree: &Path) {
     ).arg("sh").arg(tree));
 }
 
+/// Such a base, and a store that has all of it again.
+pub fn copied(temp: &Path) -> (PathBuf, PathBuf) {
+    let (lower, store) = (temp.join("base"), temp.join("store"));
+    base(&lower);
+    run(Command::new("cp").arg("-a").arg(&lower).arg(&store));
+    (lower, store)
+}
+
 /// `cap_net_raw+ep`, as the kernel keeps it (linux/capability.h, revision 2).
 const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
