@@ -15,8 +15,8 @@ use crate::sum::Sum;
 /// A block of most disks.
 const BLOCK: u64 = 4096;
 
-/// The limit for a store of this kind that is made anew of the base: the store of a project gets one that nobody has. A dry run takes
-/// none.
+/// The limit for a store of this kind that is made anew of the base, with a project that nobody has where a project keeps it; a dry run
+/// takes none. Refuses a disk on which nothing would keep it.
 pub fn renew(
     root: &Root,
     limit: Option<&'static Limit>,

@@ -171,8 +171,8 @@ pub fn warn() {
 pub fn claim(root: &Root, limit: &Limit, dry_run: bool) -> Result<u32> {
     let disk = Disk::of(root.stores())?;
     let _lock = root.lock_catalog()?;
-    // So many are taken, or fewer, and mostly the first ones: behind those no more of ours can be in the way. What a project has, or
-    // may have, the kernel knows.
+    // Ours are so many, or fewer, and mostly the first ones: the search begins behind as many, and passes over as many and those of
+    // others. What a project has, or may have, the kernel knows.
     let taken = u32::try_from(Sliver::names(root)?.len()).unwrap_or(LAST);
     let first = FIRST.saturating_add(taken);
     let last = first.saturating_add(taken).saturating_add(OTHERS).min(LAST);
