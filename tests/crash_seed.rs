@@ -85,9 +85,10 @@ fn a_restoration() {
 
 /// What is written anew beside the old store.
 #[test]
-fn a_store_that_is_made_smaller_or_synced() {
+fn a_store_that_is_made_smaller_or_larger_or_synced() {
     let Some(node) = sliver() else { return };
     changes(&node, &["compact", "s"], 40);
+    changes(&node, &["quota", "s", "300M"], 60);
     if require("rsync", installed("rsync")) {
         changes(&node, &["sync", "s", seed::text(&node.dir().join("tree"))], 60);
     }

@@ -62,7 +62,7 @@ fn a_slip_of_the_pen() {
                 "create web --base b --quota 64M",
                 &["with another limit", "sliverfs quota web 64M changes it"],
             ),
-            (2, "create web --base b --size 300M", &["limit is none", "`destroy` loses its changes"]),
+            (2, "create web --base b --size 300M", &["limit is none", "sliverfs quota web 300M"]),
             (2, "create x --base b --size 300M", &["keeps no limit", "a quota in its place"]),
             (2, "quota", &["no sliver is named", "sliverfs quota SLIVER SIZE", "--enable"]),
             (2, "list --config DIR/uci", &["Unrecognized argument: --config", "the options before them"]),

@@ -139,7 +139,7 @@ fn a_size_is_a_promise() {
     assert!(said.contains("cannot be promised"), "{said}");
     // The size that it was made with, and which was none of the promises.
     let said = node.fails(2, &create("usual", "--quota 300M"));
-    assert!(said.contains("keeps the size that it was made with"), "{said}");
+    assert!(said.contains("sliverfs quota usual 300M changes it"), "{said}");
     let said = node.fails(1, &["quota", "usual", "1G"]);
     assert!(said.contains("1 GiB more cannot be promised"), "{said}");
     assert!(overcommitted(&["quota", "usual", "1G"]).contains("limited to 1 GiB by seed"));
@@ -289,6 +289,52 @@ fn a_store_whose_record_is_damaged_can_be_destroyed() {
     node.ok(&["destroy", "a"]);
     assert!(!node.store("a").exists());
     is_clean(&node, "after it was destroyed");
+}
+
+/// A store gets another size by being written anew, and is never cut.
+#[test]
+fn another_size() {
+    let Some(node) = node(1200) else { return };
+    let size = || node.json(&["show", "a", "--json"])["limit"].as_u64().unwrap() >> 20;
+    node.ok(&["create", "a", "--base", "b", "--backend", "btrfs-seed", "--size", "256M"]);
+    node.ok(&["mount", "a"]);
+    let view = node.view("a");
+    fs::write(view.join("etc/b.txt"), "mine\n").unwrap();
+    let wanted = listing::of(&view, true);
+    let said = node.fails(4, &["quota", "a", "512M"]);
+    assert!(said.contains("is mounted"), "{said}");
+    node.ok(&["umount", "a"]);
+    // Who asks for it by another command hears by which one.
+    for (args, way) in [
+        (&["convert", "a", "--to", "btrfs-seed", "--size", "512M"][..], "sliverfs quota a 512M changes it"),
+        (&["create", "a", "--base", "b", "--size", "512M"], "sliverfs quota a 512M"),
+        (&["convert", "a", "--to", "btrfs-seed", "--size", "16M"], "too small"),
+    ] {
+        let said = node.fails(2, args);
+        assert!(said.contains(way), "{said}");
+    }
+    assert!(node.ok(&["convert", "a", "--to", "btrfs-seed", "--size", "256M"]).contains("already"));
+    assert_eq!(size(), 256);
+    assert!(node.ok(&["quota", "a", "512M"]).contains("limited to 512 MiB by seed"));
+    assert_eq!(size(), 512);
+    node.ok(&["mount", "a"]);
+    assert_eq!(listing::of(&view, true), wanted);
+    run(Command::new("sh").args(["-ec", "head -c 300M /dev/zero > full; sync full"]).current_dir(&view));
+    node.ok(&["umount", "a"]);
+    let said = node.fails(1, &["quota", "a", "256M"]);
+    assert!(said.contains("uses 30") && said.contains("does not fit into 256 MiB"), "{said}");
+    assert!(node.fails(2, &["quota", "a", "128M"]).contains("too small"));
+    assert_eq!(size(), 512);
+    is_clean(&node, "after what did not fit");
+    node.ok(&["mount", "a"]);
+    fs::remove_file(view.join("full")).unwrap();
+    let wanted = listing::of(&view, true);
+    node.ok(&["umount", "a"]);
+    assert!(node.ok(&["quota", "a", "256M"]).contains("limited to 256 MiB by seed"));
+    assert_eq!((size(), in_stores(&node)), (256, vec!["a".to_owned()]));
+    node.ok(&["mount", "a"]);
+    assert_eq!(listing::of(&view, true), wanted);
+    node.ok(&["umount", "a"]);
 }
 
 #[test]

@@ -183,7 +183,10 @@ impl Ground<'_> {
                 let mut after = Vec::new();
                 match old.parent().filter(|_| self.kind.grows_image()) {
                     Some(folder) => {
-                        let size = std::fs::metadata(folder.below(seed::STORE)).ok().map(|image| image.len());
+                        // As large as it was, where it is promised no other size.
+                        let size =
+                            || std::fs::metadata(folder.below(seed::STORE)).ok().map(|image| image.len());
+                        let size = by(self.limit, Means::Seed).map(|limit| limit.bytes).or_else(size);
                         self.show(store, steps, &mut after);
                         self.hang(folder, None, steps);
                         self.hang(store, size, steps);

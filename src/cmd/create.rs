@@ -194,7 +194,11 @@ fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
             sliver.name,
             Size(size)
         ))
-        .way_out("leave the size out; or `sliverfs export` it, since `destroy` loses its changes, and make it anew"));
+        .way_out(format_args!(
+            "leave the size out, or change it: sliverfs quota {} {}",
+            sliver.name,
+            Size(size).typed()
+        )));
     }
     if let Some(bytes) =
         wanted.quota.filter(|bytes| quota::limit(root, sliver).map(|limit| limit.bytes) != Some(*bytes))
@@ -203,10 +207,7 @@ fn check_same(root: &Root, sliver: &Sliver, wanted: &Wanted<'_>) -> Result<()> {
             "the sliver `{}` is there already, with another limit",
             sliver.name
         ))
-        .way_out(match sliver.backend.grows_image() {
-            true => "leave the quota out: its store keeps the size that it was made with".to_owned(),
-            false => format!("sliverfs quota {} {} changes it", sliver.name, Size(bytes).typed()),
-        }));
+        .way_out(format_args!("sliverfs quota {} {} changes it", sliver.name, Size(bytes).typed())));
     }
     let other_backend = matches!(wanted.backend, Choice::Named(kind) if kind != sliver.backend);
     if sliver.base != *wanted.base || other_backend {

@@ -116,17 +116,16 @@ pub(super) fn set(
         Some(bytes) => Some(limit(root, name, sliver.backend, (means, old), bytes)?),
         None => None,
     };
-    if sliver.backend.grows_image() {
-        if new == old || new.is_none() {
-            // Without one its size stays a limit, but is no promise any more.
-            return promise(root, policy, sliver, &sliver.limited(new));
-        }
-        return Err(Error::unsupported(format_args!(
-            "the store of `{name}` keeps the size that it was made with"
-        ))
-        .way_out(format_args!("export it, or convert it: sliverfs convert {name} --to overlay")));
-    }
     admission::admit(root, policy, sliver.quota, new, None)?;
+    if sliver.backend.grows_image() {
+        let new_sliver = &sliver.limited(new);
+        let size = quota::by(new, Means::Seed).map(|limit| limit.bytes);
+        return match size.is_none() || size == sliver.limit(root) {
+            // Without one its size stays a limit, but is no promise any more.
+            true => promise(root, policy, sliver, new_sliver),
+            false => remake(root, sliver, new_sliver, policy),
+        };
+    }
     let kept = new.and_then(|new| quota::by(old, new.means));
     if let (Some(old), Some(Limit { bytes, .. })) = (kept, new) {
         new = Some(for_good(Limit { bytes: *bytes, ..*old }));
@@ -240,14 +239,16 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Result<()> 
     steps.clear();
     ground.again(from, into, &mut steps);
     exec::run(&steps).and_then(|()| replace::finish(root, new)).map_err(|err| {
-        match new.quota {
-            // It keeps its size. Asked here, for the error leaves this process as words alone.
-            _ if old.backend.grows_image() => seed::torn(err, stage),
+        let err = match new.quota {
             // The disk has given the room for the image already; the error says what it ran out at.
-            Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => err.way_out(
-                does_not_fit(&new.name, limit, tree::space(from).unwrap_or(limit.bytes)).to_string(),
-            ),
+            Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => {
+                // What grew from a seed is hidden again.
+                let space = tree::space(from).or_else(|_| held::used(root, old));
+                err.way_out(does_not_fit(&new.name, limit, space.unwrap_or(limit.bytes)).to_string())
+            }
             _ => err,
-        }
+        };
+        // An image that is sparse finds the disk full. Asked here, for the error leaves this process as words alone.
+        if old.backend.grows_image() { seed::torn(err, stage) } else { err }
     })
 }

@@ -54,6 +54,11 @@ pub(super) fn convert<'a>(root: &Root, sliver: &'a Sliver, how: &How) -> Result<
     }
     let done = |state| Done::new(Some(name), sliver.backend.name(), to.name(), state);
     if to == sliver.backend {
+        if let Some(size) = how.size.filter(|size| sliver.limit(root) != Some(*size)) {
+            create::check_kind(to, base, Some(size))?;
+            return Err(Error::usage(format_args!("`{name}` is kept as {to} already, of another size"))
+                .way_out(format_args!("sliverfs quota {name} {} changes it", Size(size).typed())));
+        }
         if !how.dry_run {
             sweep::new(root, name)?;
         }
