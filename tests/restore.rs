@@ -139,6 +139,35 @@ fn each_way_back() {
     }
 }
 
+/// What goes with a folder because the base never had it is told before and after.
+#[test]
+fn what_only_the_sliver_had_is_counted() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let temp = Temp::new();
+    let (lower, upper) = (temp.join("base"), temp.join("upper"));
+    base(&lower);
+    let names =
+        "mkdir -p $1/a/b/own $1/a/bb; cd $1/a; for x in b/own/x b/mine b/f bb/x 0; do echo 1 > $x; done";
+    sh(names, &[&upper]);
+    for format in UNIONS.into_iter().chain([Format::FuseOverlayfs, Format::Tree]) {
+        let store = temp.join(format.name());
+        shown::convert(Format::Overlay, &upper, &lower, format, &store).unwrap();
+        let restored = |args: &[&str]| said(&bare("restore", format, &lower, &store, args));
+        for (path, own) in [("a/b/c", 0), ("a/b", 3), ("a", 6)] {
+            let told = restored(&["--dry-run", "--json", path]);
+            assert!(told.contains(&format!("\"own\":{own}}}")), "{}: {path}: {told}", format.name());
+        }
+        let told = restored(&["a/b/own"]);
+        assert!(told.contains("the base has no"), "{}: {told}", format.name());
+        let told = restored(&["a/b"]);
+        assert!(told.contains(", without 3 names that only the sliver had\n"), "{}: {told}", format.name());
+        let told = restored(&["a/b"]);
+        assert!(!told.contains("without"), "{}: {told}", format.name());
+    }
+}
+
 /// What overlay took a moved file for must not come back under two names.
 #[test]
 fn a_file_that_was_moved_is_not_the_one_that_comes_back() {

@@ -206,7 +206,7 @@ fn row(entry: &mut Entry<'_>, format: Format) -> Result<Option<Row>> {
 }
 
 /// Does what the store says of the origin name the entry itself?
-fn is_at(from: &[u8], entry: &Entry<'_>) -> bool {
+pub fn is_at(from: &[u8], entry: &Entry<'_>) -> bool {
     from == entry.name.to_bytes() || from.strip_prefix(b"/") == Some(entry.path)
 }
 
