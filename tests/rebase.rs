@@ -110,6 +110,11 @@ fn whole_way(node: &Node, kind: &str) {
     // Mounted or not, the old store stays.
     assert_eq!(in_stores(node), [".old.s", "s"]);
     assert!(node.fails(4, &["base", "remove", "b"]).contains("is used by s"));
+    for (at, base) in ["b", "c"].into_iter().enumerate() {
+        let row = &node.json(&["usage", "--json"])["bases"][at];
+        assert_eq!((&row["name"], &row["slivers"]), (&base.into(), &1.into()), "{row}");
+        assert_eq!(node.json(&["base", "show", base, "--json"])["slivers"], serde_json::json!(["s"]));
+    }
     assert_eq!(node.json(&["rebase", "s", "--onto", "c", "--json"])["state"], "unchanged");
     assert!(node.fails(2, &["convert", "s", "--undo"]).contains("sliverfs rebase s --undo"));
     node.ok(&["rebase", "s", "--undo"]);

@@ -15,8 +15,8 @@ use crate::alive::Views;
 use crate::catalog::base::Base;
 use crate::catalog::{Root, Sliver, sweep};
 use crate::cli::Args;
-use crate::cmd::Ctx;
 use crate::cmd::layers::Layers;
+use crate::cmd::{Ctx, replace};
 use crate::error::{Error, Result};
 use crate::layer::{Aspects, Compact, Format, Scratch};
 use crate::mount::mountinfo::MountInfo;
@@ -158,6 +158,12 @@ impl Count {
                 Err(err) if err.errno() == Some(Errno::ENOENT) => {}
                 space => row[KEPT] = Field::Bytes(space?),
             }
+        }
+        // What a rebase keeps stands on a base, too.
+        let before = replace::kept(root, sliver).unwrap_or_default();
+        if let Some(before) = before.filter(|before| before.base != sliver.base) {
+            let slivers = &self.base(&before.base)?.slivers;
+            slivers.set(slivers.get() + 1);
         }
         let books = if self.views.is_some() { None } else { Some((&mut self.books, &record)) };
         let &Taken { exclusive, shared, through, inodes, used, by } = usage::taken(root, sliver, books)?;
