@@ -66,7 +66,8 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
     exec::run(&remove)?;
     // A store that was kept from before a conversion, and one that came to nothing.
     sweep::all(root, name)?;
-    lock.remove()
+    lock.remove()?;
+    out::line(format_args!("`{name}` is destroyed"))
 }
 
 /// Says which datasets go with stores.

@@ -11,14 +11,13 @@ use crate::cli::Args;
 use crate::cmd::replace::{self, Keep};
 use crate::cmd::{offline, print_plan};
 use crate::error::{Context, Error, Result};
-use crate::kind::Kind as Backend;
-use crate::layer::{Aspects, Change, Changes, Format, Show, Side, Step as Seen, Writer, differences};
-use crate::mount::plan::Step;
+use crate::layer::{Aspects, Change, Changes, Format, Show, Side, Step as Seen, Target, Writer, differences};
+use crate::mount::plan::{Rewrite, Step};
 use crate::mount::{exec, seed};
-use crate::out::escape;
+use crate::out::{self, escape};
 use crate::progress::Progress;
 use crate::quota::{anew, image};
-use crate::stay::Below;
+use crate::stay::{Below, for_good};
 use crate::sys::statfs;
 use crate::sys::writeback::Writeback;
 use crate::tree::{self, Kind, shown};
@@ -81,7 +80,7 @@ pub fn run(root: &Root, args: &Args) -> Result<()> {
         // A conversion that was cut may have left a store that was never published.
         sweep::told(sweep::drop_kept(root, name));
     }
-    Ok(())
+    out::line(format_args!("`{name}` holds the layer"))
 }
 
 /// The folder of the layer as it was unpacked, in the new store's.
@@ -106,14 +105,21 @@ impl Import<'_> {
         }
     }
 
-    /// Adds what makes the new store without the layer; where what it is filled with goes.
-    fn make(&self, steps: &mut Vec<Step>) -> Result<&'static Path> {
+    /// Adds what makes the new store without the layer; how that is written into it from where it is unpacked.
+    fn make(&self, steps: &mut Vec<Step>) -> Result<Rewrite> {
+        let store = self.stage.below(LAYER);
+        // Before the folder is put into a project: the layer is none of what is limited.
+        steps.extend([Step::CreateDir(self.stage), Step::CreateDir(store)]);
         let into = self.ground.begin(self.stage, image::shape(self.root.store(&self.sliver.name)), steps);
         self.ground.make(into, self.sliver.limit(self.root), self.target, steps);
         if self.sliver.backend.grows_image() {
             self.ground.mount(&format!(".new.{}", self.sliver.name), self.target, steps)?;
         }
-        Ok(self.inner(into))
+        let new = self.inner(into);
+        // A seed has no other tree than what grew from it.
+        let base = if self.sliver.backend.grows_image() { new } else { self.ground.tree() };
+        let (from, to) = (Format::Aufs, Format::of(self.sliver.backend));
+        Ok(Rewrite { from, store, base, to, new, tree: Target::Store })
     }
 
     /// What puts the new store in the place of the old one, which is given up. A command may have promised to keep the one before that.
@@ -123,11 +129,12 @@ impl Import<'_> {
 
     fn plan(&self, source: &Path) -> Result<()> {
         let mut steps = Vec::new();
-        let inner = self.make(&mut steps)?;
-        steps.push(Step::Unpack(source.stays(), inner));
+        let work = for_good(self.make(&mut steps)?);
+        steps.extend([Step::Unpack(source.stays(), work.store), Step::Rewrite(work)]);
         if self.sliver.backend.grows_image() {
             steps.push(Step::Unmount(self.target));
         }
+        steps.push(Step::RemoveTree(work.store));
         replace::last_steps(self.root, self.sliver, false, &mut steps)?;
         steps.extend(self.publish());
         steps.push(Step::RemoveTree(self.stage));
@@ -176,22 +183,17 @@ impl Import<'_> {
 
     /// Makes the new store, all of it durable.
     fn stage(&self, source: &Path, dump: Option<bool>) -> Result<()> {
-        let unpacked = self.stage.below(LAYER);
-        // Before the folder is put into a project: the layer is none of what is limited.
-        let mut steps = vec![Step::CreateDir(self.stage), Step::CreateDir(unpacked)];
-        let inner = self.make(&mut steps)?;
+        let mut steps = Vec::new();
+        let work = &self.make(&mut steps)?;
         exec::run(&steps)?;
-        unpack(source, unpacked, dump)?;
-        // A seed has no other tree than what grew from it.
-        let grown = self.sliver.backend.grows_image();
-        let lower = if grown { inner } else { self.ground.tree() };
-        apply(unpacked, lower, self.sliver.backend, inner)?;
-        if grown {
+        unpack(source, work.store, dump)?;
+        apply(work)?;
+        if self.sliver.backend.grows_image() {
             seed::written(self.target)?;
             exec::unmount(self.target)?;
         }
         // No store, whatever it holds.
-        tree::remove_path(unpacked)?;
+        tree::remove_path(work.store)?;
         replace::finish(self.root, &self.sliver.limited(self.ground.limit))
     }
 }
@@ -204,13 +206,13 @@ fn unpack(source: &Path, layer: &Path, dump: Option<bool>) -> Result<()> {
 }
 
 /// Writes the layer that was unpacked into a new store.
-fn apply(layer: &Path, base: &Path, backend: Backend, new: &Path) -> Result<()> {
+fn apply(work: &Rewrite) -> Result<()> {
     let progress = Progress::new("writing", None);
     let mut each = |bytes| progress.add(bytes);
-    let (base, new) = (tree::open(base)?, tree::open(new)?);
+    let (base, new) = (tree::open(work.base)?, tree::open(work.new)?);
     let mut files = Writeback::default();
-    let mut writer = Writer::new(Format::Aufs, Format::of(backend), &new, &mut files, &mut each)?;
-    let mut changes = Changes::new(Format::Aufs, tree::open(layer)?, &base, Show::Flat)?;
+    let mut writer = Writer::new(work.from, work.to, &new, &mut files, &mut each)?;
+    let mut changes = Changes::new(work.from, tree::open(work.store)?, &base, Show::Flat)?;
     // Of the folders on the way down, as the base had them: in a seed what is written changes them.
     let mut times = Vec::new();
     while let Some(mut step) = changes.step()? {
