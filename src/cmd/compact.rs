@@ -9,6 +9,7 @@ use crate::cmd::layers::Layers;
 use crate::cmd::quota::remake;
 use crate::error::{Error, Result};
 use crate::layer::{Aspects, Compact, Compacted, Format, survey};
+use crate::mount::seed;
 use crate::out::{self, escape};
 use crate::progress::Progress;
 use crate::quota::{admission::Policy, held};
@@ -81,7 +82,7 @@ fn anew(ctx: &mut Ctx, layers: &Layers<'_>, sliver: &Sliver, args: &Args) -> Res
         return layers.with(ctx, &mut |format, base, store, _| {
             let survey = survey(format, store, base, format)?;
             survey.check(format)?;
-            tell(format, survey.space, "would be written anew: about ")
+            tell(format, survey.space.plus(seed::EMPTY), "would be written anew: about ")
         });
     }
     remake(root, sliver, sliver, &Policy::default())?;
