@@ -126,6 +126,7 @@ fn usual_way_out(errno: Errno) -> Option<&'static str> {
         Errno::ENOSPC => Some("the disk is full (df and df -i tell): free some space on it"),
         Errno::EROFS => Some("the disk is mounted read-only: remount it, or check it with fsck"),
         Errno::EACCES | Errno::EPERM => Some("run it as root"),
+        Errno::ENOENT => Some("see whether the path is right, and its folder there"),
         Errno::EIO => Some("the disk has a fault: the kernel's log tells more"),
         _ => None,
     }

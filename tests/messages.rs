@@ -54,7 +54,7 @@ fn a_slip_of_the_pen() {
                 &["backend overlay", "`sliverfs convert web --to copy`"],
             ),
             (2, "create x --base b --backend zfs", &["`zfs` is no backend", "take auto, overlay"]),
-            (1, "base add x /nowhere.tar", &["open /nowhere.tar: No such file"]),
+            (1, "base add x /nowhere.tar", &["open /nowhere.tar: No such file", "see whether the path"]),
             (2, "base add x DIR/text", &["DIR/text is no archive or image", "it takes tar"]),
             (2, "base add x DIR/tree --pack zip", &["`zip` is no image format", "squashfs, erofs or btrfs"]),
             (
@@ -94,7 +94,11 @@ fn a_slip_of_the_pen() {
             (2, "diff --format overlay --base DIR/tree", &["want all of --format, --base and --store"]),
             (2, "import web DIR/text", &["DIR/text is no archive", "it takes tar"]),
             (2, "export web --json", &["standard output cannot take the layer and JSON", "-o FILE"]),
-            (1, "export web -o DIR/no/such/web.tar", &["create DIR/no/such/", "No such file"]),
+            (
+                1,
+                "export web -o DIR/no/such/web.tar",
+                &["create DIR/no/such/", "No such file", "its folder there"],
+            ),
             (1, "sync web /nowhere", &["open the source /nowhere: No such file"]),
             (
                 2,
