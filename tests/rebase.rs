@@ -127,9 +127,11 @@ fn whole_way(node: &Node, kind: &str) {
     assert_eq!(fs::read_to_string(node.view("s").join("etc/b.txt")).unwrap(), "newer\n");
     assert!(!node.view("s").join("etc/b.txt.base-new").exists());
     assert!(node.fails(4, &["rebase", "s", "--onto", "b"]).contains("is mounted at"));
-    node.ok(&["umount", "s"]);
+    // What goes is not what is mounted.
     node.ok(&["rebase", "s", "--commit"]);
     assert_eq!(in_stores(node), ["s"]);
+    assert_eq!(fs::read_to_string(node.view("s").join("etc/b.txt")).unwrap(), "newer\n");
+    node.ok(&["umount", "s"]);
     node.fails(2, &["rebase", "s", "--commit"]);
     // And back again, twice: the newer one is kept.
     node.ok(&["rebase", "s", "--onto", "b", "--ours"]);

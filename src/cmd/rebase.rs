@@ -247,7 +247,8 @@ fn undo(ctx: &mut Ctx, name: &Name, how: &How) -> Result<()> {
         .say(how.json, &format!("`{name}` stands on `{}` again, as before it was rebased", kept.base))
 }
 
-/// Removes the store that was kept.
+/// Removes the store that was kept, whether the sliver is mounted or not: it was alive nowhere when the new one took its place, and no
+/// command has mounted it since.
 fn commit(root: &Root, name: &Name, how: &How) -> Result<()> {
     let plan = how.plan;
     let _lock = root.lock_sliver(name)?;
