@@ -293,6 +293,21 @@ fn slivers_on_an_image() {
     node.ok(&["umount", "i"]);
 }
 
+/// A store that is a whole tree and holds nothing looks like one whose tenant deleted all: it is told, and left alone.
+#[test]
+fn a_tree_that_is_empty() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let node = new_node(32);
+    node.ok(&["create", "a", "--base", "b", "--backend", "copy"]);
+    assert_eq!(found(&node, &[], 0), []);
+    sh("rm -r $1/.store/a/tree/*", &[&node.lxcpath]);
+    assert_eq!(found(&node, &["--repair"], 5), wanted(&[("a", "empty")], false));
+    node.ok(&["restore", "a", "etc"]);
+    assert_eq!(found(&node, &[], 0), []);
+}
+
 /// What is left of one is no finding of the next, and what fails is in the document.
 #[test]
 fn each_sliver_answers_for_itself() {

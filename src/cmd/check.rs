@@ -20,7 +20,7 @@ use crate::name::Name;
 use crate::out::{self, escape};
 use crate::quota::{Limit, admission, held::remove_store, image};
 use crate::stay::{Below, for_good, stay};
-use crate::tree::{self, Kind};
+use crate::tree::{self, Dir, Kind};
 
 /// Something that is not as it should be, as `check --json` prints it: see docs/json.md.
 #[derive(Serialize)]
@@ -268,8 +268,13 @@ fn sliver(ctx: &mut Ctx, root: &Root, name: &Name, report: &mut Report) -> Resul
         let left = scratch.left();
         let settled = if report.repair { scratch.settle(format, store) } else { Ok(()) };
         report.settled(&scratch, left, settled)?;
-        let whole = matches!(format, Format::Snapshot | Format::Tree);
-        if !whole {
+        let empty = |tree: &Dir| tree.some_names(0).is_ok_and(|names| names.is_empty());
+        if format.whole() {
+            // As after a repair of the disk, or where another one was mounted.
+            if empty(store) && !empty(base) {
+                report.tell("empty", "has lost its content, or all of it was deleted", b"", Ok(false))?;
+            }
+        } else {
             let repair = report.repair;
             let mut tell = |doubt: crate::layer::Doubt, path: &[u8], done| {
                 report.tell(doubt.name(), doubt.words(), path, done)
