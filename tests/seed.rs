@@ -291,6 +291,18 @@ fn a_store_whose_record_is_damaged_can_be_destroyed() {
     is_clean(&node, "after it was destroyed");
 }
 
+/// What a store has as a limit though nothing was promised is told where it comes back.
+#[test]
+fn a_size_that_comes_back() {
+    let Some(node) = node(600) else { return };
+    node.ok(&["create", "a", "--base", "b", "--backend", "btrfs-seed"]);
+    node.ok(&["convert", "a", "--to", "overlay"]);
+    node.ok(&["quota", "a", "16M"]);
+    let undone = node.run(&["convert", "a", "--undo"]);
+    let said = String::from_utf8_lossy(&undone.stderr);
+    assert!(undone.status.success() && said.contains("limit of before again (1 GiB by seed)"), "{said}");
+}
+
 /// A store gets another size by being written anew, and is never cut.
 #[test]
 fn another_size() {

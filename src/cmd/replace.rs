@@ -16,7 +16,7 @@ use crate::mount::{exec, private};
 use crate::name::Name;
 use crate::out;
 use crate::quota::admission::{self, Policy};
-use crate::quota::{Limit, Means, anew, image};
+use crate::quota::{self, Limit, Means, anew, image};
 use crate::size::Size;
 use crate::stay::Below;
 use crate::sys::child::Answer;
@@ -205,7 +205,8 @@ pub fn bring_back(
         exec::run(&back)?;
     }
     if other {
-        let limit = kept.quota.map_or_else(
+        // A store on a seed has its size as one in any case.
+        let limit = quota::limit(root, kept).map_or_else(
             || "none".to_owned(),
             |limit| format!("{} by {}", Size(limit.bytes), limit.means.name()),
         );
