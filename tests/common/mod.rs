@@ -13,6 +13,7 @@ pub mod layers;
 pub mod listing;
 pub mod node;
 pub mod oci;
+pub mod power;
 pub mod scripts;
 pub mod seed;
 pub mod slivers;

@@ -34,6 +34,11 @@ pub struct Node {
 impl Node {
     /// A node whose stores lie on a new file system of the given type and size.
     pub fn new(fstype: &str, mib: u64) -> Self {
+        Self::made(fstype, &[], mib)
+    }
+
+    /// The same, made with more options.
+    pub fn made(fstype: &str, more: &[&str], mib: u64) -> Self {
         own_namespace();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("sliverfs-node-{}-{number}", std::process::id()));
@@ -43,7 +48,7 @@ impl Node {
         let mkfs = format!("mkfs.{fstype}");
         // Small ext4 disks get blocks of 1 KiB by default; real ones have 4 KiB.
         let options: &[&str] = if fstype.starts_with("ext") { &["-qF", "-b", "4096"] } else { &["-q"] };
-        run(Command::new(mkfs).args(options).arg(&image));
+        run(Command::new(mkfs).args(options).args(more).arg(&image));
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(dir.join("disk")));
         let lxcpath = dir.join("disk/lxc");
         std::fs::create_dir(&lxcpath).unwrap();

@@ -120,6 +120,16 @@ pub fn points(node: &Node, args: &[&str]) -> Vec<Point> {
 
 /// Runs the command once, and lists what it calls.
 pub fn calls(node: &Node, args: &[&str]) -> Calls {
+    let mut calls = in_time(node, args);
+    for list in [&mut calls.points, &mut calls.writes] {
+        list.sort();
+        list.dedup();
+    }
+    calls
+}
+
+/// The same in the order of time, with some of them twice.
+pub fn in_time(node: &Node, args: &[&str]) -> Calls {
     let trace = format!("trace={CHANGES},openat");
     assert!(command(node, &["-f", "-y", "-e", &trace], args).status().unwrap().success(), "{args:?}");
     let text = traced(node);
@@ -179,10 +189,6 @@ pub fn calls(node: &Node, args: &[&str]) -> Calls {
         point.many = counts.iter().filter(|count| reach(*count)).count() > 1;
     }
     points.retain(|point| !point.alone || point.many);
-    for list in [&mut points, &mut writes] {
-        list.sort();
-        list.dedup();
-    }
     Calls { points, writes }
 }
 
@@ -215,6 +221,32 @@ pub fn traced(node: &Node) -> String {
 /// Runs the command, and kills it there.
 pub fn kill(node: &Node, point: &Point, args: &[&str]) {
     let _killed = command(node, &point.options("signal=KILL"), args).status().unwrap();
+}
+
+/// Runs the command to its end, and does something while it stands still there: after that call. Did it come to it?
+pub fn pause(node: &Node, point: &Point, args: &[&str], work: &dyn Fn()) -> bool {
+    let _last = fs::remove_file(node.dir().join("trace"));
+    let mut child = command(node, &point.options("signal=STOP"), args).spawn().unwrap();
+    let mut seen = 0;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        let trace = fs::read(node.dir().join("trace")).unwrap_or_default();
+        let trace = String::from_utf8_lossy(&trace);
+        let stopped: Vec<&str> =
+            trace.lines().filter(|line| line.ends_with("--- stopped by SIGSTOP ---")).collect();
+        for line in stopped.iter().skip(seen) {
+            work();
+            let pid = line.split(' ').next().unwrap().parse().unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGCONT)
+                .unwrap();
+        }
+        seen = stopped.len();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    };
+    assert!(status.success(), "{args:?}, paused at {point:?}");
+    seen > 0
 }
 
 /// Runs the command on a disk that is full at that point alone; its exit code, and what it says.

@@ -1,0 +1,179 @@
+//! Commands and a power cut: what the disk has at that moment, and not what the kernel still keeps in its memory. What ended with success
+//! is there, and what was cut is as before or as after.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+#[path = "crash/made.rs"]
+mod made;
+#[path = "layer/shown.rs"]
+mod shown;
+
+use std::fs;
+
+use common::node::Node;
+use common::power::{Content, Disk};
+use common::slivers::{backend, base, view};
+use common::tree::{assert_same, copy, installed, sh_in};
+use common::{require, strace};
+use made::{check, ready};
+
+/// Files of all sizes, links of both kinds, xattrs that have room in an inode and others.
+const FILL: &str = r#"
+    : > none; echo some > some; head -c 4096 /dev/urandom > page; head -c 100000 /dev/urandom > large; head -c 1500000 /dev/urandom > huge
+    mkdir -p in/ner; ln -s some short; ln -s "$(printf %0100d 7)" long; ln page page2; ln page in/page3; ln some in/ner/some2; mkfifo fifo
+    truncate -s 300000 hole; echo end >> hole; chmod 4750 page; chown 5:6 large in; chmod 2711 in; chown -h 7:8 long
+    setfattr -n user.one -v 1 some; setfattr -n trusted.long -v "$(printf %02000d 7)" large; setfattr -n trusted.in -v 2 in
+    for n in 1 2 3 4 5 6 7 8; do echo $n > in/ner/$n; done; find . -exec touch -h -d @1600000000.5 {} +"#;
+
+/// What the sliver changed of the base.
+const MINE: &str = r#"
+    mkdir made; cd made; eval "$FILL"; cd ..; echo mine > etc/both; rm etc/gone; rm -r dead opaque; mkdir opaque; echo only > opaque/only
+    echo file > thing; echo more >> etc/log; chmod 700 etc/dir etc/merge; echo mine > folder/f; cp made/huge folder/huge
+    touch -d @1650000000 etc opaque thing folder ."#;
+
+/// What the new base has otherwise: a folder that is put in beside, and content that the sliver gave another mode.
+const NEW: &str = r#"rm thing; mkdir thing; cd thing; eval "$FILL"; cd ..; cp thing/large etc/merge; echo theirs > etc/both
+    rm -r folder; cp -a thing folder; echo b > etc/dir/b; rm etc/old; touch -d @1550000000 etc etc/dir etc/both etc/merge"#;
+
+/// A file system, and what it is made and mounted with.
+struct Kind {
+    fstype: &'static str,
+    made: &'static [&'static str],
+    mounted: &'static str,
+    fsck: &'static [&'static str],
+    mib: u64,
+}
+
+const EXT4: Kind = Kind { fstype: "ext4", made: &[], mounted: "", fsck: &[], mib: 40 };
+const NO_JOURNAL: Kind = Kind { made: &["-O", "^has_journal"], fsck: &["e2fsck", "-fy"], ..EXT4 };
+const FAST_COMMIT: Kind = Kind { made: &["-O", "fast_commit"], ..EXT4 };
+const WRITEBACK: Kind = Kind { mounted: "data=writeback", ..EXT4 };
+const XFS: Kind = Kind { fstype: "xfs", made: &["--unsupported"], mib: 64, ..EXT4 };
+const BTRFS: Kind = Kind { fstype: "btrfs", mib: 128, ..EXT4 };
+
+/// A node with a base `b`, a newer one `c`, and a sliver `s` on the older one that changed a bit of everything.
+fn node(kind: &Kind) -> Option<Node> {
+    let tools = ["setfattr", "strace", &format!("mkfs.{}", kind.fstype)];
+    if !ready() || !tools.iter().chain(kind.fsck.first()).all(|tool| require(tool, installed(tool))) {
+        return None;
+    }
+    let node = Node::made(kind.fstype, kind.made, kind.mib);
+    let (old, new) = (node.dir().join("old"), node.dir().join("new"));
+    fs::create_dir(&old).unwrap();
+    let tree = "mkdir -p etc/dir dead/er opaque folder; for f in both gone old log merge ../thing ../dead/er/x ../opaque/hidden ../folder/f; do \
+        echo $f > etc/$f; done; find . -exec touch -d @1500000000 {} +";
+    sh_in(&old, tree);
+    copy(&old, &new);
+    let filled = |script: &str| format!("FILL='{FILL}'\n{script}");
+    sh_in(&new, &filled(NEW));
+    for (name, tree) in [("b", &old), ("c", &new)] {
+        node.ok(&["base", "add", name, tree.to_str().unwrap()]);
+    }
+    node.ok(&["probe"]);
+    node.ok(&["create", "s", "--base", "b", "--backend", "overlay"]);
+    node.ok(&["mount", "s"]);
+    sh_in(&node.view("s"), &filled(MINE));
+    node.ok(&["umount", "s"]);
+    Some(node)
+}
+
+/// A command, and the disk that it is cut on.
+struct Trial<'a> {
+    node: &'a Node,
+    disk: &'a Disk<'a>,
+    before: &'a Content,
+    args: &'a [&'a str],
+    /// Brings back what was before.
+    undo: Option<&'a [&'a str]>,
+}
+
+impl Trial<'_> {
+    fn seen(&self) -> String {
+        let [kind, base] = [backend, base].map(|of| of(self.node, "s"));
+        format!("{kind} on {base}\n{}", view(self.node, "s"))
+    }
+
+    /// What is seen after the power came back to this.
+    fn after(&self, cut: &Content, what: &str) -> String {
+        self.disk.insert(cut);
+        check(self.node, what);
+        self.seen()
+    }
+
+    /// What a success means: the disk has it, whatever it was given in between.
+    fn success(&self, wanted: &str, old: &str, what: &str) {
+        let cut = self.disk.cut();
+        assert_same(&self.after(&cut, what), wanted, what);
+        if let Some(undo) = self.undo {
+            self.disk.insert(&cut);
+            self.node.ok(undo);
+            assert_same(&self.seen(), old, &format!("{what}, and back"));
+        }
+    }
+
+    /// Tries about so many moments of the run, half of them near its end.
+    fn run(&self, moments: usize) {
+        self.disk.insert(self.before);
+        let old = self.seen();
+        self.disk.insert(self.before);
+        let points = strace::in_time(self.node, self.args).points;
+        let new = self.seen();
+        assert_ne!(old, new, "{:?}", self.args);
+        self.disk.insert(self.before);
+        self.node.ok(self.args);
+        self.success(&new, &old, &format!("{:?} ended", self.args));
+        let near = points.len().saturating_sub(moments / 2);
+        let step = near.div_ceil(moments.div_ceil(2)).max(1);
+        let tried = points[..near].iter().step_by(step).chain(&points[near..]);
+        let mut met = 0;
+        for (turn, point) in tried.enumerate() {
+            let what = format!("{:?} killed at {point:?}", self.args);
+            self.disk.insert(self.before);
+            strace::kill(self.node, point, self.args);
+            met += usize::from(point.was_met(self.node));
+            let mut cuts = vec![(self.disk.cut(), what.clone())];
+            // What the disk is given later is old or new, too.
+            if turn % 2 == 0 {
+                self.disk.commit();
+                cuts.push((self.disk.cut(), format!("{what}, and its journal written")));
+            } else if turn % 4 == 1 {
+                self.disk.sync();
+                cuts.push((self.disk.cut(), format!("{what}, and synced")));
+            }
+            for (cut, what) in cuts {
+                let now = self.after(&cut, &what);
+                if now != old {
+                    assert_same(&now, &new, &what);
+                }
+            }
+            if turn % 2 == 1 && !point.alone {
+                // The disk was given a part of it before the end, and then the command says that it has all of it.
+                let what = format!("{:?}, the journal written at {point:?}", self.args);
+                self.disk.insert(self.before);
+                strace::pause(self.node, point, self.args, &|| self.disk.commit());
+                self.success(&new, &old, &what);
+            }
+        }
+        assert!(met > moments / 2, "{:?}: {met} of {} moments", self.args, points.len());
+    }
+}
+
+fn rebase(kind: &Kind, moments: usize) {
+    let Some(node) = node(kind) else { return };
+    let disk = Disk::new(&node, kind.fsck, kind.mounted);
+    disk.sync();
+    let before = disk.cut();
+    let trial = Trial {
+        node: &node,
+        disk: &disk,
+        before: &before,
+        args: &["rebase", "s", "--onto", "c"],
+        undo: Some(&["rebase", "s", "--undo"]),
+    };
+    trial.run(moments);
+}
+
+#[test]
+fn a_rebase_on_ext4() {
+    rebase(&EXT4, 40);
+}
