@@ -34,14 +34,20 @@ pub struct Node {
 impl Node {
     /// A node whose stores lie on a new file system of the given type and size.
     pub fn new(fstype: &str, mib: u64) -> Self {
-        Self::made(fstype, &[], mib)
+        Self::within(&std::env::temp_dir(), fstype, &[], mib)
     }
 
-    /// The same, made with more options.
-    pub fn made(fstype: &str, more: &[&str], mib: u64) -> Self {
+    /// The same in memory, where the machine has such a place, made with more options.
+    pub fn quick(fstype: &str, more: &[&str], mib: u64) -> Self {
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        Self::within(&parent, fstype, more, mib)
+    }
+
+    fn within(parent: &Path, fstype: &str, more: &[&str], mib: u64) -> Self {
         own_namespace();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("sliverfs-node-{}-{number}", std::process::id()));
+        let dir = parent.join(format!("sliverfs-node-{}-{number}", std::process::id()));
         std::fs::create_dir_all(dir.join("disk")).unwrap();
         let image = dir.join("image");
         std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
