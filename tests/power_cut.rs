@@ -48,7 +48,6 @@ struct Kind {
 
 const EXT4: Kind = Kind { fstype: "ext4", made: &[], mounted: "", fsck: &[], mib: 40 };
 const NO_JOURNAL: Kind = Kind { made: &["-O", "^has_journal"], fsck: &["e2fsck", "-fy"], ..EXT4 };
-const FAST_COMMIT: Kind = Kind { made: &["-O", "fast_commit"], ..EXT4 };
 const WRITEBACK: Kind = Kind { mounted: "data=writeback", ..EXT4 };
 const XFS: Kind = Kind { fstype: "xfs", made: &["--unsupported"], mib: 64, ..EXT4 };
 const BTRFS: Kind = Kind { fstype: "btrfs", mib: 128, ..EXT4 };
@@ -188,42 +187,37 @@ fn rebase(kind: &Kind, moments: usize) {
 
 #[test]
 fn a_rebase_on_ext4() {
-    rebase(&EXT4, 40);
-}
-
-#[test]
-fn a_rebase_on_ext4_with_fast_commits() {
-    rebase(&FAST_COMMIT, 12);
+    rebase(&EXT4, 32);
 }
 
 #[test]
 fn a_rebase_on_ext4_that_orders_nothing() {
-    rebase(&WRITEBACK, 12);
+    rebase(&WRITEBACK, 8);
 }
 
 #[test]
 fn a_rebase_on_ext4_without_a_journal() {
-    rebase(&NO_JOURNAL, 12);
+    rebase(&NO_JOURNAL, 8);
 }
 
 #[test]
 fn a_rebase_on_xfs() {
-    rebase(&XFS, 12);
+    rebase(&XFS, 8);
 }
 
 #[test]
 fn a_rebase_on_btrfs() {
-    rebase(&BTRFS, 12);
+    rebase(&BTRFS, 8);
 }
 
 /// Those that make a store beside the old one.
 #[test]
 fn new_stores() {
     on(&EXT4, &|node, tried| {
-        tried(&["convert", "s", "--to", "aufs"], Some(&["convert", "s", "--undo"]), 12);
+        tried(&["convert", "s", "--to", "aufs"], Some(&["convert", "s", "--undo"]), 8);
         let layer = node.dir().join("layer.tar");
         fs::write(&layer, Tar::default().file(b"which", b"new").file(b"etc/.wh.old", b"").end()).unwrap();
-        tried(&["import", "s", layer.to_str().unwrap(), "--replace"], None, 12);
+        tried(&["import", "s", layer.to_str().unwrap(), "--replace"], None, 8);
         if require("rsync", installed("rsync")) {
             let source = node.dir().join("new");
             tried(&["sync", "s", source.to_str().unwrap()], Some(&["convert", "s", "--undo"]), 8);
@@ -235,7 +229,7 @@ fn new_stores() {
 #[test]
 fn changes_in_place() {
     on(&EXT4, &|_, tried| {
-        tried(&["restore", "s", "opaque"], None, 12);
-        tried(&["compact", "s"], None, 12);
+        tried(&["restore", "s", "opaque"], None, 8);
+        tried(&["compact", "s"], None, 8);
     });
 }
