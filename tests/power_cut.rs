@@ -11,8 +11,8 @@ mod shown;
 use std::fs;
 
 use common::busy::until;
-use common::node::Node;
-use common::power::{Content, Disk};
+use common::node::{Node, run};
+use common::power::{Content, Disk, Slow};
 use common::slivers::backend;
 use common::tar::Tar;
 use common::tree::{assert_same, copy, installed, sh_in};
@@ -187,40 +187,61 @@ fn rebase(kind: &Kind, moments: usize) {
 
 #[test]
 fn a_rebase_on_ext4() {
-    rebase(&EXT4, 32);
+    rebase(&EXT4, 24);
+}
+
+/// The journal is quicker than what the files hold: each of them must be waited for.
+#[test]
+fn a_rebase_on_a_slow_ext4() {
+    let Some(node) = node(&EXT4) else { return };
+    let disk = Disk::new(&node, &[], "");
+    disk.sync();
+    let before = disk.cut();
+    let (args, undo) = (&["rebase", "s", "--onto", "c"], Some(&["rebase", "s", "--undo"][..]));
+    let trial = Trial { node: &node, disk: &disk, before: &before, args, undo, folder_times: true };
+    let old = trial.seen();
+    disk.insert(&before);
+    node.ok(args);
+    let new = trial.seen();
+    disk.insert(&before);
+    match Slow::new(&disk) {
+        Ok(slow) => run(&mut slow.command(&node.command(args))),
+        Err(reason) => return drop(require("slow-disk", Err(reason))),
+    };
+    trial.success(&new, &old, "a rebase on a slow disk");
 }
 
 #[test]
 fn a_rebase_on_ext4_that_orders_nothing() {
-    rebase(&WRITEBACK, 8);
+    rebase(&WRITEBACK, 6);
 }
 
 #[test]
 fn a_rebase_on_ext4_without_a_journal() {
-    rebase(&NO_JOURNAL, 8);
+    rebase(&NO_JOURNAL, 6);
 }
 
 #[test]
 fn a_rebase_on_xfs() {
-    rebase(&XFS, 8);
+    rebase(&XFS, 6);
 }
 
 #[test]
 fn a_rebase_on_btrfs() {
-    rebase(&BTRFS, 8);
+    rebase(&BTRFS, 6);
 }
 
 /// Those that make a store beside the old one.
 #[test]
 fn new_stores() {
     on(&EXT4, &|node, tried| {
-        tried(&["convert", "s", "--to", "aufs"], Some(&["convert", "s", "--undo"]), 8);
+        tried(&["convert", "s", "--to", "aufs"], Some(&["convert", "s", "--undo"]), 6);
         let layer = node.dir().join("layer.tar");
         fs::write(&layer, Tar::default().file(b"which", b"new").file(b"etc/.wh.old", b"").end()).unwrap();
-        tried(&["import", "s", layer.to_str().unwrap(), "--replace"], None, 8);
+        tried(&["import", "s", layer.to_str().unwrap(), "--replace"], None, 6);
         if require("rsync", installed("rsync")) {
             let source = node.dir().join("new");
-            tried(&["sync", "s", source.to_str().unwrap()], Some(&["convert", "s", "--undo"]), 8);
+            tried(&["sync", "s", source.to_str().unwrap()], Some(&["convert", "s", "--undo"]), 6);
         }
     });
 }
@@ -229,7 +250,7 @@ fn new_stores() {
 #[test]
 fn changes_in_place() {
     on(&EXT4, &|_, tried| {
-        tried(&["restore", "s", "opaque"], None, 8);
-        tried(&["compact", "s"], None, 8);
+        tried(&["restore", "s", "opaque"], None, 6);
+        tried(&["compact", "s"], None, 6);
     });
 }

@@ -47,8 +47,7 @@ impl<'a> Disk<'a> {
             .args(["-o", options.trim_end_matches(',')])
             .arg(self.image())
             .arg(self.target()));
-        // The page cache of the file is no part of the device, and as little of what it keeps for itself: where it must be, it is the
-        // same for what is read through it.
+        // Else what the device was given waits in the page cache of its file, where it is read from all the same.
         let direct = "losetup --direct-io=on \"$(findmnt -fno SOURCE \"$1\")\" 2>/dev/null || :";
         run(Command::new("sh").args(["-ec", direct, "sh"]).arg(self.target()));
     }
@@ -114,6 +113,37 @@ impl<'a> Disk<'a> {
     /// Lets the disk have all of it.
     pub fn sync(&self) {
         sync(&self.target());
+    }
+}
+
+/// Processes whose own writes to a disk are slow, 20 in a second: they take longer than those of the journal, which the kernel makes.
+pub struct Slow(PathBuf);
+
+impl Slow {
+    /// Makes the group, which cgroups of version 1 can: what the kernel writes for a process then is not counted for it.
+    pub fn new(disk: &Disk<'_>) -> Result<Self, String> {
+        let group = PathBuf::from(format!("/sys/fs/cgroup/blkio/sliverfs-{}", std::process::id()));
+        fs::create_dir(&group).map_err(|err| format!("no group of blkio: {err}"))?;
+        let slow = Self(group);
+        let device = run(Command::new("findmnt").args(["-fno", "MAJ:MIN"]).arg(disk.target()));
+        let limit = format!("{} {}", device.trim(), 20);
+        fs::write(slow.0.join("blkio.throttle.write_iops_device"), limit)
+            .map_err(|err| format!("no slow writes: {err}"))?;
+        Ok(slow)
+    }
+
+    /// The command, in the group.
+    pub fn command(&self, plain: &Command) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-ec", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""]).arg(&self.0);
+        command.arg(plain.get_program()).args(plain.get_args());
+        command
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir(&self.0);
     }
 }
 
