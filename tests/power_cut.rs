@@ -33,6 +33,9 @@ const MINE: &str = r#"
     echo file > thing; echo more >> etc/log; chmod 700 etc/dir etc/merge; echo mine > folder/f; cp made/huge folder/huge
     touch -d @1650000000 etc opaque thing folder ."#;
 
+/// What takes from that what `rebase` cannot wait for by itself: a long link, and a file in whose place a folder came.
+const EASY: &str = "rm made/long; echo ../thing > thing; touch -d @1500000000 thing made .";
+
 /// What the new base has otherwise: a folder that is put in beside, and content that the sliver gave another mode.
 const NEW: &str = r#"rm thing; mkdir thing; cd thing; eval "$FILL"; cd ..; cp thing/large etc/merge; echo theirs > etc/both
     rm -r folder; cp -a thing folder; echo b > etc/dir/b; rm etc/old; touch -d @1550000000 etc etc/dir etc/both etc/merge"#;
@@ -44,11 +47,15 @@ struct Kind {
     mounted: &'static str,
     fsck: &'static [&'static str],
     mib: u64,
+    /// What the sliver changed leaves a rebase nothing for which the whole disk is written.
+    apart: bool,
 }
 
-const EXT4: Kind = Kind { fstype: "ext4", made: &[], mounted: "", fsck: &[], mib: 40 };
+const EXT4: Kind = Kind { fstype: "ext4", made: &[], mounted: "", fsck: &[], mib: 40, apart: false };
+const APART: Kind = Kind { apart: true, ..EXT4 };
 const NO_JOURNAL: Kind = Kind { made: &["-O", "^has_journal"], fsck: &["e2fsck", "-fy"], ..EXT4 };
-const WRITEBACK: Kind = Kind { mounted: "data=writeback", ..EXT4 };
+const WRITEBACK: Kind = Kind { mounted: "data=writeback", ..APART };
+const JOURNALED: Kind = Kind { mounted: "data=journal", ..APART };
 const XFS: Kind = Kind { fstype: "xfs", made: &["--unsupported"], mib: 64, ..EXT4 };
 const BTRFS: Kind = Kind { fstype: "btrfs", mib: 128, ..EXT4 };
 
@@ -74,6 +81,9 @@ fn node(kind: &Kind) -> Option<Node> {
     node.ok(&["create", "s", "--base", "b", "--backend", "overlay"]);
     node.ok(&["mount", "s"]);
     sh_in(&node.view("s"), &filled(MINE));
+    if kind.apart {
+        sh_in(&node.view("s"), EASY);
+    }
     node.ok(&["umount", "s"]);
     Some(node)
 }
@@ -88,6 +98,8 @@ struct Trial<'a> {
     undo: Option<&'a [&'a str]>,
     /// The command gives folders no time of its own making.
     folder_times: bool,
+    /// It waits for what it wrote, and does not write the whole disk.
+    apart: bool,
 }
 
 impl Trial<'_> {
@@ -129,6 +141,7 @@ impl Trial<'_> {
         self.disk.insert(self.before);
         let points = strace::in_time(self.node, self.args).points;
         let new = self.seen();
+        assert!(!self.apart || points.iter().all(|point| point.call != "syncfs"), "{points:#?}");
         assert_eq!(old == new, self.args[0] == "compact", "{:?}", self.args);
         self.disk.insert(self.before);
         self.node.ok(self.args);
@@ -176,8 +189,16 @@ fn on(kind: &Kind, work: &dyn Fn(&Node, &dyn Fn(&[&str], Option<&[&str]>, usize)
     disk.sync();
     let before = disk.cut();
     work(&node, &|args, undo, moments| {
-        Trial { node: &node, disk: &disk, before: &before, args, undo, folder_times: args[0] == "rebase" }
-            .run(moments);
+        Trial {
+            node: &node,
+            disk: &disk,
+            before: &before,
+            args,
+            undo,
+            folder_times: args[0] == "rebase",
+            apart: kind.apart,
+        }
+        .run(moments);
     });
 }
 
@@ -187,18 +208,24 @@ fn rebase(kind: &Kind, moments: usize) {
 
 #[test]
 fn a_rebase_on_ext4() {
-    rebase(&EXT4, 24);
+    rebase(&APART, 24);
+}
+
+#[test]
+fn a_rebase_on_ext4_that_is_written_as_a_whole() {
+    rebase(&EXT4, 12);
 }
 
 /// The journal is quicker than what the files hold: each of them must be waited for.
 #[test]
 fn a_rebase_on_a_slow_ext4() {
-    let Some(node) = node(&EXT4) else { return };
+    let Some(node) = node(&APART) else { return };
     let disk = Disk::new(&node, &[], "");
     disk.sync();
     let before = disk.cut();
     let (args, undo) = (&["rebase", "s", "--onto", "c"], Some(&["rebase", "s", "--undo"][..]));
-    let trial = Trial { node: &node, disk: &disk, before: &before, args, undo, folder_times: true };
+    let trial =
+        Trial { node: &node, disk: &disk, before: &before, args, undo, folder_times: true, apart: true };
     let old = trial.seen();
     disk.insert(&before);
     node.ok(args);
@@ -212,8 +239,13 @@ fn a_rebase_on_a_slow_ext4() {
 }
 
 #[test]
-fn a_rebase_on_ext4_that_orders_nothing() {
-    rebase(&WRITEBACK, 6);
+fn a_rebase_on_ext4_that_orders_no_content() {
+    rebase(&WRITEBACK, 8);
+}
+
+#[test]
+fn a_rebase_on_ext4_that_journals_content() {
+    rebase(&JOURNALED, 8);
 }
 
 #[test]
