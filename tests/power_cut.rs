@@ -182,8 +182,11 @@ impl Trial<'_> {
     }
 }
 
+/// Tries a command, with what brings back what was before, at so many moments.
+type Tried<'a> = dyn Fn(&[&str], Option<&[&str]>, usize) + 'a;
+
 /// A node of this kind, and what lets a command of it be tried.
-fn on(kind: &Kind, work: &dyn Fn(&Node, &dyn Fn(&[&str], Option<&[&str]>, usize))) {
+fn on(kind: &Kind, work: &dyn Fn(&Node, &Tried<'_>)) {
     let Some(node) = node(kind) else { return };
     let disk = Disk::new(&node, kind.fsck, kind.mounted);
     disk.sync();
@@ -208,7 +211,7 @@ fn rebase(kind: &Kind, moments: usize) {
 
 #[test]
 fn a_rebase_on_ext4() {
-    rebase(&APART, 24);
+    rebase(&APART, 40);
 }
 
 #[test]
@@ -233,7 +236,10 @@ fn a_rebase_on_a_slow_ext4() {
     disk.insert(&before);
     match Slow::new(&disk) {
         Ok(slow) => run(&mut slow.command(&node.command(args))),
-        Err(reason) => return drop(require("slow-disk", Err(reason))),
+        Err(reason) => {
+            require("slow-disk", Err(reason));
+            return;
+        }
     };
     trial.success(&new, &old, "a rebase on a slow disk");
 }
@@ -250,30 +256,30 @@ fn a_rebase_on_ext4_that_journals_content() {
 
 #[test]
 fn a_rebase_on_ext4_without_a_journal() {
-    rebase(&NO_JOURNAL, 6);
+    rebase(&NO_JOURNAL, 8);
 }
 
 #[test]
 fn a_rebase_on_xfs() {
-    rebase(&XFS, 6);
+    rebase(&XFS, 8);
 }
 
 #[test]
 fn a_rebase_on_btrfs() {
-    rebase(&BTRFS, 6);
+    rebase(&BTRFS, 8);
 }
 
 /// Those that make a store beside the old one.
 #[test]
 fn new_stores() {
     on(&EXT4, &|node, tried| {
-        tried(&["convert", "s", "--to", "aufs"], Some(&["convert", "s", "--undo"]), 6);
+        tried(&["convert", "s", "--to", "aufs"], Some(&["convert", "s", "--undo"]), 8);
         let layer = node.dir().join("layer.tar");
         fs::write(&layer, Tar::default().file(b"which", b"new").file(b"etc/.wh.old", b"").end()).unwrap();
-        tried(&["import", "s", layer.to_str().unwrap(), "--replace"], None, 6);
+        tried(&["import", "s", layer.to_str().unwrap(), "--replace"], None, 8);
         if require("rsync", installed("rsync")) {
             let source = node.dir().join("new");
-            tried(&["sync", "s", source.to_str().unwrap()], Some(&["convert", "s", "--undo"]), 6);
+            tried(&["sync", "s", source.to_str().unwrap()], Some(&["convert", "s", "--undo"]), 8);
         }
     });
 }
@@ -282,7 +288,7 @@ fn new_stores() {
 #[test]
 fn changes_in_place() {
     on(&EXT4, &|_, tried| {
-        tried(&["restore", "s", "opaque"], None, 6);
-        tried(&["compact", "s"], None, 6);
+        tried(&["restore", "s", "opaque"], None, 8);
+        tried(&["compact", "s"], None, 8);
     });
 }
