@@ -149,7 +149,7 @@ impl Trial<'_> {
         let near = points.len().saturating_sub(moments / 2);
         let step = near.div_ceil(moments.div_ceil(2)).max(1);
         let tried = points[..near].iter().step_by(step).chain(&points[near..]);
-        let mut met = 0;
+        let (mut met, mut paused) = (0, 0);
         for (turn, point) in tried.enumerate() {
             let what = format!("{:?} killed at {point:?}", self.args);
             self.disk.insert(self.before);
@@ -174,11 +174,11 @@ impl Trial<'_> {
                 // The disk was given a part of it before the end, and then the command says that it has all of it.
                 let what = format!("{:?}, the journal written at {point:?}", self.args);
                 self.disk.insert(self.before);
-                strace::pause(self.node, point, self.args, &|| self.disk.commit());
+                paused += usize::from(strace::pause(self.node, point, self.args, &|| self.disk.commit()));
                 self.success(&new, &old, &what);
             }
         }
-        assert!(met > moments / 2, "{:?}: {met} of {} moments", self.args, points.len());
+        assert!(met > moments / 2 && paused > 0, "{:?}: {met} and {paused} of {}", self.args, points.len());
     }
 }
 
