@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::node::Node;
+use std::process::Command;
+
+use common::node::{Node, run};
 use common::slivers::{base, listed};
 use common::tree::{copy, sh_in};
 use common::{require, strace};
@@ -59,6 +61,19 @@ fn on_ext4_with_a_journal_each_file_is_waited_for_and_then_the_names() {
     let of = |name: &str| files.clone().filter(|call| call.contains(name)).count();
     assert_eq!((of("/many/"), of("/sliver.json>")), (FILES, 1), "{calls:#?}");
     assert!(place(&|call| call.starts_with("fsync(") && call.contains("/.store>")) > exchanged, "{calls:#?}");
+    assert_eq!(base(&node, "s"), "c");
+}
+
+#[test]
+fn with_few_descriptors_fewer_files_are_held() {
+    if !ready() {
+        return;
+    }
+    let node = node("ext4");
+    let plain = node.command(&["rebase", "s", "--onto", "c"]);
+    let mut few = Command::new("sh");
+    few.args(["-ec", "ulimit -n 48; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+    run(&mut few);
     assert_eq!(base(&node, "s"), "c");
 }
 

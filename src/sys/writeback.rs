@@ -15,6 +15,8 @@ const LARGE: u64 = 1 << 15;
 
 /// No more files are held open until they are waited for: the disk is done with the older half of them by then.
 const HELD: usize = 64;
+/// Nor more than one of so many that the process may have open.
+const SHARE: u64 = 8;
 
 /// What is written to a disk, and must be there before a name leads to it.
 ///
@@ -23,12 +25,13 @@ const HELD: usize = 64;
 #[derive(Default)]
 pub struct Writeback {
     held: Option<Vec<File>>,
+    most: usize,
 }
 
 impl Writeback {
     /// Begins with nothing on the disk of a folder.
     pub fn on(folder: &Path) -> Self {
-        Self { held: ordered(folder).then(Vec::new) }
+        Self { held: ordered(folder).then(Vec::new), most: may_hold() }
     }
 
     /// Is each file waited for?
@@ -50,7 +53,7 @@ impl Writeback {
         }
         begun?;
         held.push(file);
-        if held.len() == HELD { wait(held.drain(..HELD / 2)) } else { Ok(()) }
+        if held.len() >= self.most { wait(held.drain(..self.most.div_ceil(2))) } else { Ok(()) }
     }
 
     /// Something is written that cannot be waited for.
@@ -68,6 +71,13 @@ fn wait(files: Drain<'_, File>) -> nix::Result<()> {
     let all =
         libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     files.into_iter().try_for_each(|file| range(&file, all))
+}
+
+fn may_hold() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: it writes to the record that it is given.
+    let _zero = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    usize::try_from(limit.rlim_cur / SHARE).unwrap_or(HELD).clamp(1, HELD)
 }
 
 /// sync_file_range(2) of a whole file (Linux 2.6.17).
