@@ -88,7 +88,7 @@ impl Judge {
                 if node.stat.kind == Kind::Dir || old.stat.kind == Kind::Dir {
                     return Ok(Verdict::Keep);
                 }
-                return Ok(if self.mine(entry)?.has(CORE) || linked(entry, node.stat, old.stat) {
+                return Ok(if self.mine(entry)?.has(CORE) || self.linked(entry, node.stat, old.stat) {
                     Verdict::Conflict("changed here, gone from the new base")
                 } else {
                     Verdict::Take
@@ -104,7 +104,7 @@ impl Judge {
             let changed = self.news(entry, old, new)?.has(CORE);
             return Ok(if changed { Verdict::Conflict(both) } else { Verdict::Keep });
         }
-        let linked = linked(entry, node.stat, old.stat);
+        let linked = self.linked(entry, node.stat, old.stat);
         let data = entry.data.as_ref().unwrap_or(node);
         let all = CORE.and(Aspects::TIME);
         let sight = at_sight(node.stat, data.stat, old.stat).without(self.from.loses());
@@ -154,6 +154,18 @@ impl Judge {
         })
     }
 
+    /// Has the sliver given the file another name? It may have taken an old one off, too. Where the driver takes each name of the base's
+    /// file for a file of its own, only the sliver makes links, however many the base's file has.
+    fn linked(&self, entry: &Entry<'_>, node: &Stat, old: &Stat) -> bool {
+        let others = match self.from {
+            Format::Overlay | Format::OverlayUser | Format::Overlayfs | Format::MiniFo => true,
+            Format::Aufs | Format::FuseOverlayfs | Format::Snapshot | Format::Tree => {
+                node.links != old.links || entry.differs.is_some_and(|found| found.has(Aspects::LINKS))
+            }
+        };
+        node.kind != Kind::Dir && node.links > 1 && others
+    }
+
     /// What the new base has changed. What is in a directory is looked at by itself, where the sliver has it.
     fn news(&self, entry: &Entry<'_>, old: &Side<'_>, new: &Side<'_>) -> Result<Aspects> {
         let folders = old.stat.kind == Kind::Dir && new.stat.kind == Kind::Dir;
@@ -181,12 +193,6 @@ pub(super) fn changed_in(old: Side<'_>, new: Side<'_>, path: &[u8]) -> Result<bo
 /// Is there a directory?
 pub(super) fn is_dir(side: Option<Side<'_>>) -> bool {
     side.is_some_and(|side| side.stat.kind == Kind::Dir)
-}
-
-/// Has the sliver given the file another name? It may have taken an old one off, too.
-fn linked(entry: &Entry<'_>, node: &Stat, old: &Stat) -> bool {
-    let others = node.links != old.links || entry.differs.is_some_and(|found| found.has(Aspects::LINKS));
-    node.kind != Kind::Dir && node.links > 1 && others
 }
 
 /// Owner, mode and time: of each what one side changed.

@@ -82,8 +82,9 @@ pub fn remove_path(path: &Path) -> Result<()> {
 fn gone(removed: nix::Result<()>, path: &[u8]) -> Result<()> {
     match removed {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(Errno::EPERM) => Err(sys("remove", path)(Errno::EPERM)
-            .way_out("root may be missing the right, or the entry is immutable: `chattr -i` it")),
+        Err(Errno::EPERM) => Err(sys("remove", path)(Errno::EPERM).way_out(
+            "root may be missing the right, or the entry is immutable or append-only: `chattr -ia` it",
+        )),
         Err(errno) => Err(sys("remove", path)(errno)),
     }
 }

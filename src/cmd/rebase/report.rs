@@ -91,7 +91,7 @@ impl Lines {
     fn add(&mut self, line: &Line, json: bool) -> Result<()> {
         let before: &[u8] = if json && self.count > 0 { b"," } else { b"" };
         let (text, end) =
-            if json { (json::write(line)?, &b""[..]) } else { (line.text().into(), &b"\n"[..]) };
+            if json { (json::write(line)?, &b""[..]) } else { (line.text(true).into(), &b"\n"[..]) };
         for part in [before, &text, end] {
             self.waiting.extend_from_slice(part);
         }
@@ -160,12 +160,13 @@ impl Line {
         }
     }
 
-    fn text(&self) -> String {
+    /// The line for people; `beside` tells where the new base's version goes.
+    fn text(&self, beside: bool) -> String {
         let mut text = format!("{} {}", self.action, self.path);
         if !self.why.is_empty() {
             let _into_string = write!(text, ": {}", self.why);
         }
-        if let Some(beside) = &self.beside {
+        if let Some(beside) = self.beside.as_ref().filter(|_| beside) {
             let _into_string = write!(text, "; the new base's is put in as {beside}");
         }
         if let Some(manager) = self.database {
@@ -211,7 +212,8 @@ impl<'a> Report<'a> {
         if conflict {
             if self.conflicts.count < NAMED {
                 self.named.push('\n');
-                self.named.push_str(&line.text());
+                // Nothing is put in where they are what keeps the sliver from being rebased.
+                self.named.push_str(&line.text(false));
             }
             self.conflicts.add(&line, self.json)?;
         }
