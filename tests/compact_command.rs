@@ -9,6 +9,7 @@ use std::fs;
 use std::process::Command;
 
 use common::layers::{bare, sh};
+use common::listing;
 use common::node::{Node, run};
 use common::require;
 use common::scripts::{base, copied};
@@ -83,6 +84,30 @@ fn a_link_in_the_place_of_a_store_is_not_followed() {
         assert_eq!(command.output().unwrap().status.code(), Some(2), "{}", store.display());
     }
     assert!(temp.join("outside/f").exists() && !temp.join("out").exists());
+}
+
+/// A store that is its own base would be found to hold nothing of its own; a new one in an old one is read while it is written.
+#[test]
+fn folders_that_lie_in_one_another_are_refused() {
+    if !require("root", common::root()) {
+        return;
+    }
+    let temp = Temp::quick();
+    sh("cd $1; mkdir -p base/in store/in; echo x > base/f; echo x > store/f; ln -s base alias", &[&temp.0]);
+    let before = listing::of(&temp.0, true);
+    for [base, store] in [["base", "base"], ["alias", "base"], ["base", "base/in"], ["store/in", "store"]] {
+        let output = bare("compact", Format::Overlay, &temp.join(base), &temp.join(store), &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("lies in"), "{base} {store}: {said}");
+    }
+    for out in ["base/new", "base/in/new", "store/new", "store/in/new"] {
+        let out = temp.join(out);
+        let words = ["--to", "tree", "--out", out.to_str().unwrap()];
+        let output = bare("convert", Format::Overlay, &temp.join("base"), &temp.join("store"), &words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("lies in"), "{said}");
+    }
+    assert_same(&listing::of(&temp.0, true), &before, "afterwards");
 }
 
 /// A full disk is when an operator compacts.

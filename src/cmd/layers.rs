@@ -8,7 +8,7 @@ use crate::catalog::{Root, Sliver};
 use crate::cli::Args;
 use crate::cmd::offline::Held;
 use crate::cmd::{Ctx, offline};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::form::Form;
 use crate::layer::{Format, Scratch, scratch_beside};
 use crate::mount::mountinfo::MountInfo;
@@ -120,6 +120,8 @@ impl<'a> Layers<'a> {
     pub fn ask(&self, ctx: &mut Ctx, work: Question<'_>) -> Answer {
         match (self.format, self.base, self.store) {
             (Some(format), Some(base), Some(store)) => {
+                refuse_within(store, base)?;
+                refuse_within(base, store)?;
                 return work(format, &tree::open(base)?, &tree::open_store(store)?, self.words);
             }
             (None, None, None) => {}
@@ -168,6 +170,16 @@ impl<'a> Layers<'a> {
         }
         done()
     }
+}
+
+/// Refuses a folder that is another one, or lies in it: what is written to the one would be read from the other.
+pub fn refuse_within(one: &Path, other: &Path) -> Result<()> {
+    let real = |path: &Path| std::fs::canonicalize(path).at("open", path);
+    if real(one)?.starts_with(real(other)?) {
+        return Err(Error::usage(format_args!("{} is or lies in {}", one.display(), other.display()))
+            .way_out("base, store and what is written lie apart"));
+    }
+    Ok(())
 }
 
 /// Opens the base's tree, and does the work with it; in a child where it is an image.

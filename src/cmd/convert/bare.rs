@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Done, look_at};
 use crate::cli::Args;
-use crate::cmd::layers::Layers;
+use crate::cmd::layers::{Layers, refuse_within};
 use crate::cmd::print_plan;
 use crate::error::{Context, Error, Result};
 use crate::layer::{Format, Target};
@@ -31,6 +31,9 @@ pub(super) fn run(args: &Args, layers: &Layers<'_>, to: &str) -> Result<Done<'st
     if out.symlink_metadata().is_ok() {
         return Err(Error::usage(format_args!("{} is there already", out.display()))
             .way_out("name a folder that is not there yet"));
+    }
+    for (one, other) in [(store, base), (base, store), (above, store), (above, base)] {
+        refuse_within(one, other)?;
     }
     let mut new = OsString::from(NEW);
     new.push(name);
