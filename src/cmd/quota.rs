@@ -239,7 +239,10 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Result<()> 
     steps.clear();
     ground.again(from, into, &mut steps);
     exec::run(&steps).and_then(|()| replace::finish(root, new)).map_err(|err| {
-        let err = match new.quota {
+        // One of the same size is as large as it was: what ran out is the disk.
+        let seed = old.backend.grows_image();
+        let as_large = |limit: &&Limit| seed && old.limit(root).is_some_and(|size| size <= limit.bytes);
+        let err = match new.quota.filter(|limit| !as_large(limit)) {
             // The disk has given the room for the image already; the error says what it ran out at.
             Some(limit) if limit.means.is_hard() && err.errno() == Some(Errno::ENOSPC) => {
                 // What grew from a seed is hidden again.
@@ -249,6 +252,6 @@ fn copy(root: &Root, old: &Sliver, new: &Sliver, policy: &Policy) -> Result<()> 
             _ => err,
         };
         // An image that is sparse finds the disk full. Asked here, for the error leaves this process as words alone.
-        if old.backend.grows_image() { seed::torn(err, stage) } else { err }
+        if seed { seed::torn(err, stage) } else { err }
     })
 }
