@@ -100,6 +100,13 @@ fn what_cannot_be_waited_for_by_itself_lets_the_whole_disk_be_written() {
         assert!(whole_disk(&calls), "{refused}: {calls:#?}");
         node.ok(&["rebase", "s", "--undo"]);
     }
+    // No file is written but the record.
+    node.ok(&["create", "bare", "--base", "b", "--backend", "overlay"]);
+    let options = ["-f", "-e", "trace=syncfs,sync_file_range", "-e", "inject=sync_file_range:error=ENOSYS"];
+    let done = strace::command(&node, &options, &["rebase", "bare", "--onto", "c"]).status();
+    assert!(done.unwrap().success());
+    let calls = strace::traced(&node);
+    assert!(calls.contains("(INJECTED)") && calls.contains("syncfs("), "{calls}");
     for (what, made) in [
         // Its target is content.
         ("a long link", "ln -s $(printf %060d 1) long"),

@@ -111,6 +111,10 @@ pub fn finish_apart(root: &Root, record: &Sliver, files: &mut Writeback) -> Resu
         let stage = sweep::new_store(root, &record.name);
         let text = file::open(stage.below(sliver::FILE)).at("open the record in", stage)?;
         files.add(text, 0).and_then(|()| files.wait()).at("write to the disk of", stage)?;
+        if !files.apart() {
+            // The record was the first file, and it could not be begun with.
+            exec::run(&[Step::SyncDisk(stage)])?;
+        }
     }
     anew::settle(root, &record.name, record.quota)
 }
