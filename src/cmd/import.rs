@@ -135,7 +135,7 @@ impl Import<'_> {
             steps.push(Step::Unmount(self.target));
         }
         steps.push(Step::RemoveTree(work.store));
-        replace::last_steps(self.root, self.sliver, false, &mut steps)?;
+        replace::last_steps(self.root, self.sliver, &mut steps)?;
         steps.extend(self.publish());
         steps.push(Step::RemoveTree(self.stage));
         print_plan(&steps)

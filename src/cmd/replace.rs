@@ -82,9 +82,15 @@ pub fn left_over(root: &Root, name: &Name, dry_run: bool) {
     }
 }
 
-/// Adds the steps that end a new store with this record. All of it is on the disk then, unless what was written is waited for `apart`.
-/// Its image, where it lies in one, is mounted.
-pub fn last_steps(root: &Root, record: &Sliver, apart: bool, steps: &mut Vec<Step>) -> Result<()> {
+/// Adds the steps that end a new store with this record: all of it is on the disk then. Its image, where it lies in one, is mounted.
+pub fn last_steps(root: &Root, record: &Sliver, steps: &mut Vec<Step>) -> Result<()> {
+    record_steps(root, record, steps)?;
+    steps.push(Step::SyncDisk(sweep::new_store(root, &record.name)));
+    Ok(())
+}
+
+/// Adds those of them that write.
+fn record_steps(root: &Root, record: &Sliver, steps: &mut Vec<Step>) -> Result<()> {
     let stage = sweep::new_store(root, &record.name);
     if record.has_image() {
         // The unmount tells nothing of what did not fit on the disk below.
@@ -92,7 +98,6 @@ pub fn last_steps(root: &Root, record: &Sliver, apart: bool, steps: &mut Vec<Ste
         steps.push(Step::Unmount(stage.below(image::POINT)));
     }
     steps.push(Step::WriteFile(stage.below(sliver::FILE), record::to_text(stage, record)?.leak()));
-    steps.extend(Some(Step::SyncDisk(stage)).filter(|_| !apart));
     Ok(())
 }
 
@@ -104,17 +109,17 @@ pub fn finish(root: &Root, record: &Sliver) -> Result<()> {
 /// As [`finish`], where `files` are what was written. Where they are waited for apart, all of it is on the disk no sooner than
 /// the steps of [`publish`] are.
 pub fn finish_apart(root: &Root, record: &Sliver, files: &mut Writeback) -> Result<()> {
+    let stage = sweep::new_store(root, &record.name);
     let mut steps = Vec::new();
-    last_steps(root, record, files.apart(), &mut steps)?;
+    record_steps(root, record, &mut steps)?;
     exec::run(&steps)?;
     if files.apart() {
-        let stage = sweep::new_store(root, &record.name);
         let text = file::open(stage.below(sliver::FILE)).at("open the record in", stage)?;
         files.add(text, 0).and_then(|()| files.wait()).at("write to the disk of", stage)?;
-        if !files.apart() {
-            // The record was the first file, and it could not be begun with.
-            exec::run(&[Step::SyncDisk(stage)])?;
-        }
+    }
+    // Asked again: the record may be the first file, and tell that none can be begun with.
+    if !files.apart() {
+        exec::run(&[Step::SyncDisk(stage)])?;
     }
     anew::settle(root, &record.name, record.quota)
 }

@@ -87,7 +87,7 @@ pub(super) fn convert<'a>(root: &Root, sliver: &'a Sliver, how: &How) -> Result<
         let told = how.dry_run && !how.quiet;
         if told {
             let mut last = Vec::new();
-            replace::last_steps(root, &plan.record, false, &mut last)?;
+            replace::last_steps(root, &plan.record, &mut last)?;
             for steps in [&plan.look, &plan.make, &last, &publish] {
                 print_plan(steps)?;
             }
